@@ -1,0 +1,164 @@
+"""What an experiment is asked: configuration types, and words on the command line."""
+
+import ast
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unlearn_jax.methods import METHODS
+from unlearn_jax.train.ensemble import Members
+from unlearn_jax.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data.
+
+    Attributes:
+        name: A name that ``python -m experiments.list`` shows.
+        dir: Folder of prepared TensorFlow Datasets; None takes UNLEARN_DATA.
+        limit: Use only the first so many training examples (0: all).
+    """
+
+    name: str = "digits"
+    dir: Path | None = None
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which model.
+
+    Attributes:
+        name: A name that ``python -m experiments.list`` shows.
+        width: Units of the mlp's two hidden layers, channels of the cnn's first
+            convolution or of the resnet18's first stage (0: the model's default).
+        bfloat16: Compute in bfloat16; parameters, optimiser and losses stay float32.
+    """
+
+    name: str = "mlp"
+    width: int = 0
+    bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """How often everything is repeated, at three levels.
+
+    Attributes:
+        train: Originals, each with an oracle of its own randomness.
+        unlearn: Runs of a method on each original.
+        evaluate: Evaluations of each unlearned model.
+    """
+
+    train: int = 5
+    unlearn: int = 1
+    evaluate: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """One comparison.
+
+    Attributes:
+        scale: Which preset the values come from.
+        data: Which data.
+        model: Which model.
+        recipe: How originals and oracles are trained.
+        l2: Coefficient of half the squared norm of the parameters in the objective.
+        requests: What to forget, one comparison each: "random:0.1" or "random:100",
+            "class:3", "sub_class:3", "file:indices.npy".
+        methods: Names that ``python -m experiments.list`` shows.
+        options: Hyper-parameters as "method.name=value".
+        seeds: Repetitions.
+        oracles: Retrained models per request, at least as many as training seeds; the
+            floor is measured among them.
+        members: Train ensembles as one program ("vmap"), one after another ("loop"), or
+            the faster on this device ("auto").
+        relearn_steps: Most steps that relearning may take.
+        results: Folder for runs.
+    """
+
+    scale: Literal["smoke", "small", "paper", "custom"] = "small"
+    data: Data = field(default_factory=Data)
+    model: Network = field(default_factory=Network)
+    recipe: Recipe = field(default_factory=Recipe)
+    l2: float = 0.0
+    requests: tuple[str, ...] = ("random:0.1",)
+    methods: tuple[str, ...] = tuple(METHODS)
+    options: tuple[str, ...] = ()
+    seeds: Seeds = field(default_factory=Seeds)
+    oracles: int = 10
+    members: Members = "auto"
+    relearn_steps: int = 200
+    results: Path = Path("results")
+
+
+def parse_request(text: str) -> dict[str, Any]:
+    """Turn "kind:value" into the arguments of ``unlearn_jax.data.forget.draw``.
+
+    Raises:
+        ValueError: no such kind, or a value of the wrong sort.
+    """
+    kind, colon, value = text.partition(":")
+    if kind == "file" and value:
+        return {"kind": kind, "file": Path(value)}
+    try:
+        if not colon or not value:
+            raise ValueError
+        if kind == "random":
+            share = ast.literal_eval(value)
+            return {"kind": kind, "size": share}
+        if kind in ("class", "sub_class"):
+            return {"kind": kind, "label": int(value)}
+        raise ValueError
+    except (ValueError, SyntaxError):
+        raise ValueError(
+            f"cannot read the request {text!r}; write random:0.1, random:100, class:3, "
+            f"sub_class:3 or file:indices.npy"
+        ) from None
+
+
+def parse_options(
+    options: Sequence[str], methods: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Turn "method.name=value" words into keyword arguments per method.
+
+    Raises:
+        ValueError: no such method or hyper-parameter, or not a number.
+    """
+    parsed: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    for text in options:
+        target, equals, value = text.partition("=")
+        method, dot, name = target.partition(".")
+        if not equals or not dot or method not in METHODS:
+            raise ValueError(
+                f"cannot read the option {text!r}; write method.name=value, such as "
+                f"ssd.alpha=5, with one of the methods {', '.join(METHODS)}"
+            )
+        known = hyperparameters(METHODS[method].factory)
+        if name not in known:
+            raise ValueError(
+                f"{method} has no hyper-parameter {name!r}; it has "
+                f"{', '.join(known) or 'none'}"
+            )
+        default = known[name].default
+        try:
+            number = type(default)(ast.literal_eval(value))
+        except (ValueError, SyntaxError, TypeError):
+            raise ValueError(
+                f"{text!r}: {value!r} is not a {type(default).__name__}"
+            ) from None
+        parsed.setdefault(method, {})[name] = number
+    return parsed
+
+
+def hyperparameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a method's factory."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }

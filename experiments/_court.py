@@ -1,0 +1,121 @@
+"""One request's bench: its oracles, and the judging of every model against them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments._measure import (
+    Judge,
+    Row,
+    about_rows,
+    histogram_losses,
+    metric_rows,
+    relearn_rows,
+    split,
+)
+from experiments._setting import Asked, Setting
+from experiments._train import Trained
+from unlearn_jax.evaluation import References
+from unlearn_jax.evaluation.outputs import (
+    SplitOutputs,
+    losses,
+    select_members,
+    stack_members,
+)
+from unlearn_jax.types import Variables
+
+RELEARN_MARGIN = 1.05
+
+
+class Judged(NamedTuple):
+    """What is kept of one judged model."""
+
+    rows: list[Row]
+    losses: dict[str, np.ndarray]
+
+
+class Court:
+    """Judges models on one request.
+
+    Oracle i is the reference of everything unlearned from original i; the attacks that
+    learn from other models see all oracles but that one.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        asked: Asked,
+        judge: Judge,
+        originals: list[Variables],
+        oracles: Trained,
+    ):
+        self.asked, self.oracles = asked, oracles
+        self._setting, self._judge, self._originals = setting, judge, originals
+        self._outputs = [self._split(model) for model in oracles.members]
+        self._stacked = stack_members(self._outputs)
+        self._thresholds: dict[int, float] = {}
+
+    def unlearned(self, variables: Variables, i: int, j: int) -> Judged:
+        """Judge a model that was unlearned from original i."""
+        outputs = self._split(variables)
+        rows = metric_rows(
+            self._setting, outputs, self._references(i), seeds=(i, j)
+        )
+        rows += self._own_rows(variables, i)
+        rows += about_rows(self._setting, self.asked, self._originals[i], variables)
+        return Judged(rows, histogram_losses(self._setting, outputs))
+
+    def oracle(self, i: int) -> Judged:
+        """Judge oracle i itself; closeness to itself is left out."""
+        outputs = self._outputs[i]
+        rows = metric_rows(self._setting, outputs, self._references(i), seeds=(i, 0))
+        rows += self._own_rows(self.oracles.members[i], i)
+        return Judged(rows, histogram_losses(self._setting, outputs))
+
+    def pair(self, i: int) -> tuple[int, list[Row], list[Row]]:
+        """Judge oracle i against the next oracle j: (j, rows of i, rows of j)."""
+        count = len(self._outputs)
+        j = (i + 1) % count
+        others = [m for m in range(count) if m not in (i, j)]
+        shared = select_members(self._stacked, others) if len(others) > 1 else None
+        first = metric_rows(
+            self._setting,
+            self._outputs[i],
+            References(self._outputs[j], shared),
+            seeds=(i, 0),
+        )
+        second = metric_rows(
+            self._setting,
+            self._outputs[j],
+            References(self._outputs[i], shared),
+            seeds=(j, 0),
+        )
+        return j, first, second
+
+    def _split(self, variables: Variables) -> SplitOutputs:
+        return split(self._setting, self.asked, self._judge.outputs(variables))
+
+    def _references(self, i: int) -> References:
+        others = [m for m in range(len(self._outputs)) if m != i]
+        shared = select_members(self._stacked, others) if len(others) > 1 else None
+        return References(self._outputs[i], shared)
+
+    def _own_rows(self, variables: Variables, i: int) -> list[Row]:
+        if self._setting.dataset.task != "classification":
+            return []
+        if i not in self._thresholds:
+            before = losses(self._split(self._originals[i]).forget)
+            self._thresholds[i] = RELEARN_MARGIN * float(before.mean()) + 1e-3
+        return relearn_rows(
+            self._setting,
+            self.asked,
+            self._judge,
+            variables,
+            self._thresholds[i],
+            seed=i,
+        )
+
+
+def oracle_values(rows: list[Row]) -> dict[tuple[Any, ...], float | None]:
+    """Look-up of a judged oracle's numbers by metric, split and evaluation seed."""
+    return {(row.metric, row.split, row.evaluate_seed): row.value for row in rows}

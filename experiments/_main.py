@@ -1,0 +1,76 @@
+"""What every experiment's command does around its work: errors in one line, exit codes."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+
+from experiments._config import Config
+from experiments._presets import SCALES, preset
+from unlearn_jax.results.piece import PieceError
+from unlearn_jax.results.store import BusyError
+from unlearn_jax.train.checkpoint import CheckpointError
+
+
+def main(work: Callable[[Sequence[str]], int]) -> None:
+    """Run a command; what the user can mend is one line on stderr and exit code 2."""
+    # A kill in the middle of a restart must not print a traceback of our making.
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            code = work(sys.argv[1:])
+        except KeyboardInterrupt:
+            print(
+                "interrupted; the same command goes on from here", file=sys.stderr
+            )
+            code = 130
+        except (
+            ValueError,
+            FileNotFoundError,
+            OSError,
+            BusyError,
+            PieceError,
+            CheckpointError,
+            ModuleNotFoundError,
+        ) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name is not None:
+                hint = f"{error.name} is missing: pip install 'unlearn_jax[experiments]'"
+                print(f"error: {hint}", file=sys.stderr)
+            else:
+                print(f"error: {error}", file=sys.stderr)
+            code = 2
+        sys.exit(code)
+
+
+def chosen_preset(arguments: Sequence[str]) -> Config:
+    """The preset that ``--scale`` and ``--data.name`` on a command line stand for.
+
+    Raises:
+        ValueError: no such scale.
+    """
+    scale = _value(arguments, "--scale") or "small"
+    data = _value(arguments, "--data.name") or "digits"
+    if scale not in SCALES:
+        raise ValueError(f"--scale is {scale!r}; choose from {', '.join(SCALES)}")
+    return preset(scale, data)
+
+
+def labelled(config: Config) -> Config:
+    """The configuration with a scale that is true: "custom" once it was changed."""
+    import dataclasses
+
+    if config.scale not in SCALES:
+        return config
+    named = preset(config.scale, config.data.name)
+    free = {"results": config.results, "members": config.members}
+    data = dataclasses.replace(named.data, dir=config.data.dir)
+    if dataclasses.replace(named, data=data, **free) == config:
+        return config
+    return dataclasses.replace(config, scale="custom")
+
+
+def _value(arguments: Sequence[str], flag: str) -> str | None:
+    for position, word in enumerate(arguments):
+        if word == flag and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None

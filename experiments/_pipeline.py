@@ -1,0 +1,264 @@
+"""The steps of a comparison: data, originals, oracles, forget, judge, record.
+
+Every model and every judgement is kept under the run's folder as soon as it is made,
+whole or not at all. A run that was killed goes on with the same command, and its numbers
+are those of an undisturbed run (times apart: they are measured once, where they fell).
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments._config import Config
+from experiments._court import Court, Judged, oracle_values
+from experiments._forget import Forgetter, Forgotten
+from experiments._measure import Row, judge
+from experiments._progress import progress
+from experiments._setting import Setting, build, seed_key
+from experiments._train import Trained, train_members
+from unlearn_jax.evaluation import METRICS
+from unlearn_jax.evaluation.cost import Cost
+from unlearn_jax.results.record import RECORDS_FILE, Record, write_records
+from unlearn_jax.results.run import new_run, write_run
+from unlearn_jax.results.store import Store, open_run
+from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
+from unlearn_jax.results.write import StorageError
+
+ROW_NAMES = {"identity": ORIGINAL, "retrain": ORACLE}
+"""Methods whose row in the tables has a name of its own."""
+
+
+def compare(config: Config, *, experiment: str = "compare") -> Path:
+    """Run a comparison to its end, or go on with one that was interrupted.
+
+    Returns:
+        The run's folder, with run.json, records.jsonl and losses.npz.
+
+    Raises:
+        ValueError: something asked for cannot be done; nothing was trained.
+        StorageError: the disk cannot take the results; what is finished is kept.
+    """
+    start = time.perf_counter()
+    setting = build(config)
+    run = new_run(experiment, config.scale, config, dataset=setting.dataset.title)
+    store, run = open_run(config.results, run)
+    with store:
+        originals, courts = _train_all(store, setting)
+        losses: dict[str, np.ndarray] = {}
+        records: list[Record] = []
+        for court in courts:
+            records += _reference_records(store, setting, court, run.id, losses)
+        records += _method_records(store, setting, originals, courts, run.id, losses)
+        records.sort(key=lambda record: config.requests.index(record.request))
+        np.savez(store.folder / "arrays.npz", **losses)  # type: ignore[arg-type]
+        write_records(store.folder / RECORDS_FILE, records)
+        write_run(store.folder, run._replace(seconds=time.perf_counter() - start))
+    return store.folder
+
+
+def _train_all(
+    store: Store, setting: Setting
+) -> tuple[list[Any], list[Court]]:
+    config, learner = setting.config, setting.learner
+    keys = [seed_key("train", i) for i in range(config.seeds.train)]
+    trained = train_members(
+        store, "original", keys, learner, setting.train, config.members
+    )
+    judged = judge(setting)
+    courts = []
+    for asked in setting.asked:
+        keys = [seed_key("oracle", m) for m in range(config.oracles)]
+        oracles = train_members(
+            store,
+            f"oracle {asked.name}",
+            keys,
+            learner,
+            asked.request.retain,
+            config.members,
+        )
+        courts.append(Court(setting, asked, judged, trained.members, oracles))
+    return trained.members, courts
+
+
+def _reference_records(
+    store: Store,
+    setting: Setting,
+    court: Court,
+    run: str,
+    losses: dict[str, np.ndarray],
+) -> list[Record]:
+    """The rows of the oracle and of oracle against oracle."""
+    config, records = setting.config, []
+    blank = _blank(setting, court, run)
+    with progress(f"judge oracles, {court.asked.name}", config.oracles) as advance:
+        for i in range(config.oracles):
+            piece = f"{court.asked.name}/floor/{i}"
+            if not store.has(piece):
+                j, first, second = court.pair(i)
+                store.save(piece, data={"j": j, "first": first, "second": second})
+            data = store.load(piece).data
+            j = data["j"]
+            values = oracle_values([Row(*row) for row in data["second"]])
+            pair = blank._replace(method=FLOOR, train_seed=i, unlearn_seed=j)
+            records += _records(pair, [Row(*row) for row in data["first"]], values)
+            advance(1)
+    for i in range(config.seeds.train):
+        piece = f"{court.asked.name}/{ORACLE}/{i}"
+        if not store.has(piece):
+            _keep(store, piece, court.oracle(i), _training_rows(court.oracles))
+        rows = _load(store, piece, f"{court.asked.name}/{ORACLE}", losses)
+        closeness = {n for n, m in METRICS.items() if m.direction in ("up", "down")}
+        rows = [row for row in rows if row.metric not in closeness]
+        records += _records(
+            blank._replace(method=ORACLE, train_seed=i), rows, oracle_values(rows)
+        )
+    return records
+
+
+def _method_records(
+    store: Store,
+    setting: Setting,
+    originals: list[Any],
+    courts: list[Court],
+    run: str,
+    losses: dict[str, np.ndarray],
+) -> list[Record]:
+    """The rows of every method; "retrain" has its row already."""
+    config, records = setting.config, []
+    forgetter = Forgetter(setting, originals)
+    names = ["identity", *(n for n in config.methods if n not in ROW_NAMES)]
+    levels = (range(config.seeds.train), range(config.seeds.unlearn))
+    for name in names:
+        row_name = ROW_NAMES.get(name, name)
+        total = len(courts) * len(levels[0]) * len(levels[1])
+        with progress(f"forget and judge: {row_name}", total) as advance:
+            for i in levels[0]:
+                for court in courts:
+                    for j in levels[1]:
+                        where = f"{court.asked.name}/{row_name}"
+                        piece = f"{where}/{i}-{j}"
+                        rows = None
+                        if not store.has(piece):
+                            rows = _forget(
+                                store, piece, forgetter, court, name, i, j
+                            )
+                        if rows is None:
+                            rows = _load(store, piece, where, losses)
+                        oracle = _load(
+                            store, f"{court.asked.name}/{ORACLE}/{i}", None, losses
+                        )
+                        blank = _blank(setting, court, run)._replace(
+                            method=row_name, train_seed=i, unlearn_seed=j
+                        )
+                        records += _records(blank, rows, oracle_values(oracle))
+                        advance(1)
+    return records
+
+
+def _forget(
+    store: Store,
+    piece: str,
+    forgetter: Forgetter,
+    court: Court,
+    name: str,
+    i: int,
+    j: int,
+) -> list[Row] | None:
+    """Keep the piece and return None, or return rows that name the failure."""
+    try:
+        done = forgetter(name, i, j, court.asked)
+        judged = court.unlearned(done.variables, i, j)
+    except StorageError:
+        raise
+    except Exception as error:
+        # A method may fail in any way; the comparison goes on and says so.
+        lines = str(error).strip().splitlines() or ["no message"]
+        reason = f"{type(error).__name__}: {lines[0][:300]}"
+        names = [*METRICS, "parameter_change", "forget_seconds"]
+        return [Row(metric, "", 0, None, "1", reason) for metric in names]
+    _keep(store, piece, judged, [] if name == "identity" else _cost_rows(done))
+    return None
+
+
+def _keep(store: Store, piece: str, judged: Judged, extra: list[Row]) -> None:
+    store.save(piece, judged.losses, {"rows": [*judged.rows, *extra]})
+
+
+def _load(
+    store: Store, piece: str, where: str | None, losses: dict[str, np.ndarray]
+) -> list[Row]:
+    """Rows of a piece; its losses are stacked over seeds under ``losses/WHERE``."""
+    found = store.load(piece)
+    if where is not None:
+        for part, values in found.arrays.items():
+            key = f"losses/{where}/{part}"
+            rows = [losses[key]] if key in losses else []
+            losses[key] = np.concatenate([*rows, values[None]])
+    return [Row(*row) for row in found.data["rows"]]
+
+
+def _records(
+    blank: Record, rows: list[Row], oracle: dict[tuple[Any, ...], float | None]
+) -> list[Record]:
+    return [
+        blank._replace(
+            metric=row.metric,
+            split=row.split,
+            evaluate_seed=row.evaluate_seed,
+            value=row.value,
+            oracle=oracle.get((row.metric, row.split, row.evaluate_seed)),
+            unit=row.unit,
+            failure=row.failure,
+        )
+        for row in rows
+    ]
+
+
+def _blank(setting: Setting, court: Court, run: str) -> Record:
+    return Record(
+        run=run,
+        dataset=setting.dataset.title,
+        model=setting.config.model.name,
+        method="",
+        request=court.asked.name,
+        train_seed=0,
+        unlearn_seed=0,
+        evaluate_seed=0,
+        metric="",
+        split="",
+        value=None,
+        oracle=None,
+        unit="",
+    )
+
+
+def _cost_rows(done: Forgotten) -> list[Row]:
+    prepare = done.prepare
+    compiled = done.forget.compile_seconds + (prepare.compile_seconds if prepare else 0)
+    return [
+        _cost_row("prepare_seconds", prepare.seconds if prepare else None, "s"),
+        _cost_row("forget_seconds", done.forget.seconds, "s"),
+        _cost_row("compile_seconds", compiled, "s"),
+        _peak_row(done.forget, prepare),
+    ]
+
+
+def _peak_row(*costs: Cost | None) -> Row:
+    known = [c.peak_bytes for c in costs if c is not None and c.peak_bytes is not None]
+    return _cost_row("peak_bytes", float(max(known)) if known else None, "bytes")
+
+
+def _training_rows(trained: Trained) -> list[Row]:
+    peak = trained.peak_bytes
+    return [
+        _cost_row("prepare_seconds", None, "s"),
+        _cost_row("forget_seconds", trained.seconds, "s"),
+        _cost_row("compile_seconds", trained.compile_seconds, "s"),
+        _cost_row("peak_bytes", None if peak is None else float(peak), "bytes"),
+    ]
+
+
+def _cost_row(metric: str, value: float | None, unit: str) -> Row:
+    return Row(metric, "", 0, value, unit)

@@ -1,0 +1,151 @@
+"""Data sets and batches: build, take, pad, join; ``check`` before training."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.data.checks import check as check
+from unlearn_jax.types import Batch
+
+
+class Splits(NamedTuple):
+    """Value: the examples to learn from and the examples to judge by."""
+
+    train: Batch
+    test: Batch
+
+
+class Dataset(NamedTuple):
+    """Description: one data set in memory and what a table must say about it.
+
+    Arrays are numpy, so nothing is copied to a device before it is used.
+
+    Attributes:
+        name: Key in ``DATASETS``.
+        title: The data's true name, as tables print it.
+        task: "classification" or "regression".
+        classes: Number of outputs k: classes, or columns of a regression target.
+        splits: Train and test examples, every weight one.
+        subclasses: Finer int32 label of each training example, or None.
+        test_subclasses: Finer int32 label of each test example, or None.
+    """
+
+    name: str
+    title: str
+    task: str
+    classes: int
+    splits: Splits
+    subclasses: np.ndarray | None = None
+    test_subclasses: np.ndarray | None = None
+
+
+def from_arrays(inputs: Any, targets: Any, weights: Any = None) -> Batch:
+    """A batch from arrays or nested lists; numpy stays numpy, jax stays jax.
+
+    Args:
+        inputs: Shape (n, ...).
+        targets: Shape (n,) or (n, k); integers become int32, floats keep their dtype.
+        weights: Shape (n,), non-negative; None is one for each example, in the dtype
+            of the inputs (float32 where the inputs are not floating).
+
+    Returns:
+        Batch. Nothing is checked here: see ``check``.
+    """
+    inputs, targets = _array(inputs), _array(targets)
+    if jnp.issubdtype(targets.dtype, jnp.integer):
+        targets = targets.astype(np.int32)
+    if weights is None:
+        floating = jnp.issubdtype(inputs.dtype, jnp.floating)
+        module = np if isinstance(inputs, np.ndarray) else jnp
+        weights = module.ones(len(inputs), inputs.dtype if floating else np.float32)
+    return Batch(inputs, targets, _array(weights))
+
+
+def take(batch: Batch, indices: Any) -> Batch:
+    """The examples at ``indices``, in that order, with their weights.
+
+    Args:
+        batch: n examples.
+        indices: Integers in [0, n), shape (s,); known numbers, not traced ones.
+
+    Returns:
+        Batch of s examples.
+
+    Raises:
+        ValueError: not a list of integers, or one is out of range.
+    """
+    indices = np.asarray(indices)
+    if indices.size == 0:
+        indices = indices.astype(np.int64)
+    count = len(batch.targets)
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(
+            f"take got {indices.dtype} of shape {indices.shape}, expected a list of "
+            "integers: turn a mask into indices with numpy.flatnonzero"
+        )
+    if indices.size and not 0 <= indices.min() <= indices.max() < count:
+        wrong = int(indices[(indices < 0) | (indices >= count)][0])
+        raise ValueError(
+            f"take got index {wrong}, expected indices from 0 to {count - 1}: "
+            "draw them for this batch"
+        )
+    return Batch(*(field[indices] for field in batch))
+
+
+def pad(batch: Batch, size: int) -> Batch:
+    """The batch followed by zeros with weight zero, ``size`` examples in all.
+
+    Raises:
+        ValueError: the batch holds more than ``size`` examples already.
+    """
+    count = len(batch.targets)
+    if size < count:
+        raise ValueError(
+            f"pad got size {size} for {count} examples, expected at least {count}: "
+            "raise the size, for instance to bucket(count)"
+        )
+
+    def grow(field: Any) -> Any:
+        module = np if isinstance(field, np.ndarray) else jnp
+        return module.pad(field, [(0, size - count)] + [(0, 0)] * (field.ndim - 1))
+
+    return Batch(*(grow(field) for field in batch))
+
+
+def bucket(size: int) -> int:
+    """The next power of two: the size a request of ``size`` examples is padded to.
+
+    Few sizes mean few compilations.
+
+    Raises:
+        ValueError: ``size`` is negative.
+    """
+    if size < 0:
+        raise ValueError(f"bucket got size {size}, expected a count of examples >= 0")
+    return 1 << max(size - 1, 0).bit_length()
+
+
+def concatenate(a: Batch, b: Batch) -> Batch:
+    """The examples of ``a``, then those of ``b``.
+
+    Raises:
+        ValueError: one example of ``a`` is not shaped like one of ``b``.
+    """
+    for field, x, y in zip(Batch._fields, a, b, strict=True):
+        if x.shape[1:] != y.shape[1:]:
+            raise ValueError(
+                f"concatenate got {field} of shape {x.shape} and {y.shape}, expected "
+                "the same shape after the first axis: reshape one of the batches"
+            )
+
+    def join(x: Any, y: Any) -> Any:
+        both = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
+        return (np if both else jnp).concatenate([x, y])
+
+    return Batch(*(join(x, y) for x, y in zip(a, b, strict=True)))
+
+
+def _array(values: Any) -> Any:
+    """Arrays (numpy, jax, traced) as they are; anything else as numpy."""
+    return values if hasattr(values, "dtype") else np.asarray(values)

@@ -1,0 +1,224 @@
+"""Evaluation: from a model's outputs on four splits to named numbers.
+
+``METRICS`` is the table; ``measure`` computes rows of it. Every share of examples is in
+percent; areas under a curve and closenesses have unit 1. No metric is a goal in itself:
+the oracle's value is, and oracle against another oracle is the floor of every row.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from unlearn_jax.evaluation.accuracy import accuracies, mean_losses, rmses
+from unlearn_jax.evaluation.agreement import (
+    average_gap,
+    jensen_shannon,
+    output_difference,
+    prediction_agreement,
+    total_variation,
+    tug_of_war,
+)
+from unlearn_jax.evaluation.confidence import confidence_attack
+from unlearn_jax.evaluation.lira import lira_attack
+from unlearn_jax.evaluation.membership import (
+    Attack,
+    logistic_entropy_attack,
+    logistic_loss_attack,
+    loss_attack,
+)
+from unlearn_jax.evaluation.metric import (
+    ANY_TASK,
+    CLASSIFICATION,
+    REGRESSION,
+    Metric,
+    References,
+    attack_metrics,
+    each,
+    own,
+)
+from unlearn_jax.evaluation.outputs import Scores, SplitOutputs
+from unlearn_jax.types import PRNGKey
+
+__all__ = ["METRICS", "Metric", "References", "Scores", "SplitOutputs", "measure"]
+
+
+def _tug_of_war(
+    key: PRNGKey, unlearned: SplitOutputs, references: References
+) -> dict[str, float]:
+    del key
+    return {"all": tug_of_war(unlearned, references.oracle)}
+
+
+def _average_gap(
+    key: PRNGKey, unlearned: SplitOutputs, references: References
+) -> dict[str, float]:
+    def published(split: SplitOutputs) -> dict[str, float]:
+        shares = accuracies(split)
+        shares.pop("unseen")
+        return {**shares, "attack": confidence_attack(key, split)}
+
+    return {"all": average_gap(published(unlearned), published(references.oracle))}
+
+
+def _confidence(
+    key: PRNGKey, unlearned: SplitOutputs, references: References
+) -> dict[str, float]:
+    del references
+    return {"forget": confidence_attack(key, unlearned)}
+
+
+def _lira(key: PRNGKey, unlearned: SplitOutputs, references: References) -> Attack:
+    if references.references is None:
+        raise ValueError(
+            "the likelihood-ratio attack needs reference oracles, got none"
+        )
+    return lira_attack(key, unlearned, references.references)
+
+
+METRICS: Mapping[str, Metric] = {
+    # what the model does: split by split
+    "accuracy": Metric(
+        own(accuracies),
+        "%",
+        "oracle",
+        CLASSIFICATION,
+        "share of examples classified rightly, 0 to 100; two oracles differ by seed",
+    ),
+    "loss": Metric(
+        own(mean_losses),
+        "nats",
+        "oracle",
+        CLASSIFICATION,
+        "mean cross-entropy, 0 to inf; two oracles differ by seed",
+    ),
+    "rmse": Metric(
+        own(rmses),
+        "targets",
+        "oracle",
+        REGRESSION,
+        "root-mean-square error, 0 to inf; two oracles differ by seed",
+    ),
+    # closeness to the oracle: one number for the model
+    "tug_of_war": Metric(
+        _tug_of_war,
+        "1",
+        "up",
+        CLASSIFICATION,
+        "product of 1 - accuracy gap over three splits, 0 to 1; two oracles below 1",
+    ),
+    "average_gap": Metric(
+        _average_gap,
+        "%",
+        "down",
+        CLASSIFICATION,
+        "mean gap of 3 accuracies and mia_confidence, 0 to 100; two oracles above 0",
+    ),
+    # closeness to the oracle: split by split
+    "agreement": Metric(
+        each(prediction_agreement),
+        "%",
+        "up",
+        CLASSIFICATION,
+        "share of predictions equal to the oracle's, 0 to 100; two oracles below 100",
+    ),
+    "output_distance": Metric(
+        each(total_variation),
+        "1",
+        "down",
+        CLASSIFICATION,
+        "mean total variation of softmax to the oracle's, 0 to 1; two oracles above 0",
+    ),
+    "output_divergence": Metric(
+        each(jensen_shannon),
+        "nats",
+        "down",
+        CLASSIFICATION,
+        "mean Jensen-Shannon divergence of softmax, 0 to log 2; two oracles above 0",
+    ),
+    "output_difference": Metric(
+        each(output_difference),
+        "targets",
+        "down",
+        REGRESSION,
+        "root-mean-square difference of outputs, 0 to inf; two oracles above 0",
+    ),
+    # membership attacks: five rows each, the name itself is the AUC
+    **attack_metrics(
+        "mia_loss",
+        lambda key, unlearned, references: loss_attack(key, unlearned),
+        ANY_TASK,
+        "threshold on the loss",
+    ),
+    **attack_metrics(
+        "mia_logistic_loss",
+        lambda key, unlearned, references: logistic_loss_attack(key, unlearned),
+        ANY_TASK,
+        "cross-validated logistic regression on the loss",
+    ),
+    **attack_metrics(
+        "mia_logistic_entropy",
+        lambda key, unlearned, references: logistic_entropy_attack(key, unlearned),
+        CLASSIFICATION,
+        "cross-validated logistic regression on the entropy",
+    ),
+    **attack_metrics(
+        "mia_lira",
+        _lira,
+        CLASSIFICATION,
+        "likelihood ratio against models without the forget set",
+    ),
+    "mia_confidence": Metric(
+        _confidence,
+        "%",
+        "oracle",
+        CLASSIFICATION,
+        "MIA-efficacy: share of forget an SVC on confidence judges unseen, 0 to 100; "
+        "two oracles differ by a few points",
+    ),
+}
+
+
+def measure(
+    names: Sequence[str],
+    key: PRNGKey,
+    unlearned: SplitOutputs,
+    references: References,
+    *,
+    task: str,
+) -> list[tuple[str, str, float]]:
+    """Rows (metric, split, value) of the named metrics, in the order of the names.
+
+    Every metric gets the same key, so that its value does not depend on which others
+    are asked for. One that fails stops the call: to keep the others, ask for one name
+    at a time and record the failure.
+
+    Args:
+        names: Keys of METRICS.
+        key: Evaluation seed: subsets, halves and folds.
+        unlearned: Outputs of the model to judge; host arrays save repeated transfers.
+        references: The oracle of the same training seed, and other oracles.
+        task: "classification" or "regression".
+
+    Raises:
+        ValueError: an unknown name, a metric not meant for the task, or one undefined
+            for the data (too few examples, outputs not finite, no references): the
+            message says which and why. A NaN is never returned.
+    """
+    rows = []
+    for name in names:
+        metric = _metric(name, task)
+        try:
+            values = metric.function(key, unlearned, references)
+        except ValueError as error:
+            raise ValueError(f"metric {name!r}: {error}") from error
+        rows.extend((name, split, value) for split, value in values.items())
+    return rows
+
+
+def _metric(name: str, task: str) -> Metric:
+    if name not in METRICS:
+        near = difflib.get_close_matches(name, METRICS, n=3) or sorted(METRICS)
+        raise ValueError(f"no metric {name!r}; nearest: {', '.join(near)}")
+    metric = METRICS[name]
+    if task not in metric.tasks:
+        raise ValueError(f"metric {name!r} is for {metric.tasks}, not for {task!r}")
+    return metric

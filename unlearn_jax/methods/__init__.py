@@ -1,0 +1,94 @@
+"""Ways to unlearn. ``METHODS``: name -> Entry, grouped by family.
+
+To add one: a file with a factory ``method(learner, *, options) -> Method``, a line here,
+a line in ``tests/methods/test_contract.py``, and a law of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from unlearn_jax.methods.assd import assd
+from unlearn_jax.methods.bad_teacher import bad_teacher
+from unlearn_jax.methods.finetune import finetune
+from unlearn_jax.methods.gradient_ascent import gradient_ascent
+from unlearn_jax.methods.identity import identity
+from unlearn_jax.methods.lfssd import lfssd
+from unlearn_jax.methods.method import Method, Request, chain, make_request, restrict
+from unlearn_jax.methods.random_labels import random_labels
+from unlearn_jax.methods.retrain import retrain
+from unlearn_jax.methods.scrub import scrub
+from unlearn_jax.methods.ssd import ssd, ssd_batch
+
+
+class Entry(NamedTuple):
+    """Description: a method as the experiments know it.
+
+    Attributes:
+        factory: ``(learner, *, options) -> Method``; keyword-only arguments are the
+            hyper-parameters.
+        tasks: What it can unlearn: "classification", "regression".
+        reads: What it needs at the request: "nothing", "forget", "retain", "both".
+        prepares: Whether work is done before any request is known.
+        source: The paper, short.
+    """
+
+    factory: Callable[..., Method]
+    tasks: tuple[str, ...]
+    reads: str
+    prepares: bool
+    source: str
+
+
+_ANY = ("classification", "regression")
+_CLASSES = ("classification",)
+
+METHODS: Mapping[str, Entry] = {
+    # control and oracle
+    "identity": Entry(identity, _ANY, "nothing", False, "control"),
+    "retrain": Entry(retrain, _ANY, "retain", False, "the oracle"),
+    # training on
+    "finetune": Entry(finetune, _ANY, "retain", False, "arXiv 2304.04934"),
+    "gradient_ascent": Entry(
+        gradient_ascent, _ANY, "forget", False, "arXiv 2304.04934"
+    ),
+    "random_labels": Entry(random_labels, _CLASSES, "both", False, "arXiv 2310.12508"),
+    # dampening by curvature diagonals
+    "ssd": Entry(ssd, _ANY, "forget", True, "arXiv 2308.07707"),
+    "ssd_batch": Entry(ssd_batch, _ANY, "forget", True, "arXiv 2308.07707"),
+    "lfssd": Entry(lfssd, _ANY, "forget", True, "arXiv 2402.19308"),
+    "assd": Entry(assd, _ANY, "both", False, "arXiv 2402.10098"),
+    # teacher and student
+    "bad_teacher": Entry(bad_teacher, _CLASSES, "both", False, "arXiv 2205.08096"),
+    "scrub": Entry(scrub, _CLASSES, "both", False, "arXiv 2302.09880"),
+}
+
+
+def check_task(name: str, task: str) -> None:
+    """Refuse a method where it cannot work, before anything is trained.
+
+    Raises:
+        ValueError: unknown name, or a task that the method does not support.
+    """
+    if name not in METHODS:
+        raise ValueError(
+            f"there is no method {name!r}; choose from {', '.join(METHODS)}"
+        )
+    entry = METHODS[name]
+    if task not in entry.tasks:
+        able = [other for other, e in METHODS.items() if task in e.tasks]
+        raise ValueError(
+            f"{name} unlearns {' and '.join(entry.tasks)}, this data set is a "
+            f"{task}; methods for it: {', '.join(able)}"
+        )
+
+
+__all__ = [
+    "METHODS",
+    "Entry",
+    "Method",
+    "Request",
+    "chain",
+    "check_task",
+    "make_request",
+    "restrict",
+]

@@ -1,0 +1,60 @@
+"""Adaptive selective synaptic dampening: the threshold follows from the set sizes."""
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.methods.dampening import dampen, importance
+from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Array, Params, PRNGKey, Variables
+
+
+def assd(learner: Learner, *, importance_batch: int = 1024) -> Method:
+    """Dampen a fixed share of all parameters, set by the share of forgotten examples.
+
+    With p = ln(1 + 100 n_forget / n) percent, alpha is the (100 - p)-th percentile of
+    F_forget / F_retain over all parameters together. The share is dampened whatever the
+    evidence.
+
+    Args:
+        learner: Model and loss that the original was trained with.
+        importance_batch: Examples averaged before a gradient is squared; at least 2.
+
+    Batch statistics stay.
+
+    Cost: one gradient per example of both sets, at the request; one sort of all
+        parameters.
+    Source: Schoepf et al. 2024, arXiv 2402.10098. Differs: evaluation mode throughout
+        (the released notebook leaves batch-norm in training mode).
+    """
+    if importance_batch < 2:
+        raise ValueError(
+            f"assd averages at least 2 examples per gradient, got {importance_batch}"
+        )
+
+    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+        del key
+        retained, forgotten = (
+            importance(learner, variables, data, "batch", importance_batch)
+            for data in (request.retain, request.forget)
+        )
+        gone = jnp.sum(request.forget.weights > 0)
+        kept = jnp.sum(request.retain.weights > 0)
+        share = jnp.log1p(100.0 * gone / (gone + kept))
+        ratios = _pooled_ratios(forgotten.value, retained.value)
+        alpha = jnp.nanpercentile(ratios, 100.0 - share)
+        params = dampen(
+            variables.params, retained, forgotten, alpha=alpha, dampening=1.0
+        )
+        return variables._replace(params=params)
+
+    return stateless(forget)
+
+
+def _pooled_ratios(above: Params, below: Params) -> Array:
+    """All ratios in one vector; NaN where the denominator is zero."""
+    pairs = zip(jax.tree.leaves(above), jax.tree.leaves(below), strict=True)
+    ratios = [
+        jnp.where(b > 0, a / jnp.where(b > 0, b, 1), jnp.nan).ravel() for a, b in pairs
+    ]
+    return jnp.concatenate(ratios)

@@ -1,0 +1,95 @@
+"""Bad teacher: imitate a random network on the forget set, the original elsewhere."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.data.accumulate import collect
+from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.train.descent import begin, optimise
+from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
+from unlearn_jax.train.loss import kl_divergence
+from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+
+
+def bad_teacher(
+    learner: Learner,
+    *,
+    epochs: int = 1,
+    learning_rate: float = 1e-4,
+    batch_size: int = 256,
+    retain_share: float = 0.3,
+    temperature: float = 1.0,
+) -> Method:
+    """Distil from two teachers: a random one on the forget set, the original elsewhere.
+
+    Args:
+        learner: Its model is drawn afresh as the incompetent teacher.
+        epochs: Passes over the forget set and the retained share together.
+        learning_rate: Step size of Adam.
+        batch_size: Examples per step.
+        retain_share: Part of the retain set that is used, drawn at random (0 to 1).
+        temperature: Divides all outputs before the softmax (no unit).
+
+    No label is read. Batch statistics move.
+
+    Cost: epochs × (forget + share × retain) gradients, and as many forward passes.
+    Source: Chundawat et al. 2023, arXiv 2205.08096. As published: the divergence is
+        averaged over examples and classes, so the scale of its gradient falls with the
+        number of classes.
+    """
+    if not 0 < retain_share <= 1:
+        raise ValueError(f"retain_share must lie in (0, 1], got {retain_share}")
+    model = learner.model
+    recipe = Recipe(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        optimizer="adam",
+        weight_decay=0.0,
+        schedule="constant",
+        loop=learner.recipe.loop,
+    )
+
+    def step_loss(key: Any, params: Any, stats: Any, examples: Any, weights: Any) -> Any:
+        inputs, teacher = examples
+        outputs, moved = model.apply_train(key, Variables(params, stats), inputs)
+        divergence = kl_divergence(outputs, teacher, temperature=temperature)
+        return weighted_mean(divergence / outputs.shape[-1], weights), moved.stats
+
+    def teach(inputs: Array, teacher: Variables) -> Array:
+        return jax.nn.log_softmax(model.apply(teacher, inputs) / temperature)
+
+    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+        teacher_key, share_key, order_key = jax.random.split(key, 3)
+        loop = choose_fit_loop(learner, request.retain)
+        kept = _share(share_key, request.retain, retain_share)
+        lost = request.forget
+        random_teacher = model.init(teacher_key)
+        examples = jax.tree.map(
+            lambda a, b: jnp.concatenate([a, b]),
+            (lost.inputs, collect(teach, lost.inputs, random_teacher, loop=loop)),
+            (kept.inputs, collect(teach, kept.inputs, variables, loop=loop)),
+        )
+        weights = jnp.concatenate([lost.weights, kept.weights])
+        state = begin(variables, recipe)
+        return optimise(
+            order_key, state, examples, weights, step_loss, recipe, loop=loop
+        ).variables
+
+    return stateless(forget)
+
+
+def _share(key: PRNGKey, data: Batch, share: float) -> Batch:
+    """A random part of the examples of positive weight, in an array of fixed size."""
+    n = data.weights.shape[0]
+    size = max(1, round(share * n))
+    present = data.weights > 0
+    drawn = jax.random.uniform(key, (n,), jnp.float32)
+    chosen = jnp.argsort(jnp.where(present, drawn, 2.0))[:size]
+    wanted = jnp.ceil(share * jnp.sum(present)).astype(jnp.int32)
+    part = jax.tree.map(lambda leaf: leaf[chosen], data)
+    kept = jnp.where(jnp.arange(size) < wanted, part.weights, 0)
+    return part._replace(weights=kept)

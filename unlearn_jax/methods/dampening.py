@@ -1,0 +1,97 @@
+"""The step that the dampening methods share: importances, then shrinkage."""
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.curvature.diagonal import (
+    batch_gradient_moment,
+    empirical_fisher_diagonal,
+)
+from unlearn_jax.loop import tracing
+from unlearn_jax.train.loss import squared_norm
+from unlearn_jax.train.objective import bind
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Array, Batch, Params, Variables
+
+Kind: TypeAlias = Literal["example", "batch", "label_free"]
+
+
+class Importance(NamedTuple):
+    """Value: how much each parameter matters to a set of examples.
+
+    Attributes:
+        value: Tree like the parameters, non-negative.
+        batch_size: Examples averaged before the moment was taken: 1 for per-example
+            squares. Importances of different batch sizes cannot be compared.
+    """
+
+    value: Params
+    batch_size: Array
+
+
+def importance(
+    learner: Learner, variables: Variables, data: Batch, kind: Kind, batch_size: int
+) -> Importance:
+    """Importance of every parameter to ``data``.
+
+    Args:
+        learner: Model and loss; ``l2`` is left out.
+        variables: Where gradients are taken, batch statistics frozen.
+        data: Examples with weights.
+        kind: "example": mean of squared per-example gradients (the diagonal of the
+            empirical Fisher). "batch": mean over batches of the squared gradient of the
+            batch's mean loss. "label_free": mean over batches of the absolute gradient
+            of the mean squared norm of the outputs.
+        batch_size: For "batch" and "label_free" part of the definition; for "example"
+            only of the memory.
+    """
+    if kind == "example":
+        objective = bind(learner.model, variables.stats, learner.loss)
+        value = empirical_fisher_diagonal(
+            objective, variables.params, data, batch_size=batch_size
+        )
+        return Importance(value, jnp.asarray(1, jnp.int32))
+    loss = squared_norm if kind == "label_free" else learner.loss
+    value = batch_gradient_moment(
+        bind(learner.model, variables.stats, loss),
+        variables.params,
+        data,
+        batch_size=batch_size,
+        moment=jnp.abs if kind == "label_free" else jnp.square,
+    )
+    return Importance(value, jnp.asarray(batch_size, jnp.int32))
+
+
+def dampen(
+    params: Params,
+    overall: Importance,
+    forgotten: Importance,
+    *,
+    alpha: Any,
+    dampening: float,
+) -> Params:
+    """Shrink each parameter whose importance to the forget set stands out.
+
+    Wherever F_forget > alpha F: theta becomes theta min(dampening F / F_forget, 1).
+
+    Raises:
+        ValueError: the two importances were taken at different batch sizes.
+    """
+    if not tracing(overall, forgotten):
+        sizes = int(overall.batch_size), int(forgotten.batch_size)
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"importance of the training set was taken at batch size {sizes[0]}, "
+                f"of the forget set at {sizes[1]}; their ratio means nothing: prepare "
+                f"again with the batch size of this method"
+            )
+
+    def shrink(theta: Array, over: Array, forgot: Array) -> Array:
+        selected = forgot > alpha * over
+        ratio = over / jnp.where(selected, forgot, 1)
+        factor = jnp.minimum(dampening * ratio, 1)
+        return jnp.where(selected, factor * theta, theta).astype(theta.dtype)
+
+    return jax.tree.map(shrink, params, overall.value, forgotten.value)

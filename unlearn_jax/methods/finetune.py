@@ -1,0 +1,44 @@
+"""Descends on the retain set and hopes that the rest fades."""
+
+from dataclasses import replace
+
+from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.train.fit import fit
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import PRNGKey, Variables
+
+
+def finetune(
+    learner: Learner,
+    *,
+    epochs: int = 10,
+    learning_rate: float = 0.01,
+    batch_size: int = 256,
+) -> Method:
+    """Train on from the original model, on the retain set alone.
+
+    Args:
+        learner: Optimiser, momentum and weight decay are those of its recipe.
+        epochs: Passes over the retain set.
+        learning_rate: Constant step size.
+        batch_size: Examples per step.
+
+    Batch statistics move.
+
+    Cost: epochs × retain examples gradients.
+    Source: baseline FT of Jia et al. 2023, arXiv 2304.04934. As published, without
+        augmentation unless the recipe asks for it.
+    """
+    recipe = replace(
+        learner.recipe,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        schedule="constant",
+    )
+    tuned = learner._replace(recipe=recipe)
+
+    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+        return fit(key, tuned, request.retain, start=variables)
+
+    return stateless(forget)

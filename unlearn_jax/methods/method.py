@@ -1,0 +1,122 @@
+"""A method is two pure functions; requests, and ways to combine methods."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax import tree
+from unlearn_jax.data.batch import bucket, pad, take
+from unlearn_jax.data.forget import check_indices
+from unlearn_jax.types import Batch, Path, PRNGKey, Variables
+
+
+class Request(NamedTuple):
+    """Value: one forget set and what remains.
+
+    Attributes:
+        forget: The examples to forget, padded with weight zero to a power of two.
+        retain: The whole training set with weight zero on the forgotten examples, so
+            that every request has one shape and nothing is copied.
+    """
+
+    forget: Batch
+    retain: Batch
+
+
+class Method(NamedTuple):
+    """Description: how to unlearn.
+
+    Attributes:
+        prepare: ``(key, original, train) -> state``; once, before any request is known.
+        forget: ``(key, state, variables, request) -> (variables, state)``; per request.
+            The state carries on, so requests can follow one another.
+    """
+
+    prepare: Callable[[Any, Variables, Batch], Any]
+    forget: Callable[[Any, Any, Variables, Request], tuple[Variables, Any]]
+
+
+def make_request(train: Batch, indices: Any) -> Request:
+    """The request to forget the training examples at ``indices``.
+
+    Raises:
+        ValueError: empty, out of range, repeated, or nothing would remain.
+    """
+    count = train.weights.shape[0]
+    chosen = check_indices(np.asarray(indices), count)
+    forget = pad(take(train, chosen), bucket(len(chosen)))
+    weights = np.array(train.weights)
+    weights[chosen] = 0
+    return Request(forget, train._replace(weights=jnp.asarray(weights)))
+
+
+def stateless(
+    forget: Callable[[PRNGKey, Variables, Request], Variables],
+) -> Method:
+    """A method with nothing to prepare."""
+
+    def prepare(key: PRNGKey, original: Variables, train: Batch) -> tuple[()]:
+        del key, original, train
+        return ()
+
+    def step(
+        key: PRNGKey, state: tuple[()], variables: Variables, request: Request
+    ) -> tuple[Variables, tuple[()]]:
+        return forget(key, variables, request), state
+
+    return Method(prepare, step)
+
+
+def chain(*methods: Method) -> Method:
+    """One method after the other on the same request; the state is a tuple of theirs.
+
+    Raises:
+        ValueError: no method given.
+    """
+    if not methods:
+        raise ValueError("chain needs at least one method, got none")
+
+    def prepare(key: PRNGKey, original: Variables, train: Batch) -> tuple[Any, ...]:
+        keys = jax.random.split(key, len(methods))
+        pairs = zip(methods, keys, strict=True)
+        return tuple(method.prepare(k, original, train) for method, k in pairs)
+
+    def forget(
+        key: PRNGKey, state: tuple[Any, ...], variables: Variables, request: Request
+    ) -> tuple[Variables, tuple[Any, ...]]:
+        states = []
+        keys = jax.random.split(key, len(methods))
+        for method, k, own in zip(methods, keys, state, strict=True):
+            variables, own = method.forget(k, own, variables, request)
+            states.append(own)
+        return variables, tuple(states)
+
+    return Method(prepare, forget)
+
+
+def restrict(method: Method, where: Callable[[Path], bool]) -> Method:
+    """The same method, but only parameters on selected paths move.
+
+    Args:
+        method: Runs on all parameters; the others are put back afterwards.
+        where: Of a path such as ``("blocks", 3, "conv1", "kernel")``. Batch statistics
+            are put back too.
+    """
+
+    def forget(
+        key: PRNGKey, state: Any, variables: Variables, request: Request
+    ) -> tuple[Variables, Any]:
+        moved, state = method.forget(key, state, variables, request)
+        chosen = tree.select(variables.params, where)
+        params = jax.tree.map(
+            lambda keep, new, old: new if keep else old,
+            chosen,
+            moved.params,
+            variables.params,
+        )
+        return variables._replace(params=params), state
+
+    return method._replace(forget=forget)

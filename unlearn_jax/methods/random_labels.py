@@ -1,0 +1,88 @@
+"""Fits random labels on the forget set, true ones on the rest."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from unlearn_jax.loop import rounds
+from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.train.descent import TrainState, begin, descend, steps_per_pass
+from unlearn_jax.train.fit import choose_fit_loop, training_loss, weighted_mean
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import PRNGKey, Variables
+
+
+def random_labels(
+    learner: Learner,
+    *,
+    epochs: int = 10,
+    learning_rate: float = 0.01,
+    batch_size: int = 256,
+) -> Method:
+    """Alternate passes: the forget set with random labels, then the retain set.
+
+    Args:
+        learner: Its loss takes class indices; optimiser and decay are its recipe's.
+        epochs: Pairs of passes.
+        learning_rate: Constant step size.
+        batch_size: Examples per step.
+
+    Labels are drawn afresh for every batch, uniformly over all classes, so the true one
+    comes up now and then. Batch statistics move.
+
+    Cost: epochs × all examples gradients.
+    Source: RL of Fan et al. 2024, arXiv 2310.12508, in the sequential order that their
+        code uses for CIFAR-10. As published.
+    """
+    recipe = replace(
+        learner.recipe,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        schedule="constant",
+    )
+    tuned = learner._replace(recipe=recipe)
+    keep = training_loss(tuned)
+
+    def mislabel(
+        key: Any, params: Any, stats: Any, examples: Any, weights: Any
+    ) -> Any:
+        label_key, model_key = jax.random.split(key)
+        inputs, targets = examples
+        outputs, moved = learner.model.apply_train(
+            model_key, Variables(params, stats), inputs
+        )
+        labels = jax.random.randint(
+            label_key, targets.shape, 0, outputs.shape[-1], targets.dtype
+        )
+        return weighted_mean(learner.loss(outputs, labels), weights), moved.stats
+
+    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+        loop = choose_fit_loop(learner, request.retain)
+        total = epochs * (
+            steps_per_pass(request.forget.weights, batch_size)
+            + steps_per_pass(request.retain.weights, batch_size)
+        )
+
+        def epoch(index: Any, state: TrainState, constants: Any) -> TrainState:
+            key, request, total = constants
+            pairs = ((request.forget, mislabel), (request.retain, keep))
+            for part, (data, loss) in enumerate(pairs):
+                state = descend(
+                    jax.random.fold_in(key, 2 * index + part),
+                    state,
+                    (data.inputs, data.targets),
+                    data.weights,
+                    loss,
+                    recipe,
+                    total_steps=total,
+                    loop=loop,
+                )
+            return state
+
+        state = begin(variables, recipe)
+        constants = (key, request, total)
+        return rounds(epochs, epoch, state, constants, loop=loop).variables
+
+    return stateless(forget)

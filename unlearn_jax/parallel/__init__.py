@@ -1,0 +1,1 @@
+"""Many devices: meshes and the axes laid over them."""

@@ -1,0 +1,152 @@
+"""Stochastic descent over weighted examples: the one loop that everything trains with.
+
+Fitting, fine-tuning, ascent and distillation differ in their loss alone, so they share
+these steps. An example of weight zero is never drawn: it costs nothing and it cannot
+reach the batch statistics of a batch-norm.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unlearn_jax.loop import Loop, repeat, rounds
+from unlearn_jax.train.recipe import Recipe, optimizer
+from unlearn_jax.types import Variables
+
+StepLoss: TypeAlias = Callable[..., Any]
+"""``(key, params, stats, examples, weights) -> (scalar, stats)``."""
+
+
+class TrainState(NamedTuple):
+    """Value: a training run between two steps.
+
+    Attributes:
+        variables: Parameters and batch statistics.
+        optimizer_state: Of the optax transformation.
+        step: Steps taken so far, the schedule's clock.
+        loss: Mean of the step losses of the latest pass.
+    """
+
+    variables: Variables
+    optimizer_state: Any
+    step: Any
+    loss: Any
+
+
+def begin(variables: Variables, recipe: Recipe) -> TrainState:
+    """The state before the first step."""
+    transformation = optimizer(recipe, 1)
+    return TrainState(
+        variables,
+        transformation.init(variables.params),
+        jnp.zeros((), jnp.int32),
+        jnp.zeros((), jnp.float32),
+    )
+
+
+def steps_per_pass(weights: Any, batch_size: int) -> Any:
+    """Steps that visit every example of positive weight once."""
+    count = jnp.sum(weights > 0).astype(jnp.int32)
+    size = min(batch_size, weights.shape[0])
+    return (count + size - 1) // size
+
+
+def descend(
+    key: Any,
+    state: TrainState,
+    examples: Any,
+    weights: Any,
+    step_loss: StepLoss,
+    recipe: Recipe,
+    *,
+    total_steps: Any,
+    loop: Loop = "device",
+) -> TrainState:
+    """One pass in random order over the examples whose weight is positive.
+
+    Args:
+        key: Draws the order and whatever the loss draws.
+        state: Where to start.
+        examples: Pytree of arrays with a common first axis n, data always an argument.
+        weights: (n,) non-negative; the last step of a pass may hold fewer examples.
+        step_loss: ``(key, params, stats, examples, weights) -> (scalar, stats)``; a
+            stable function object, since compiled steps are remembered by it.
+        recipe: Optimiser, batch size and schedule.
+        total_steps: Length of the schedule, over all passes.
+        loop: "device" or "host", see :mod:`unlearn_jax.loop`.
+
+    Cost: one gradient per example; the steps are one compiled loop.
+    """
+    size = min(recipe.batch_size, weights.shape[0])
+    order_key, step_key = jax.random.split(key)
+    present = weights > 0
+    count = jnp.sum(present).astype(jnp.int32)
+    shuffled = jax.random.uniform(order_key, weights.shape, jnp.float32)
+    order = jnp.argsort(jnp.where(present, shuffled, 2.0))
+    constants = (step_key, examples, weights, order, count, total_steps)
+    body = _step(step_loss, recipe, size)
+    state = state._replace(loss=jnp.zeros((), jnp.float32))
+    steps = steps_per_pass(weights, size)
+    state = repeat(steps, body, state, constants, loop=loop)
+    return state._replace(loss=state.loss / jnp.maximum(steps, 1))
+
+
+def optimise(
+    key: Any,
+    state: TrainState,
+    examples: Any,
+    weights: Any,
+    step_loss: StepLoss,
+    recipe: Recipe,
+    *,
+    loop: Loop = "device",
+) -> TrainState:
+    """``recipe.epochs`` passes of :func:`descend`, each with a key of its own."""
+    total = recipe.epochs * steps_per_pass(weights, recipe.batch_size)
+
+    def one_pass(epoch: Any, carried: TrainState, constants: Any) -> TrainState:
+        key, examples, weights, total = constants
+        return descend(
+            jax.random.fold_in(key, epoch),
+            carried,
+            examples,
+            weights,
+            step_loss,
+            recipe,
+            total_steps=total,
+            loop=loop,
+        )
+
+    constants = (key, examples, weights, total)
+    return rounds(recipe.epochs, one_pass, state, constants, loop=loop)
+
+
+@functools.lru_cache(maxsize=64)
+def _step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..., Any]:
+    def step(i: Any, state: TrainState, constants: Any) -> TrainState:
+        key, examples, weights, order, count, total_steps = constants
+        position = i * size + jnp.arange(size)
+        index = order[position % jnp.maximum(count, 1)]
+        chosen = jax.tree.map(lambda leaf: leaf[index], examples)
+        kept = jnp.where(position < count, weights[index], 0)
+        variables = state.variables
+        gradient = jax.value_and_grad(step_loss, argnums=1, has_aux=True)
+        (value, stats), slope = gradient(
+            jax.random.fold_in(key, i), variables.params, variables.stats, chosen, kept
+        )
+        updates, optimizer_state = optimizer(recipe, total_steps).update(
+            slope, state.optimizer_state, variables.params
+        )
+        params = optax.apply_updates(variables.params, updates)
+        return TrainState(
+            Variables(params, stats),
+            optimizer_state,
+            state.step + 1,
+            state.loss + value.astype(jnp.float32),
+        )
+
+    return step

@@ -1,0 +1,107 @@
+"""Many training runs at once: one program over members, or one after another."""
+
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from unlearn_jax import tree
+from unlearn_jax.parallel.mesh import replicate, shard_members
+from unlearn_jax.train.fit import choose_fit_loop, fit
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Array, Batch, Variables
+
+Members: TypeAlias = Literal["auto", "vmap", "loop"]
+
+# On CPU a batched product is slower than the products one after another once a member
+# has enough work to fill the cores; measured by benchmarks/training.py.
+CPU_VMAP_PARAMETERS = 20_000
+
+
+def fit_ensemble(
+    keys: Array,
+    learner: Learner,
+    data: Batch,
+    weights: Array | None = None,
+    *,
+    members: Members = "auto",
+    chunk: int | None = None,
+    mesh: Mesh | None = None,
+) -> Variables:
+    """Train one model per key, each on its own weights of the same data.
+
+    Args:
+        keys: (m,) random keys, one per member.
+        learner: Model, loss, l2 and recipe, shared.
+        data: Examples, shared and never copied per member.
+        weights: (m, n) weights of the members; None gives ``data.weights`` to all.
+        members: "vmap" for one program over members, "loop" for one program called m
+            times, "auto" for the faster by :func:`choose_members`.
+        chunk: Members per program under "vmap"; None takes all. Bounds memory.
+        mesh: Lay the members of a chunk over these devices ("vmap" only).
+
+    Returns:
+        Variables whose leaves have a first axis m; member i equals the single run
+        ``fit(keys[i], learner, data with weights[i])`` up to rounding.
+
+    Raises:
+        ValueError: the weights do not fit keys and data, or a chunk does not divide
+            over the mesh.
+    """
+    count = keys.shape[0]
+    if weights is None:
+        weights = jnp.broadcast_to(data.weights, (count, *data.weights.shape))
+    if weights.shape != (count, data.weights.shape[0]):
+        raise ValueError(
+            f"weights of shape {weights.shape} given for {count} keys and "
+            f"{data.weights.shape[0]} examples; expected one row per key"
+        )
+    if members == "auto":
+        members = "vmap" if mesh is not None else choose_members(learner, data)
+    if members == "loop":
+        return _one_after_another(keys, learner, data, weights)
+    run = jax.jit(
+        jax.vmap(lambda k, w, d: fit(k, learner, d._replace(weights=w)), (0, 0, None))
+    )
+    size = count if chunk is None else min(chunk, count)
+    pieces = []
+    for first in range(0, count, size):
+        part = (keys[first : first + size], weights[first : first + size])
+        shared = data
+        if mesh is not None:
+            if part[0].shape[0] % mesh.size:
+                raise ValueError(
+                    f"{part[0].shape[0]} members do not divide over {mesh.size} "
+                    f"devices; choose a chunk that is a multiple of {mesh.size}"
+                )
+            part, shared = shard_members(mesh, part), replicate(mesh, data)
+        pieces.append(run(*part, shared))
+    if len(pieces) == 1:
+        return pieces[0]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
+
+
+def choose_members(learner: Learner, data: Batch) -> Members:
+    """The faster way for this model on this device.
+
+    Accelerators: "vmap". CPU: "vmap" for small models, whose steps are all overhead,
+    else "loop"; always "loop" when the steps must run on the host.
+    """
+    if choose_fit_loop(learner, data) == "host":
+        return "loop"
+    if jax.default_backend() != "cpu":
+        return "vmap"
+    params = jax.eval_shape(learner.model.init, jax.random.key(0)).params
+    return "vmap" if tree.size(params) <= CPU_VMAP_PARAMETERS else "loop"
+
+
+def _one_after_another(
+    keys: Array, learner: Learner, data: Batch, weights: Array
+) -> Variables:
+    def run(key: Any, weight: Any, shared: Batch) -> Variables:
+        return fit(key, learner, shared._replace(weights=weight))
+
+    if choose_fit_loop(learner, data) == "device":
+        run = jax.jit(run)
+    return tree.stack([run(k, w, data) for k, w in zip(keys, weights, strict=True)])

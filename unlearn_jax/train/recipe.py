@@ -1,0 +1,101 @@
+"""How a model is trained, and the learner that everything is built from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from unlearn_jax.loop import Loop
+from unlearn_jax.models.model import Model
+from unlearn_jax.types import OutputLoss
+
+
+def _triangle(progress: Any) -> Any:
+    return jnp.minimum(progress / 0.2, (1.0 - progress) / 0.8)
+
+
+SCHEDULES: dict[str, Callable[[Any], Any]] = {
+    "constant": jnp.ones_like,
+    "cosine": lambda progress: 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
+    "triangle": _triangle,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Description: optimiser, schedule and length of one training run.
+
+    Attributes:
+        epochs: Passes over the examples whose weight is positive.
+        batch_size: Examples per step.
+        learning_rate: Peak step size.
+        optimizer: "sgd" (momentum) or "adam".
+        momentum: Of "sgd".
+        weight_decay: Added to the gradient, times the parameter (in the optimiser; the
+            ``l2`` of the learner is part of the objective instead).
+        schedule: "constant"; "cosine" down to zero; "triangle": linear up to the peak
+            at a fifth of the run, then linear to zero.
+        augment: "none", or "flip_crop": random mirror image and shift by up to 4 pixels.
+        loop: Where the steps of an epoch run, see :mod:`unlearn_jax.loop`. "auto" takes
+            one compiled loop, except for a foreign model with raw convolutions on CPU.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["constant", "cosine", "triangle"] = "cosine"
+    augment: Literal["none", "flip_crop"] = "none"
+    loop: Loop = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values when the recipe is built."""
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if not self.learning_rate > 0:
+            raise ValueError(
+                f"learning_rate must be positive, got {self.learning_rate}"
+            )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"schedule {self.schedule!r} is unknown; choose from "
+                f"{', '.join(SCHEDULES)}"
+            )
+
+
+class Learner(NamedTuple):
+    """Description: everything needed to train again: model, loss, l2 and recipe."""
+
+    model: Model
+    loss: OutputLoss
+    l2: float = 0.0
+    recipe: Recipe = Recipe()
+
+
+def optimizer(recipe: Recipe, total_steps: Any) -> optax.GradientTransformation:
+    """The optax transformation of a recipe.
+
+    Args:
+        recipe: Its ``loop``, ``epochs`` and ``batch_size`` are not read.
+        total_steps: Steps of the whole run (may be traced); the schedule's length.
+    """
+    shape = SCHEDULES[recipe.schedule]
+
+    def rate(step: Any) -> Any:
+        progress = jnp.asarray(step, jnp.float32) / jnp.maximum(total_steps, 1)
+        return recipe.learning_rate * shape(progress.astype(jnp.float32))
+
+    if recipe.optimizer == "adam":
+        inner = optax.adam(rate)
+    else:
+        inner = optax.sgd(rate, momentum=recipe.momentum or None)
+    if recipe.weight_decay:
+        return optax.chain(optax.add_decayed_weights(recipe.weight_decay), inner)
+    return inner
