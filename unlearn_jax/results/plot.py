@@ -1,0 +1,317 @@
+"""The house figure style; one function per kind of figure."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unlearn_jax.results.plot_data import (
+    SPLITS,
+    Row,
+    cost_data,
+    gap_data,
+    loss_data,
+)
+from unlearn_jax.results.record import Record
+from unlearn_jax.results.write import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+PANEL_INCHES = 3.3
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+}
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+BLACK, GREY, FLOOR_GREY = "#000000", "#767676", "#DDDDDD"
+COLOURS = {
+    "original": GREY,
+    "oracle": BLACK,
+    "identity": GREY,
+    "retrain": BLACK,
+    # descends or ascends
+    "finetune": ORANGE,
+    "gradient_ascent": ORANGE,
+    "random_labels": ORANGE,
+    "l1_sparse": ORANGE,
+    # teacher and student, masks
+    "scrub": VERMILION,
+    "bad_teacher": VERMILION,
+    "saliency": VERMILION,
+    # diagonal curvature
+    "ssd": GREEN,
+    "ssd_batch": GREEN,
+    "assd": GREEN,
+    "lfssd": GREEN,
+    "fisher_forgetting": GREEN,
+    # full curvature
+    "influence": BLUE,
+    "newton": BLUE,
+    # outputs of the oracle
+    "oracle_matching": PURPLE,
+    "datamodel_matching": PURPLE,
+    "dmm": PURPLE,
+    # closed form
+    "analytic": SKY,
+    "acu": SKY,
+}
+"""Okabe and Ito's palette, one colour per family; names tell its members apart."""
+
+_SPARE = (SKY, BLUE, PURPLE, GREEN, VERMILION, ORANGE)
+
+
+def colour(method: str) -> str:
+    """The method's colour in every figure; a fixed one for unknown names too."""
+    return COLOURS.get(method, _SPARE[sum(map(ord, method)) % len(_SPARE)])
+
+
+def gap_figure(records: Sequence[Record]) -> "Figure":
+    """Dots with 95% intervals of the gap to the oracle, a panel per split.
+
+    The grey band is the floor: where the mean difference of two oracles would lie.
+    Where a method went far out the axis turns logarithmic; its label says from where.
+    """
+    rows = gap_data(records)
+    methods = list(dict.fromkeys(row["method"] for row in rows))[::-1]
+    splits = [name for name in SPLITS if any(row["split"] == name for row in rows)]
+    height = 1.0 + 0.19 * max(len(methods), 3)
+    figure, axes = _panels(1, max(len(splits), 1), height, sharey=True)
+    for panel, split in zip(axes, splits, strict=False):
+        own = [row for row in rows if row["split"] == split]
+        _floor_band(panel, own[0]["floor"], vertical=True)
+        panel.axvline(0.0, color=BLACK, linewidth=0.8)
+        for row in own:
+            _gap_dot(panel, methods.index(row["method"]), row)
+        far = _shorten(panel.xaxis, [row["gap"] for row in own], own[0]["floor"])
+        panel.set_xlabel(
+            f"{own[0]['metric']} {split}: gap to the oracle\n({own[0]['unit']}{far})"
+        )
+        panel.set_yticks(range(len(methods)), methods)
+        panel.set_ylim(-0.6, len(methods) - 0.4)
+        panel.tick_params(axis="y", length=0)
+    unknown = any(not np.isfinite(row["low"]) for row in rows)
+    none = " (none from one seed)" if unknown else ""
+    _note(
+        figure, f"bar: 95% interval over training seeds{none}; band: two oracles, 95%"
+    )
+    return figure
+
+
+def cost_figure(records: Sequence[Record]) -> "Figure":
+    """Seconds to forget (logarithmic) against the mean |gap|; a labelled dot each."""
+    rows = cost_data(records)
+    figure, (panel,) = _panels(1, 1, 2.7)
+    panel.set_xscale("log")
+    far, unit = "", "1"
+    if rows:
+        seconds = [row["forget_seconds"] for row in rows]
+        gaps = [row["average_gap"] for row in rows]
+        _floor_band(panel, rows[0]["floor"], vertical=False)
+        for row, x, y in zip(rows, seconds, gaps, strict=True):
+            panel.plot(x, y, "o", color=colour(row["method"]), markersize=4)
+        far, unit = _shorten(panel.yaxis, gaps, rows[0]["floor"]), rows[0]["unit"]
+        panel.set_xlim(min(seconds) / 3.0, max(seconds) * 3.0)
+        _, top = panel.get_ylim()
+        known = float(np.nan_to_num(rows[0]["floor"]))
+        panel.set_ylim(-0.04 * max(*gaps, known, 1e-12) if not far else -0.3, top)
+    panel.set_xlabel("seconds to forget (logarithmic)")
+    panel.set_ylabel(f"mean |gap| to the oracle\n({unit}{far})")
+    _note(figure, "mean over retain, forget, test; band: two oracles, 95%")
+    _place_labels(figure, panel, rows)
+    return figure
+
+
+def loss_histograms(
+    arrays: Mapping[str, Any], request: str, methods: Sequence[str]
+) -> "Figure":
+    """Losses of the forget set (filled) and of unseen examples (line), per method.
+
+    Where unlearning is perfect the two differ no more than in the oracle's panel.
+
+    Args:
+        arrays: ``losses/REQUEST/METHOD/{forget,unseen}``, each (seeds, n).
+        request: Which request.
+        methods: Which methods; usually original, oracle and a few of interest.
+    """
+    rows = loss_data(arrays, request, methods)
+    shown = [m for m in methods if any(row["method"] == m for row in rows)]
+    columns = min(3, max(len(shown), 1))
+    lines = -(-max(len(shown), 1) // columns)
+    figure, axes = _panels(lines, columns, 0.5 + 1.45 * lines, sharex=True, sharey=True)
+    for panel, method in zip(axes, shown, strict=False):
+        for group in ("forget", "unseen"):
+            own = [r for r in rows if (r["method"], r["group"]) == (method, group)]
+            if own:
+                _stairs(panel, own, method, filled=group == "forget")
+        panel.text(0.03, 0.97, method, transform=panel.transAxes, va="top")
+    for panel in axes[len(shown) :]:
+        panel.set_visible(False)
+    for i, panel in enumerate(axes[: len(shown)]):
+        panel.set_xscale("log")
+        if i % columns == 0:
+            panel.set_ylabel("share of examples")
+        if i + columns >= len(shown):
+            panel.set_xlabel("loss (nats, logarithmic)")
+            panel.tick_params(labelbottom=True)
+    _note(figure, "filled: forget set; line: unseen examples; all seeds together")
+    return figure
+
+
+def save_figure(figure: "Figure", stem: Path, data: Sequence[Row]) -> list[Path]:
+    """Write ``STEM.pdf``, ``STEM.png`` and ``STEM.csv``, the numbers that were drawn.
+
+    Raises:
+        StorageError: the folder cannot take a file.
+    """
+    stem = Path(stem)
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "png", "csv")]
+    for path in paths[:2]:
+        content = io.BytesIO()
+        kind = path.suffix[1:]
+        undated = {"CreationDate": None} if kind == "pdf" else None
+        figure.savefig(content, format=kind, dpi=200, metadata=undated)
+        write_bytes(path, content.getvalue())
+    text = io.StringIO()
+    if data:
+        writer = csv.DictWriter(text, fieldnames=list(data[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(data)
+    write_bytes(paths[2], text.getvalue().encode())
+    return paths
+
+
+def _panels(
+    lines: int,
+    columns: int,
+    height: float,
+    *,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple["Figure", list["Axes"]]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(PANEL_INCHES * columns, height), layout="constrained")
+        axes = figure.subplots(
+            lines, columns, squeeze=False, sharex=sharex, sharey=sharey
+        )
+    return figure, list(axes.ravel())
+
+
+def _note(figure: "Figure", text: str) -> None:
+    figure.supxlabel(text, fontsize=7, color="#444444")
+
+
+def _shorten(axis: "Axis", gaps: Sequence[float], reach: float) -> str:
+    """Make an axis logarithmic far from 0 if one gap dwarfs the rest; say where."""
+    far = max(map(abs, gaps))
+    near = float(np.median(np.abs(gaps)))
+    if far <= 8.0 * max(near, float(np.nan_to_num(reach)), 1e-12):
+        return ""
+    wanted = 2.0 * max(near, float(np.nan_to_num(reach)), far * 1e-3)
+    edge = float(10.0 ** np.ceil(np.log10(wanted)))
+    edge = edge / 2.0 if edge / 2.0 >= wanted else edge
+    panel = axis.axes
+    set_scale, set_limits = (
+        (panel.set_xscale, panel.set_xlim)
+        if axis is panel.xaxis
+        else (panel.set_yscale, panel.set_ylim)
+    )
+    set_scale("symlog", linthresh=edge, linscale=1.2)
+    low, high = min(*gaps, -edge), max(*gaps, edge)
+    low, high = (end * 1.8 if abs(end) > edge else end * 1.05 for end in (low, high))
+    sizes = [edge * factor for factor in (0.5, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)]
+    ticks = [-size for size in sizes] + [0.0, *sizes]
+    set_limits(low, high)
+    axis.set_ticks([tick for tick in ticks if low <= tick <= high], minor=False)
+    axis.set_major_formatter("{x:g}")
+    axis.set_ticks([], minor=True)
+    return f"; log beyond ±{edge:g}"
+
+
+def _floor_band(panel: "Axes", reach: float, *, vertical: bool) -> None:
+    if np.isfinite(reach):
+        span = panel.axvspan if vertical else panel.axhspan
+        span(-reach, reach, color=FLOOR_GREY, linewidth=0, zorder=0)
+
+
+def _gap_dot(panel: "Axes", place: int, row: Row) -> None:
+    hue = colour(row["method"])
+    style = "--" if row["method"] == "original" else "-"
+    if np.isfinite(row["low"]) and np.isfinite(row["high"]):
+        panel.plot([row["low"], row["high"]], [place, place], style, color=hue)
+    panel.plot(row["gap"], place, "o", color=hue, markersize=4)
+
+
+def _stairs(panel: "Axes", rows: list[Row], method: str, *, filled: bool) -> None:
+    edges = [row["low"] for row in rows] + [rows[-1]["high"]]
+    shares = [row["share"] for row in rows]
+    if filled:
+        panel.stairs(shares, edges, fill=True, color=colour(method), alpha=0.55)
+    else:
+        panel.stairs(shares, edges, color=BLACK, linewidth=1.0)
+
+
+def _place_labels(figure: "Figure", panel: "Axes", rows: Sequence[Row]) -> None:
+    """Name every dot where its name meets no other name and no dot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()  # settles the layout
+    dots = [
+        panel.transData.transform((row["forget_seconds"], row["average_gap"]))
+        for row in rows
+    ]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in dots]
+    frame = panel.get_window_extent(renderer)
+    offsets = [
+        (dx, dy, side)
+        for distance in (0, 9, 18, 27, 36)
+        for dx, side in ((6, "left"), (-6, "right"))
+        for dy in ((distance, -distance) if distance else (0,))
+    ]
+    for row in rows:
+        label = None
+        for dx, dy, side in offsets:
+            if label is not None:
+                label.remove()
+            label = panel.annotate(
+                row["method"],
+                (row["forget_seconds"], row["average_gap"]),
+                (dx, dy),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=7,
+                arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": GREY}
+                if dy
+                else None,
+            )
+            label.update_positions(renderer)
+            box = Text.get_window_extent(label, renderer)
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0
+            if inside and box.y1 <= frame.y1 and box.count_overlaps(taken) == 0:
+                break
+        if label is not None:
+            label.set_in_layout(False)
+            taken.append(Text.get_window_extent(label, renderer))

@@ -1,0 +1,207 @@
+"""Where records came from: the configuration, the code and the machine of a run."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from unlearn_jax.results.record import RecordError, decode_number, encode_number
+from unlearn_jax.results.write import write_bytes
+
+RUN_FILE = "run.json"
+SCALES = ("smoke", "small", "paper", "custom")
+
+
+class Run(NamedTuple):
+    """Where records came from; ``run.json`` beside them.
+
+    Attributes:
+        id: UTC time of the start and ``config_hash``; the name of the run's folder.
+        experiment: Name of the experiment.
+        scale: ``smoke``, ``small``, ``paper`` or ``custom``.
+        config: The whole configuration, as JSON holds it.
+        config_hash: Six hexadecimal digits of the configuration's SHA-256.
+        commit: Git commit of this code; ``unknown`` outside a repository.
+        dirty: Whether files differed from that commit.
+        started: UTC, ISO 8601.
+        seconds: Length of the run; None until it is finished.
+        python: Version.
+        jax: Version.
+        flax: Version.
+        device: What it ran on.
+        x64: Whether 64-bit floats were on.
+        dataset: The data's true title.
+        command: What to type to run it again.
+    """
+
+    id: str
+    experiment: str
+    scale: str
+    config: dict[str, Any]
+    config_hash: str
+    commit: str
+    dirty: bool
+    started: str
+    seconds: float | None
+    python: str
+    jax: str
+    flax: str
+    device: str
+    x64: bool
+    dataset: str
+    command: str
+
+
+def new_run(
+    experiment: str,
+    scale: str,
+    config: Any,
+    *,
+    dataset: str,
+    command: str | None = None,
+) -> Run:
+    """Describe a run that starts now.
+
+    Args:
+        experiment: Name of the experiment, also its folder's.
+        scale: One of ``SCALES``.
+        config: A dataclass or mapping; paths, tuples and nested dataclasses are fine.
+        dataset: The data's true title, as the tables will print it.
+        command: What to type to run it again; by default this process's own.
+
+    Raises:
+        ValueError: unknown scale.
+        TypeError: the configuration holds something that JSON cannot.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale is {scale!r}; expected one of {', '.join(SCALES)}")
+    plain = plain_config(config)
+    digest = config_hash(plain)
+    now = datetime.now(UTC)
+    commit, dirty = git_state()
+    return Run(
+        id=f"{now:%Y%m%dT%H%M%S}-{digest}",
+        experiment=experiment,
+        scale=scale,
+        config=plain,
+        config_hash=digest,
+        commit=commit,
+        dirty=dirty,
+        started=now.isoformat(timespec="seconds"),
+        seconds=None,
+        python=platform.python_version(),
+        jax=jax.__version__,
+        flax=_version("flax"),
+        device=_device(),
+        x64=bool(jax.config.read("jax_enable_x64")),
+        dataset=dataset,
+        command=_command() if command is None else command,
+    )
+
+
+def config_hash(config: Any) -> str:
+    """Six hexadecimal digits that change when the configuration does."""
+    text = json.dumps(plain_config(config), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def plain_config(config: Any) -> Any:
+    """The configuration as JSON holds it: reading it back gives the same value."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        names = [field.name for field in dataclasses.fields(config)]
+        return {name: plain_config(getattr(config, name)) for name in names}
+    if isinstance(config, Mapping):
+        return {str(name): plain_config(value) for name, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [plain_config(value) for value in config]
+    if isinstance(config, np.generic):
+        return plain_config(config.item())
+    if isinstance(config, float):
+        return config if math.isfinite(config) else str(config)
+    if isinstance(config, os.PathLike):
+        return os.fspath(config)
+    if config is None or isinstance(config, str | bool | int):
+        return config
+    raise TypeError(f"a configuration cannot hold {config!r} ({type(config).__name__})")
+
+
+def write_run(folder: Path, run: Run) -> None:
+    """Write ``run.json`` into the run's folder, whole or not at all."""
+    row = run._asdict() | {"seconds": encode_number(run.seconds)}
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    write_bytes(Path(folder) / RUN_FILE, text.encode())
+
+
+def read_run(folder: Path) -> Run:
+    """Read what ``write_run`` wrote.
+
+    Raises:
+        FileNotFoundError: the folder holds no ``run.json``.
+        RecordError: the file is damaged.
+    """
+    path = Path(folder) / RUN_FILE
+    try:
+        row = json.loads(path.read_bytes())
+        return Run(**(row | {"seconds": decode_number(row["seconds"])}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecordError(f"{path}: not a description of a run ({error})") from None
+
+
+def git_state() -> tuple[str, bool]:
+    """Commit of this code and whether files differ from it; never fails."""
+    file = Path(__file__).resolve()
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return "unknown", False  # not a repository, or this code is no part of it
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    if commit is None:
+        return "unknown", True
+    return commit, _git(file.parent, "status", "--porcelain") != ""
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _device() -> str:
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+    return f"{len(devices)} \N{MULTIPLICATION SIGN} {devices[0].device_kind}"
+
+
+def _command() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = getattr(spec, "name", None)
+    start = ["-m", name.removesuffix(".__main__")] if name else sys.argv[:1]
+    return shlex.join(["python", *start, *sys.argv[1:]])

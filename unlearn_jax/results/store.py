@@ -1,0 +1,199 @@
+"""Pieces of a run that survive a kill: the same command goes on where it was."""
+
+import contextlib
+import hashlib
+import os
+import time
+import urllib.parse
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from unlearn_jax.results.piece import Piece, PieceError, pack, unpack
+from unlearn_jax.results.record import RecordError
+from unlearn_jax.results.run import Run, read_run, write_run
+from unlearn_jax.results.write import (
+    remove_leftovers,
+    storage_error,
+    write_bytes,
+)
+
+_LONGEST = 150
+
+
+class BusyError(RuntimeError):
+    """Another process is writing the same run."""
+
+
+class Store:
+    """The finished pieces of one run, a file each, under ``FOLDER/pieces``.
+
+    A piece file is an ordinary ``.npz`` (numpy opens it as it is) followed by its
+    SHA-256. It appears under its name only when it is complete and on disk. While a
+    store is open its folder is locked; the system frees the lock when the process ends,
+    however it ends.
+
+    Raises:
+        BusyError: another process holds the folder.
+        StorageError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self._pieces = self.folder / "pieces"
+        self._lock = _lock(self.folder)
+        remove_leftovers(self.folder)
+        remove_leftovers(self._pieces)
+
+    def has(self, name: str) -> bool:
+        """Whether the piece was finished."""
+        return self.path(name).is_file()
+
+    def save(
+        self,
+        name: str,
+        arrays: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep a finished piece; an older one of that name is replaced.
+
+        Args:
+            name: Any text; ``original/seed-0`` is fine.
+            arrays: By name; anything ``np.asarray`` takes but objects.
+            data: What JSON holds (plus nan and inf); tuples come back as lists.
+
+        Raises:
+            StorageError: the disk cannot take it.
+        """
+        write_bytes(self.path(name), pack(Piece(dict(arrays or {}), dict(data or {}))))
+
+    def load(self, name: str) -> Piece:
+        """Read a piece back, bit for bit.
+
+        Raises:
+            KeyError: it was never finished.
+            PieceError: the file is truncated or garbled.
+        """
+        path = self.path(name)
+        if not path.is_file():
+            raise KeyError(f"no finished piece {name!r} in {self.folder}")
+        try:
+            return unpack(path.read_bytes())
+        except ValueError as error:
+            raise PieceError(
+                f"{path} is damaged ({error}). Delete that file and run the same "
+                "command again: just this piece is computed anew."
+            ) from None
+
+    def path(self, name: str) -> Path:
+        """The file of a piece; different names never share one."""
+        if not name:
+            raise ValueError("a piece needs a name")
+        safe = urllib.parse.quote(name, safe=" +=,")
+        if len(safe) > _LONGEST:
+            digest = hashlib.sha256(name.encode()).hexdigest()
+            safe = f"{safe[: _LONGEST - 66]}%%{digest}"
+        return self._pieces / f"{safe}.npz"
+
+    def close(self) -> None:
+        """Free the lock; nothing else is pending, every save is already on disk."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def run_folder(root: Path, run: Run) -> Path:
+    """``ROOT/EXPERIMENT/ID``."""
+    return Path(root) / run.experiment / run.id
+
+
+def find_unfinished(
+    root: Path, experiment: str, config_hash: str, *, commit: str | None = None
+) -> Path | None:
+    """The latest run of this configuration that was started and never finished.
+
+    Args:
+        root: Folder of all results.
+        experiment: Name of the experiment.
+        config_hash: Six hexadecimal digits of the configuration.
+        commit: If given, runs that other code began are passed over.
+
+    Returns:
+        Its folder, or None. Finished means that ``run.json`` names the seconds taken.
+    """
+    folders = (Path(root) / experiment).glob(f"*-{config_hash}")
+    for folder in sorted(folders, key=lambda path: path.name, reverse=True):
+        if not folder.is_dir():
+            continue
+        try:
+            run = read_run(folder)
+        except (FileNotFoundError, RecordError):
+            return folder
+        if run.seconds is None and commit in (None, run.commit):
+            return folder
+    return None
+
+
+def open_run(root: Path, run: Run) -> tuple[Store, Run]:
+    """Go on with the unfinished run of the same configuration and code, or start one.
+
+    Args:
+        root: Folder of all results.
+        run: From ``new_run``.
+
+    Returns:
+        The open store of its folder, and the run, with the id and the start of the
+        one that is gone on with. ``run.json`` is there from now on, without seconds;
+        ``write_run(store.folder, run._replace(seconds=...))`` finishes it.
+
+    Raises:
+        BusyError: another process is at this very run.
+        StorageError: the folder cannot be written.
+    """
+    found = find_unfinished(root, run.experiment, run.config_hash, commit=run.commit)
+    while found is None and run_folder(root, run).exists():
+        time.sleep(0.1)  # one that was finished within this very second
+        run = run._replace(id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{run.config_hash}")
+    store = Store(found or run_folder(root, run))
+    if found is not None:
+        run = run._replace(id=found.name)
+        with contextlib.suppress(FileNotFoundError, RecordError):
+            run = run._replace(started=read_run(found).started)
+    write_run(store.folder, run)
+    return store, run
+
+
+def _lock(folder: Path) -> int | None:
+    try:
+        import fcntl
+    except ImportError:  # not a Unix system: nothing to lock with
+        return None
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise storage_error(path, 0, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BusyError(
+            f"Another process is writing {folder}. Wait until it has finished, or stop "
+            "it and run the same command again: everything finished is kept."
+        ) from None
+    except OSError as error:
+        warnings.warn(
+            f"{folder} cannot be locked ({error.strerror}): see to it yourself that "
+            "only one process writes there.",
+            stacklevel=3,
+        )
+    return descriptor

@@ -1,0 +1,174 @@
+"""A table as a value, and the forms it is printed in."""
+
+import csv
+import html
+import io
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "Δ": r"$\Delta$",
+    "\N{EN DASH}": "--",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+}
+
+
+class Cell(NamedTuple):
+    """Text of one cell; bold where a lead is beyond doubt."""
+
+    text: str
+    bold: bool = False
+
+
+class Table(NamedTuple):
+    """A finished table: nothing is computed any more, only printed.
+
+    Attributes:
+        name: A short name, fit for a label.
+        caption: What it shows, of what, at which scale, from which run.
+        header: Titles of the columns; the first column names the rows.
+        rows: Cells, as many as titles in every row; none is empty.
+        footnotes: One line per column, and what the signs mean.
+        failures: One line per failed cell.
+    """
+
+    name: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    footnotes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    def to_markdown(self) -> str:
+        """GitHub's tables; columns are padded so that the source reads well too."""
+        rows = [[_markdown(cell) for cell in row] for row in self.rows]
+        titles = [_escape_markdown(title) for title in self.header]
+        widths = [
+            max(3, *map(len, column)) for column in zip(titles, *rows, strict=True)
+        ]
+        rule = [
+            "-" * width if i == 0 else "-" * (width - 1) + ":"
+            for i, width in enumerate(widths)
+        ]
+        lines = [_markdown_line(row, widths) for row in (titles, rule, *rows)]
+        notes = [f"- {_escape_markdown(note)}" for note in self.footnotes]
+        failed = [f"- **failed** {_escape_markdown(line)}" for line in self.failures]
+        blocks = [[f"**{_escape_markdown(self.caption)}**"], lines, failed, notes]
+        return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+    def to_latex(self) -> str:
+        """A ``table`` float with ``booktabs`` rules and nothing else to load."""
+        rows = [" & ".join(_latex_cell(cell) for cell in row) for row in self.rows]
+        titles = " & ".join(_latex(title) for title in self.header)
+        notes = [f"{_latex(line)}\\\\" for line in (*self.failures, *self.footnotes)]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering\small",
+                rf"\caption{{{_latex(self.caption)}}}",
+                rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', self.name)}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
+                r"\toprule",
+                titles + r" \\",
+                r"\midrule",
+                *(row + r" \\" for row in rows),
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\par\smallskip\raggedright\footnotesize",
+                *notes,
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def to_csv(self) -> str:
+        """The cells as printed; the caption is the first line, behind ``#``."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([f"# {self.caption}"])
+        writer.writerow(self.header)
+        writer.writerows([cell.text for cell in row] for row in self.rows)
+        return text.getvalue()
+
+    def to_rich(self, width: int = 100) -> "Group":
+        """For a terminal ``width`` characters wide; a wide table comes in parts."""
+        from unlearn_jax.results.terminal import for_terminal
+
+        return for_terminal(self, width)
+
+    def to_html(self) -> str:
+        """A ``figure`` with caption, table and notes, without any style of its own."""
+        head = "".join(f'<th scope="col">{_html(title)}</th>' for title in self.header)
+        body = "\n".join(
+            "<tr>"
+            + "".join(_html_cell(i, cell) for i, cell in enumerate(row))
+            + "</tr>"
+            for row in self.rows
+        )
+        failed = "".join(f'<li class="failed">{_html(x)}</li>' for x in self.failures)
+        notes = "".join(f"<li>{_html(note)}</li>" for note in self.footnotes)
+        return (
+            f"<figure>\n<figcaption>{_html(self.caption)}</figcaption>\n"
+            f'<div class="scroll" tabindex="0" role="region" '
+            f'aria-label="{_html(self.name)}">\n<table>\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
+            f'</div>\n<ul class="notes">{failed}{notes}</ul>\n</figure>\n'
+        )
+
+
+def _markdown(cell: Cell) -> str:
+    text = _escape_markdown(cell.text)
+    return f"**{text}**" if cell.bold else text
+
+
+def _escape_markdown(text: str) -> str:
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
+
+
+def _markdown_line(texts: list[str], widths: list[int]) -> str:
+    padded = [
+        text.rjust(width) if i else text.ljust(width)
+        for i, (text, width) in enumerate(zip(texts, widths, strict=True))
+    ]
+    return "| " + " | ".join(padded) + " |"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = re.sub(r"(?<![\w-])-(?=[\d.])", "$-$", _latex(cell.text))
+    return rf"\textbf{{{text}}}" if cell.bold else text
+
+
+def _html(text: str) -> str:
+    return html.escape(text)
+
+
+def _html_cell(column: int, cell: Cell) -> str:
+    if column == 0:
+        return f'<th scope="row">{_html(cell.text)}</th>'
+    kind = ' class="failed"' if cell.text.startswith("failed:") else ""
+    text = f"<b>{_html(cell.text)}</b>" if cell.bold else _html(cell.text)
+    return f"<td{kind}>{text}</td>"
