@@ -51,11 +51,13 @@ class Seeds:
         train: Originals, each with an oracle of its own randomness.
         unlearn: Runs of a method on each original.
         evaluate: Evaluations of each unlearned model.
+        first: Number of the first training seed; tune with seeds that no table uses.
     """
 
     train: int = 5
     unlearn: int = 1
     evaluate: int = 1
+    first: int = 0
 
 
 @dataclass(frozen=True)

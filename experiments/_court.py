@@ -58,9 +58,7 @@ class Court:
     def unlearned(self, variables: Variables, i: int, j: int) -> Judged:
         """Judge a model that was unlearned from original i."""
         outputs = self._split(variables)
-        rows = metric_rows(
-            self._setting, outputs, self._references(i), seeds=(i, j)
-        )
+        rows = metric_rows(self._setting, outputs, self._references(i), seeds=(i, j))
         rows += self._own_rows(variables, i)
         rows += about_rows(self._setting, self.asked, self._originals[i], variables)
         return Judged(rows, histogram_losses(self._setting, outputs))

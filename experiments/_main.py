@@ -18,9 +18,7 @@ def main(work: Callable[[Sequence[str]], int]) -> None:
         try:
             code = work(sys.argv[1:])
         except KeyboardInterrupt:
-            print(
-                "interrupted; the same command goes on from here", file=sys.stderr
-            )
+            print("interrupted; the same command goes on from here", file=sys.stderr)
             code = 130
         except (
             ValueError,
@@ -32,7 +30,9 @@ def main(work: Callable[[Sequence[str]], int]) -> None:
             ModuleNotFoundError,
         ) as error:
             if isinstance(error, ModuleNotFoundError) and error.name is not None:
-                hint = f"{error.name} is missing: pip install 'unlearn_jax[experiments]'"
+                hint = (
+                    f"{error.name} is missing: pip install 'unlearn_jax[experiments]'"
+                )
                 print(f"error: {hint}", file=sys.stderr)
             else:
                 print(f"error: {error}", file=sys.stderr)

@@ -128,7 +128,9 @@ def about_rows(
     moved_stats = any(
         bool(jnp.any(a != b))
         for a, b in zip(
-            jax.tree.leaves(unlearned.stats), jax.tree.leaves(original.stats), strict=True
+            jax.tree.leaves(unlearned.stats),
+            jax.tree.leaves(original.stats),
+            strict=True,
         )
     )
     change = float(moved / tree.norm(original.params))

@@ -58,18 +58,16 @@ def compare(config: Config, *, experiment: str = "compare") -> Path:
     return store.folder
 
 
-def _train_all(
-    store: Store, setting: Setting
-) -> tuple[list[Any], list[Court]]:
+def _train_all(store: Store, setting: Setting) -> tuple[list[Any], list[Court]]:
     config, learner = setting.config, setting.learner
-    keys = [seed_key("train", i) for i in range(config.seeds.train)]
+    keys = [seed_key("train", config.seeds.first + i) for i in range(config.seeds.train)]
     trained = train_members(
         store, "original", keys, learner, setting.train, config.members
     )
     judged = judge(setting)
     courts = []
     for asked in setting.asked:
-        keys = [seed_key("oracle", m) for m in range(config.oracles)]
+        keys = [seed_key("oracle", config.seeds.first + m) for m in range(config.oracles)]
         oracles = train_members(
             store,
             f"oracle {asked.name}",
@@ -141,9 +139,7 @@ def _method_records(
                         piece = f"{where}/{i}-{j}"
                         rows = None
                         if not store.has(piece):
-                            rows = _forget(
-                                store, piece, forgetter, court, name, i, j
-                            )
+                            rows = _forget(store, piece, forgetter, court, name, i, j)
                         if rows is None:
                             rows = _load(store, piece, where, losses)
                         oracle = _load(

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.extend import core as jex_core
 
 Loop: TypeAlias = Literal["auto", "device", "host"]
@@ -31,17 +34,19 @@ def repeat(
         body: Pure function of the step, the state and the constants. On the host it is
             compiled once per function object: define it outside of the caller's loop.
         state: Pytree carried along.
-        constants: Arrays that the body reads. Never capture arrays in a closure here:
-            they would be folded into the program as constants.
+        constants: Arrays that the body reads; numpy arrays become JAX arrays once.
+            Never capture arrays in a closure here: they would be folded into the
+            program as constants.
         loop: "device" for one compiled loop, "host" for a Python loop around the
             compiled body. "auto" is resolved by :func:`choose_loop`.
 
     Raises:
         ValueError: "host" inside of a transformation (jit, vmap, grad).
     """
+    constants = _to_device(constants)
     if loop != "host":
         return jax.lax.fori_loop(0, count, lambda i, s: body(i, s, constants), state)
-    if isinstance(count, jax.core.Tracer) or tracing(state, constants):
+    if isinstance(count, Tracer) or tracing(state, constants):
         raise ValueError(
             "loop='host' was asked for inside jit, vmap or grad, where only "
             "loop='device' can run; call the function without the transformation"
@@ -67,6 +72,7 @@ def rounds(
     """
     if loop != "host":
         return repeat(count, body, state, constants)
+    constants = _to_device(constants)
     for i in range(count):
         state = body(i, state, constants)
     return state
@@ -91,7 +97,14 @@ def uses_convolution(function: Callable[..., Any], *arguments: Any) -> bool:
 
 def tracing(*trees: Any) -> bool:
     """Whether any leaf is being traced by a JAX transformation."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def _to_device(constants: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf,
+        constants,
+    )
 
 
 def _has_convolution(jaxpr: jex_core.Jaxpr) -> bool:

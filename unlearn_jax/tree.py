@@ -6,14 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from unlearn_jax.types import Params, Path, PRNGKey, Scalar
 
 
 def dot(a: Params, b: Params) -> Scalar:
-    """Inner product of two trees of the same structure, as one scalar."""
-    products = jax.tree.map(lambda x, y: jnp.vdot(x, y), a, b)
-    return jax.tree.reduce(jnp.add, products, jnp.zeros(()))
+    """Inner product of two trees of the same structure, as one scalar.
+
+    Summed in the widest dtype of the leaves, at least float32.
+    """
+    dtypes = [leaf.dtype for leaf in (*jax.tree.leaves(a), *jax.tree.leaves(b))]
+    dtype = jnp.result_type(jnp.float32, *dtypes)
+    products = jax.tree.map(
+        lambda x, y: jnp.vdot(x, y, preferred_element_type=dtype), a, b
+    )
+    return jax.tree.reduce(jnp.add, products, jnp.zeros((), dtype))
 
 
 def norm(a: Params) -> Scalar:
@@ -76,14 +84,14 @@ def path_names(path: Any) -> Path:
     )
 
 
-def select(a: Params, selected: Callable[[Path], bool]) -> Params:
+def select(a: Params, selected: Callable[[Path], bool]) -> PyTree[bool]:
     """A tree of booleans like ``a``: True on the leaves whose path is selected."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: bool(selected(path_names(path))), a
     )
 
 
-def all_finite(a: Params) -> Any:
+def all_finite(a: Any) -> Any:
     """True when no floating-point leaf holds NaN or infinity."""
     checks = [
         jnp.all(jnp.isfinite(leaf))
@@ -99,12 +107,13 @@ def leading_axis(a: Any) -> int:
     Raises:
         ValueError: the leaves disagree, or there is none.
     """
-    lengths = {int(leaf.shape[0]) for leaf in jax.tree.leaves(a)}
-    if len(lengths) != 1:
+    shapes = {np.shape(leaf) for leaf in jax.tree.leaves(a)}
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) != 1 or () in lengths:
         raise ValueError(
-            f"expected leaves with one common first axis, got lengths {sorted(lengths)}"
+            f"expected leaves with one common first axis, got shapes {sorted(shapes)}"
         )
-    return lengths.pop()
+    return lengths.pop()[0]
 
 
 def stack(trees: list[Any]) -> Any:

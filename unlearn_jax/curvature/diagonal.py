@@ -34,6 +34,8 @@ def empirical_fisher_diagonal(
     """
 
     def squares(batch: Batch, at: Params) -> Params:
+        batch = _present(batch)
+
         def loss(p: Params, x: Array, y: Array) -> Array:
             return objective.loss(objective.predict(p, x[None]), y[None])[0]
 
@@ -79,12 +81,25 @@ def batch_gradient_moment(
     Source: the importance of Foster et al. 2024, arXiv 2308.07707, as their released
         code computes it.
     """
+    bare = objective._replace(l2=0.0)
 
     def one_batch(batch: Batch, at: Params) -> tuple[Params, Array]:
-        bare = objective._replace(l2=0.0)
-        slope = jax.grad(bare.risk)(at, batch)
+        slope = jax.grad(bare.risk)(at, _present(batch))
         counts = (jnp.sum(batch.weights) > 0).astype(jnp.float32)
         return jax.tree.map(moment, slope), counts
 
     total, batches = accumulate(one_batch, data, params, batch_size=batch_size)
     return tree.scale(1.0 / jnp.maximum(batches, 1), total)
+
+
+def _present(batch: Batch) -> Batch:
+    """Zeros in place of the examples of weight zero: what they hold is never seen.
+
+    Weights alone would not do: the derivative of 0 times NaN is NaN.
+    """
+
+    def kept(leaf: Any) -> Array:
+        mask = (batch.weights > 0).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+    return Batch(kept(batch.inputs), kept(batch.targets), batch.weights)

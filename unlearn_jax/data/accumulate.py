@@ -4,6 +4,7 @@ Nothing is padded or copied: the last batch overlaps the one before it, and exam
 already seen get weight zero there.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.loop import Loop, repeat
+from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Batch
 
 
@@ -25,7 +27,8 @@ def accumulate(
 
     Args:
         function: From a Batch to a pytree of arrays; must respect ``weights``, since an
-            example may appear a second time with weight zero.
+            example may appear a second time with weight zero. With ``loop="host"`` its
+            compiled form is remembered: pass the same function object again.
         data: The examples; their order is kept.
         constants: Further arguments of ``function``: parameters, keys. Passed on, never
             captured.
@@ -34,9 +37,12 @@ def accumulate(
 
     Returns:
         The sum, in the structure and dtypes that ``function`` returns.
+
+    Raises:
+        ValueError: there are no examples.
     """
-    n = data.weights.shape[0]
-    size = min(batch_size, n)
+    n = leading_axis(data)
+    size = _size(n, batch_size)
     body = _sum_body(function, size)
     sample = jax.eval_shape(
         lambda d, c: function(_slice(d, 0, size), *c), data, constants
@@ -63,9 +69,12 @@ def collect(
 
     Returns:
         Pytree with first axis n.
+
+    Raises:
+        ValueError: there are no examples.
     """
-    n = jax.tree.leaves(inputs)[0].shape[0]
-    size = min(batch_size, n)
+    n = leading_axis(inputs)
+    size = _size(n, batch_size)
     body = _collect_body(function, size)
     sample = jax.eval_shape(
         lambda x, c: function(jax.tree.map(lambda leaf: leaf[:size], x), *c),
@@ -84,6 +93,16 @@ def _slice(data: Any, start: Any, size: int) -> Any:
     )
 
 
+def _size(examples: int, batch_size: int) -> int:
+    if examples < 1 or batch_size < 1:
+        raise ValueError(
+            f"got {examples} examples in batches of {batch_size}, expected at least "
+            f"one of each"
+        )
+    return min(batch_size, examples)
+
+
+@functools.lru_cache(maxsize=64)
 def _sum_body(function: Callable[..., Any], size: int) -> Callable[..., Any]:
     def body(i: Any, total: Any, carried: Any) -> Any:
         data, constants = carried
@@ -97,6 +116,7 @@ def _sum_body(function: Callable[..., Any], size: int) -> Callable[..., Any]:
     return body
 
 
+@functools.lru_cache(maxsize=64)
 def _collect_body(function: Callable[..., Any], size: int) -> Callable[..., Any]:
     def body(i: Any, filled: Any, carried: Any) -> Any:
         inputs, constants = carried

@@ -37,14 +37,14 @@ def relearn_steps(
         forget: The forget set, weight zero on padding.
         threshold: Mean loss to reach, such as 1.05 times the original's [nats].
         max_steps: Give up here and return it; the number is censored there.
-        batch_size: Examples per step, drawn with replacement.
+        batch_size: Examples per step, drawn with replacement, with odds by weight.
         slowdown: Factor on the recipe's learning rate, so that steps can be counted.
 
     Returns:
         Steps (int32 scalar); 0 when the loss is under the threshold at the start.
 
-    Cost: per step one gradient of a batch and one forward pass over at most 512 examples
-        of the forget set, on which the loss is watched.
+    Cost: per step one gradient of a batch and one forward pass over at most 512
+        examples of the forget set, on which the loss is watched.
     Source: relearn time of Golatkar et al. 2020 and the anamnesis index of Chundawat et
         al. 2023. Differs: a fresh copy for every call, so that order does not matter.
     """
@@ -57,7 +57,9 @@ def relearn_steps(
     )
     step_loss = training_loss(learner._replace(recipe=recipe))
     transformation = optimizer(recipe, 1)
+    forget = jax.tree.map(jnp.asarray, forget)
     odds = jnp.log(forget.weights)
+    present = jnp.ones(batch_size, forget.weights.dtype)
     probe = jax.tree.map(lambda leaf: leaf[:PROBE], forget)
 
     def watched_loss(model: Variables) -> Array:
@@ -70,7 +72,7 @@ def relearn_steps(
         index = jax.random.categorical(draw_key, odds, shape=(batch_size,))
         examples = (forget.inputs[index], forget.targets[index])
         slope, stats = jax.grad(step_loss, argnums=1, has_aux=True)(
-            loss_key, model.params, model.stats, examples, forget.weights[index]
+            loss_key, model.params, model.stats, examples, present
         )
         updates, state = transformation.update(slope, state, model.params)
         model = Variables(optax.apply_updates(model.params, updates), stats)

@@ -53,7 +53,9 @@ def bad_teacher(
         loop=learner.recipe.loop,
     )
 
-    def step_loss(key: Any, params: Any, stats: Any, examples: Any, weights: Any) -> Any:
+    def step_loss(
+        key: Any, params: Any, stats: Any, examples: Any, weights: Any
+    ) -> Any:
         inputs, teacher = examples
         outputs, moved = model.apply_train(key, Variables(params, stats), inputs)
         divergence = kl_divergence(outputs, teacher, temperature=temperature)
@@ -70,10 +72,10 @@ def bad_teacher(
         random_teacher = model.init(teacher_key)
         examples = jax.tree.map(
             lambda a, b: jnp.concatenate([a, b]),
-            (lost.inputs, collect(teach, lost.inputs, random_teacher, loop=loop)),
             (kept.inputs, collect(teach, kept.inputs, variables, loop=loop)),
+            (lost.inputs, collect(teach, lost.inputs, random_teacher, loop=loop)),
         )
-        weights = jnp.concatenate([lost.weights, kept.weights])
+        weights = jnp.concatenate([kept.weights, lost.weights])
         state = begin(variables, recipe)
         return optimise(
             order_key, state, examples, weights, step_loss, recipe, loop=loop
@@ -89,7 +91,7 @@ def _share(key: PRNGKey, data: Batch, share: float) -> Batch:
     present = data.weights > 0
     drawn = jax.random.uniform(key, (n,), jnp.float32)
     chosen = jnp.argsort(jnp.where(present, drawn, 2.0))[:size]
-    wanted = jnp.ceil(share * jnp.sum(present)).astype(jnp.int32)
+    wanted = jnp.maximum(1, jnp.round(share * jnp.sum(present)).astype(jnp.int32))
     part = jax.tree.map(lambda leaf: leaf[chosen], data)
     kept = jnp.where(jnp.arange(size) < wanted, part.weights, 0)
     return part._replace(weights=kept)

@@ -1,6 +1,11 @@
 """Label-free selective synaptic dampening: importances without labels."""
 
-from unlearn_jax.methods.dampening import Importance, dampen, importance
+from unlearn_jax.methods.dampening import (
+    Importance,
+    check_importance_batch,
+    dampen,
+    importance,
+)
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, PRNGKey, Variables
@@ -28,6 +33,7 @@ def lfssd(
     Cost: as ``ssd``.
     Source: Foster et al. 2024, arXiv 2402.19308. As published but for ``alpha``.
     """
+    check_importance_batch("lfssd", importance_batch, 1)
 
     def prepare(key: PRNGKey, original: Variables, train: Batch) -> Importance:
         del key

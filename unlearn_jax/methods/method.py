@@ -65,7 +65,7 @@ def stateless(
     def step(
         key: PRNGKey, state: tuple[()], variables: Variables, request: Request
     ) -> tuple[Variables, tuple[()]]:
-        return forget(key, variables, request), state
+        return forget(key, variables, jax.tree.map(jnp.asarray, request)), state
 
     return Method(prepare, step)
 
@@ -104,13 +104,22 @@ def restrict(method: Method, where: Callable[[Path], bool]) -> Method:
         method: Runs on all parameters; the others are put back afterwards.
         where: Of a path such as ``("blocks", 3, "conv1", "kernel")``. Batch statistics
             are put back too.
+
+    Raises:
+        ValueError: from ``forget``, when no path is selected.
     """
 
     def forget(
         key: PRNGKey, state: Any, variables: Variables, request: Request
     ) -> tuple[Variables, Any]:
-        moved, state = method.forget(key, state, variables, request)
         chosen = tree.select(variables.params, where)
+        if not any(jax.tree.leaves(chosen)):
+            paths = jax.tree_util.tree_leaves_with_path(chosen)
+            raise ValueError(
+                f"restrict selects no parameter, so nothing could move; the paths are "
+                f"{', '.join(str(tree.path_names(path)) for path, _ in paths)}"
+            )
+        moved, state = method.forget(key, state, variables, request)
         params = jax.tree.map(
             lambda keep, new, old: new if keep else old,
             chosen,

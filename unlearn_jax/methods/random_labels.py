@@ -8,7 +8,7 @@ import jax
 from unlearn_jax.loop import rounds
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import TrainState, begin, descend, steps_per_pass
-from unlearn_jax.train.fit import choose_fit_loop, training_loss, weighted_mean
+from unlearn_jax.train.fit import choose_fit_loop, training_loss
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import PRNGKey, Variables
 
@@ -23,7 +23,8 @@ def random_labels(
     """Alternate passes: the forget set with random labels, then the retain set.
 
     Args:
-        learner: Its loss takes class indices; optimiser and decay are its recipe's.
+        learner: Its loss takes class indices; l2 and the recipe's optimiser, decay and
+            augmentation hold in both passes.
         epochs: Pairs of passes.
         learning_rate: Constant step size.
         batch_size: Examples per step.
@@ -45,18 +46,14 @@ def random_labels(
     tuned = learner._replace(recipe=recipe)
     keep = training_loss(tuned)
 
-    def mislabel(
-        key: Any, params: Any, stats: Any, examples: Any, weights: Any
-    ) -> Any:
-        label_key, model_key = jax.random.split(key)
+    def mislabel(key: Any, params: Any, stats: Any, examples: Any, weights: Any) -> Any:
+        label_key, step_key = jax.random.split(key)
         inputs, targets = examples
-        outputs, moved = learner.model.apply_train(
-            model_key, Variables(params, stats), inputs
-        )
+        outputs = jax.eval_shape(learner.model.apply, Variables(params, stats), inputs)
         labels = jax.random.randint(
             label_key, targets.shape, 0, outputs.shape[-1], targets.dtype
         )
-        return weighted_mean(learner.loss(outputs, labels), weights), moved.stats
+        return keep(step_key, params, stats, (inputs, labels), weights)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         loop = choose_fit_loop(learner, request.retain)

@@ -11,7 +11,7 @@ from unlearn_jax.train.descent import TrainState, begin, descend, steps_per_pass
 from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
 from unlearn_jax.train.loss import kl_divergence
 from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Array, PRNGKey, Variables
+from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
 def scrub(
@@ -84,13 +84,12 @@ def scrub(
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         loop = choose_fit_loop(learner, request.retain)
-        sets = tuple(
-            (
-                (data.inputs, data.targets, collect(teach, data.inputs, variables)),
-                data.weights,
-            )
-            for data in (request.forget, request.retain)
-        )
+
+        def taught(data: Batch) -> tuple[Any, Any]:
+            answers = collect(teach, data.inputs, variables, loop=loop)
+            return (data.inputs, data.targets, answers), data.weights
+
+        sets = taught(request.forget), taught(request.retain)
         steps = [
             steps_per_pass(request.forget.weights, forget_batch),
             steps_per_pass(request.retain.weights, retain_batch),
@@ -101,10 +100,12 @@ def scrub(
             def body(index: Any, state: TrainState, constants: Any) -> TrainState:
                 key, sets, total = constants
                 for kind in kinds:
+                    examples, weights = sets[kind]
                     state = descend(
                         jax.random.fold_in(key, 2 * (first + index) + kind),
                         state,
-                        *sets[kind],
+                        examples,
+                        weights,
                         (disobey, obey)[kind],
                         (ascent, descent)[kind],
                         total_steps=total,

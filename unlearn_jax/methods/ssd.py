@@ -1,6 +1,11 @@
 """Selective synaptic dampening: shrink what matters most to the forget set."""
 
-from unlearn_jax.methods.dampening import Importance, dampen, importance
+from unlearn_jax.methods.dampening import (
+    Importance,
+    check_importance_batch,
+    dampen,
+    importance,
+)
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, PRNGKey, Variables
@@ -26,6 +31,9 @@ def ssd(
 
     The retain set is not read; batch statistics stay.
 
+    Raises:
+        ValueError: ``importance_batch`` below 1.
+
     Returns:
         Method; its state is the importance over the training set with its batch size.
 
@@ -33,6 +41,7 @@ def ssd(
     Source: Foster et al. 2024, arXiv 2308.07707. Differs by default: per-example
         squares; their code squares gradients of batch means.
     """
+    check_importance_batch("ssd", importance_batch, 1)
     kind = "example" if importance_batch == 1 else "batch"
     size = 128 if importance_batch == 1 else importance_batch
 
@@ -66,13 +75,10 @@ def ssd_batch(
         learner: Model and loss that the original was trained with.
         alpha: Selection threshold on the ratio of importances (no unit).
         dampening: Strength of the shrinkage on the same ratio (no unit).
-        importance_batch: Examples averaged before a gradient is squared.
+        importance_batch: Examples averaged before a gradient is squared; at least 2
+            (``ssd`` takes per-example squares).
     """
-    if importance_batch < 2:
-        raise ValueError(
-            f"ssd_batch averages at least 2 examples, got {importance_batch}; "
-            f"use ssd for per-example squares"
-        )
+    check_importance_batch("ssd_batch", importance_batch, 2)
     return ssd(
         learner, alpha=alpha, dampening=dampening, importance_batch=importance_batch
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from unlearn_jax.types import Variables
@@ -51,9 +52,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     template = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     _refuse_other_state(template)
     template.eval()
-    graph_eval, params_like, stats_like = nnx.split(
-        template, nnx.Param, nnx.BatchStat
-    )
+    graph_eval, params_like, stats_like = nnx.split(template, nnx.Param, nnx.BatchStat)
     template.train()
     graph_train = nnx.split(template, nnx.Param, nnx.BatchStat)[0]
 
@@ -71,27 +70,25 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
     def apply(variables: Variables, inputs: Any) -> Any:
-        return build(graph_eval, variables)(inputs)
+        return build(graph_eval, variables)(jnp.asarray(inputs))
 
     def apply_train(
         key: Any, variables: Variables, inputs: Any
     ) -> tuple[Any, Variables]:
         module = build(graph_train, variables)
-        outputs = module(inputs, rngs=nnx.Rngs(dropout=key))
+        outputs = module(jnp.asarray(inputs), rngs=nnx.Rngs(dropout=key))
         stats = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
         return outputs, variables._replace(stats=stats)
 
     def features(variables: Variables, inputs: Any) -> Any:
-        return build(graph_eval, variables).features(inputs)
+        return build(graph_eval, variables).features(jnp.asarray(inputs))
 
     return Model(init, apply, apply_train, features)
 
 
 def _refuse_other_state(module: nnx.Module) -> None:
     other = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat)))
-    names = [
-        ".".join(map(str, path)) for path, _ in nnx.to_flat_state(other)
-    ]
+    names = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(other)]
     if names:
         raise ValueError(
             f"the module keeps state besides parameters and batch statistics: "

@@ -44,6 +44,10 @@ class ConvNorm(nnx.Module):
             param_dtype=kind["dtype"],
             rngs=rngs,
         )
+        # Flax keeps the averages in float32 whatever the parameters are.
+        average = jnp.promote_types(kind["dtype"], jnp.float32)
+        self.norm.mean = nnx.BatchStat(jnp.zeros((out_features,), average))
+        self.norm.var = nnx.BatchStat(jnp.ones((out_features,), average))
 
     def __call__(self, inputs: Array) -> Array:
         """(n, h, w, in) to (n, h / stride, w / stride, out)."""
@@ -182,7 +186,7 @@ def resnet9(
     """ResNet-9 in the form that the datamodel line of work trains on CIFAR-10.
 
     Args:
-        input_shape: (height, width, channels) of one image, at least 8 × 8.
+        input_shape: (height, width, channels) of one image, at least 11 × 11.
         outputs: Classes.
         widths: Channels of the stem, the two residual stages and the last convolution.
         logit_scale: Factor on the logits (no bias in the head).
@@ -192,7 +196,7 @@ def resnet9(
     Raises:
         ValueError: ``input_shape`` is not that of an image.
     """
-    _check_image(input_shape, 8, "resnet9")
+    _check_image(input_shape, 11, "resnet9")
     kind = {"dtype": dtype, "compute_dtype": compute_dtype}
     return from_nnx(
         lambda rngs: ResNet9(input_shape[2], outputs, widths, logit_scale, kind, rngs)

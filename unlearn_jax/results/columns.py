@@ -66,13 +66,14 @@ def present(
     columns: tuple[Column, ...], summaries: Mapping[CellKey, Summary]
 ) -> list[Column]:
     """The columns for which any method recorded anything."""
-    recorded = {key[1:] for key in summaries}
-    metrics = {metric for metric, _ in recorded}
+    splits: dict[str, set[str]] = {}
+    for _, metric, split in summaries:
+        splits.setdefault(metric, set()).add(split)
     return [
         column
         for column in columns
-        if (column.metric, column.split) in recorded
-        or (column.split is None and column.metric in metrics)
+        if (known := splits.get(column.metric))
+        and (column.split is None or column.split in known or known <= {"", "all"})
     ]
 
 

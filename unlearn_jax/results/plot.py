@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unlearn_jax.results.html import DPI
 from unlearn_jax.results.plot_data import (
     SPLITS,
     Row,
@@ -99,10 +100,9 @@ def gap_figure(records: Sequence[Record]) -> "Figure":
         panel.axvline(0.0, color=BLACK, linewidth=0.8)
         for row in own:
             _gap_dot(panel, methods.index(row["method"]), row)
-        far = _shorten(panel.xaxis, [row["gap"] for row in own], own[0]["floor"])
-        panel.set_xlabel(
-            f"{own[0]['metric']} {split}: gap to the oracle\n({own[0]['unit']}{far})"
-        )
+        edge = _shorten(panel.xaxis, [row["gap"] for row in own], own[0]["floor"])
+        label = f"{own[0]['metric']} {split}: gap to the oracle"
+        panel.set_xlabel(f"{label}\n{_unit(own[0]['unit'], edge)}")
         panel.set_yticks(range(len(methods)), methods)
         panel.set_ylim(-0.6, len(methods) - 0.4)
         panel.tick_params(axis="y", length=0)
@@ -119,20 +119,18 @@ def cost_figure(records: Sequence[Record]) -> "Figure":
     rows = cost_data(records)
     figure, (panel,) = _panels(1, 1, 2.7)
     panel.set_xscale("log")
-    far, unit = "", "1"
+    panel.set_xlabel("seconds to forget (logarithmic)")
     if rows:
         seconds = [row["forget_seconds"] for row in rows]
         gaps = [row["average_gap"] for row in rows]
         _floor_band(panel, rows[0]["floor"], vertical=False)
         for row, x, y in zip(rows, seconds, gaps, strict=True):
             panel.plot(x, y, "o", color=colour(row["method"]), markersize=4)
-        far, unit = _shorten(panel.yaxis, gaps, rows[0]["floor"]), rows[0]["unit"]
+        edge = _shorten(panel.yaxis, gaps, rows[0]["floor"])
         panel.set_xlim(min(seconds) / 3.0, max(seconds) * 3.0)
-        _, top = panel.get_ylim()
-        known = float(np.nan_to_num(rows[0]["floor"]))
-        panel.set_ylim(-0.04 * max(*gaps, known, 1e-12) if not far else -0.3, top)
-    panel.set_xlabel("seconds to forget (logarithmic)")
-    panel.set_ylabel(f"mean |gap| to the oracle\n({unit}{far})")
+        panel.set_ylim(bottom=-0.06 * min(edge, panel.get_ylim()[1]))
+        unit = _unit(rows[0]["unit"], edge)
+        panel.set_ylabel(f"mean |gap| to the oracle\n{unit}")
     _note(figure, "mean over retain, forget, test; band: two oracles, 95%")
     _place_labels(figure, panel, rows)
     return figure
@@ -186,7 +184,7 @@ def save_figure(figure: "Figure", stem: Path, data: Sequence[Row]) -> list[Path]
         content = io.BytesIO()
         kind = path.suffix[1:]
         undated = {"CreationDate": None} if kind == "pdf" else None
-        figure.savefig(content, format=kind, dpi=200, metadata=undated)
+        figure.savefig(content, format=kind, dpi=DPI, metadata=undated)
         write_bytes(path, content.getvalue())
     text = io.StringIO()
     if data:
@@ -220,31 +218,39 @@ def _note(figure: "Figure", text: str) -> None:
     figure.supxlabel(text, fontsize=7, color="#444444")
 
 
-def _shorten(axis: "Axis", gaps: Sequence[float], reach: float) -> str:
-    """Make an axis logarithmic far from 0 if one gap dwarfs the rest; say where."""
+def _shorten(axis: "Axis", gaps: Sequence[float], reach: float) -> float:
+    """Make an axis logarithmic far from 0 if one gap dwarfs the rest.
+
+    Returns:
+        Where the logarithm begins; inf if the axis stays linear.
+    """
     far = max(map(abs, gaps))
-    near = float(np.median(np.abs(gaps)))
-    if far <= 8.0 * max(near, float(np.nan_to_num(reach)), 1e-12):
-        return ""
-    wanted = 2.0 * max(near, float(np.nan_to_num(reach)), far * 1e-3)
-    edge = float(10.0 ** np.ceil(np.log10(wanted)))
-    edge = edge / 2.0 if edge / 2.0 >= wanted else edge
+    near = max(float(np.median(np.abs(gaps))), float(np.nan_to_num(reach)), far * 1e-3)
+    if far <= 8.0 * near or far == 0.0:
+        return np.inf
+    power = 10.0 ** np.floor(np.log10(2.0 * near))
+    edge = float(power * next(n for n in (1, 2, 5, 10) if n * power >= 2.0 * near))
     panel = axis.axes
-    set_scale, set_limits = (
-        (panel.set_xscale, panel.set_xlim)
-        if axis is panel.xaxis
-        else (panel.set_yscale, panel.set_ylim)
-    )
-    set_scale("symlog", linthresh=edge, linscale=1.2)
-    low, high = min(*gaps, -edge), max(*gaps, edge)
-    low, high = (end * 1.8 if abs(end) > edge else end * 1.05 for end in (low, high))
+    level = axis is panel.xaxis
+    low, high = panel.dataLim.intervalx if level else panel.dataLim.intervaly
+    low, high = (end * 1.8 if abs(end) > edge else end * 1.2 for end in (low, high))
+    scale = {"linthresh": edge, "linscale": 1.2}
+    if level:
+        panel.set_xscale("symlog", **scale)
+        panel.set_xlim(low, high)
+    else:
+        panel.set_yscale("symlog", **scale)
+        panel.set_ylim(low, high)
     sizes = [edge * factor for factor in (0.5, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)]
     ticks = [-size for size in sizes] + [0.0, *sizes]
-    set_limits(low, high)
     axis.set_ticks([tick for tick in ticks if low <= tick <= high], minor=False)
     axis.set_major_formatter("{x:g}")
     axis.set_ticks([], minor=True)
-    return f"; log beyond ±{edge:g}"
+    return edge
+
+
+def _unit(unit: str, edge: float) -> str:
+    return f"({unit})" if np.isinf(edge) else f"({unit}; log beyond ±{edge:g})"
 
 
 def _floor_band(panel: "Axes", reach: float, *, vertical: bool) -> None:

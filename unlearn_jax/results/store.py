@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from unlearn_jax.results.piece import Piece, PieceError, pack, unpack
 from unlearn_jax.results.record import RecordError
 from unlearn_jax.results.run import Run, read_run, write_run
 from unlearn_jax.results.write import (
+    raise_storage_error,
     remove_leftovers,
-    storage_error,
     write_bytes,
 )
 
@@ -103,7 +103,7 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Store":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -181,7 +181,7 @@ def _lock(folder: Path) -> int | None:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise storage_error(path, 0, error) from error
+        raise_storage_error(path, 0, error)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

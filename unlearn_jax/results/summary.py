@@ -79,11 +79,18 @@ def methods_in_order(records: Iterable[Record]) -> list[str]:
 def lookup(
     summaries: Mapping[CellKey, Summary], method: str, metric: str, split: str | None
 ) -> Summary | None:
-    """One summary; with split None the first of any split."""
-    if split is not None:
-        return summaries.get((method, metric, split))
+    """One summary; with split None the first of any split.
+
+    A metric that failed before it had splits stands for each of them.
+    """
+    if split is not None and (method, metric, split) in summaries:
+        return summaries[method, metric, split]
     found = (s for key, s in summaries.items() if key[:2] == (method, metric))
-    return next(found, None)
+    return next((s for s in found if split is None or _failed_whole(s)), None)
+
+
+def _failed_whole(summary: Summary) -> bool:
+    return bool(summary.failure) and summary.split in ("", "all")
 
 
 def aims_at_oracle(metric: str) -> bool:

@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Table(NamedTuple):
             for i, width in enumerate(widths)
         ]
         lines = [_markdown_line(row, widths) for row in (titles, rule, *rows)]
-        notes = [f"- {_escape_markdown(note)}" for note in self.footnotes]
+        notes = [markdown_list(self.footnotes)] if self.footnotes else []
         failed = [f"- **failed** {_escape_markdown(line)}" for line in self.failures]
         blocks = [[f"**{_escape_markdown(self.caption)}**"], lines, failed, notes]
         return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -118,7 +119,9 @@ class Table(NamedTuple):
 
     def to_html(self) -> str:
         """A ``figure`` with caption, table and notes, without any style of its own."""
-        head = "".join(f'<th scope="col">{_html(title)}</th>' for title in self.header)
+        head = "".join(
+            f'<th scope="col">{_html_title(title)}</th>' for title in self.header
+        )
         body = "\n".join(
             "<tr>"
             + "".join(_html_cell(i, cell) for i, cell in enumerate(row))
@@ -134,6 +137,27 @@ class Table(NamedTuple):
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
             f'</div>\n<ul class="notes">{failed}{notes}</ul>\n</figure>\n'
         )
+
+
+def markdown_list(lines: Sequence[str]) -> str:
+    """Lines as a Markdown list."""
+    return "\n".join(f"- {_escape_markdown(line)}" for line in lines)
+
+
+def share_footnotes(tables: Sequence[Table]) -> tuple[list[Table], tuple[str, ...]]:
+    """The tables without the footnotes that all of them have, and those footnotes."""
+    if len(tables) < 2:
+        return list(tables), ()
+    shared = tuple(
+        note
+        for note in tables[0].footnotes
+        if all(note in table.footnotes for table in tables)
+    )
+    own = [
+        table._replace(footnotes=tuple(n for n in table.footnotes if n not in shared))
+        for table in tables
+    ]
+    return own, shared
 
 
 def _markdown(cell: Cell) -> str:
@@ -166,9 +190,17 @@ def _html(text: str) -> str:
     return html.escape(text)
 
 
+def _html_title(title: str) -> str:
+    return re.sub(" (?=[→↑↓0])", "&nbsp;", _html(title))
+
+
 def _html_cell(column: int, cell: Cell) -> str:
     if column == 0:
         return f'<th scope="row">{_html(cell.text)}</th>'
-    kind = ' class="failed"' if cell.text.startswith("failed:") else ""
-    text = f"<b>{_html(cell.text)}</b>" if cell.bold else _html(cell.text)
-    return f"<td{kind}>{text}</td>"
+    failed = cell.text.startswith("failed:")
+    kind = ' class="failed"' if failed else ""
+    text = _html(cell.text)
+    if not failed:  # intervals and further words go to lines of their own
+        sign = " [" if "[" in text else ", "
+        text = text.replace(sign, f"{sign.rstrip(' [')}<br>{sign.strip(' ,')}")
+    return f"<td{kind}><b>{text}</b></td>" if cell.bold else f"<td{kind}>{text}</td>"

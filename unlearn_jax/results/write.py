@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import NoReturn
 
 _STORAGE = {
     errno.ENOSPC: "the disk is full",
@@ -42,7 +43,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise storage_error(path, len(data), error) from error
+        raise_storage_error(path, len(data), error)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -62,15 +63,15 @@ def readable_bytes(count: int) -> str:
     return f"{count} bytes" if unit == "bytes" else f"{size:.3g} {unit}"
 
 
-def storage_error(path: Path, size: int, error: OSError) -> OSError:
-    """One sentence if the place is to blame, else the error itself."""
+def raise_storage_error(path: Path, size: int, error: OSError) -> NoReturn:
+    """Raise one sentence if the place is to blame, else the error itself."""
     if error.errno not in _STORAGE:
-        return error
-    return StorageError(
+        raise error
+    raise StorageError(
         f"Could not write {path.name} ({readable_bytes(size)}) in {path.parent}: "
         f"{_STORAGE[error.errno]}. Free room (or choose another folder) and run the "
         "same command again: everything finished is kept."
-    )
+    ) from error
 
 
 def _sync_folder(folder: Path) -> None:

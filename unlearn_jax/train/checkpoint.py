@@ -11,7 +11,7 @@ from unlearn_jax.tree import path_names
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message says which and what to do."""
+    """A checkpoint that cannot be read or written; the message says which and what to do."""
 
 
 def save(path: str | Path, values: Any) -> None:
@@ -19,23 +19,38 @@ def save(path: str | Path, values: Any) -> None:
 
     The folder appears under its name only once it is complete; a process that dies
     half-way leaves nothing that could be mistaken for a checkpoint. An older checkpoint
-    of the same name is replaced.
+    of the same name can be loaded until the new one is complete.
 
     Args:
         path: Folder to create.
         values: Pytree of arrays; random keys go as ``jax.random.key_data``.
 
     Raises:
-        OSError: the disk is full or not writable.
+        CheckpointError: the disk is full or not writable.
     """
     import orbax.checkpoint as ocp
 
     target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f"{target.name}.orbax-checkpoint-tmp*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target, values, force=True)
+    fresh, old = _beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(target.parent, f"{target.name}.orbax-checkpoint-tmp")
+        replaces = target.exists()
+        if replaces:
+            _remove(target.parent, fresh.name)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(fresh if replaces else target, values)
+        if replaces:
+            target.rename(old)
+            fresh.rename(target)
+        _remove(target.parent, fresh.name)
+    except Exception as error:  # Orbax and its back ends raise many kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"could not write the checkpoint {target} ({lines[0][:200]}); free room or "
+            f"choose another folder, then run the same command again: everything "
+            f"finished is kept"
+        ) from error
 
 
 def load(path: str | Path, like: Any) -> Any:
@@ -47,13 +62,20 @@ def load(path: str | Path, like: Any) -> Any:
             ``sharding`` where the arrays are to be laid over devices.
 
     Raises:
-        CheckpointError: nothing there, half-written, or of another structure.
+        CheckpointError: nothing there, half-written, or of another structure; the
+            message names the folder and says what to do.
     """
     import orbax.checkpoint as ocp
 
     target = Path(path).absolute()
+    fresh, _ = _beside(target)
+    if not target.is_dir() and fresh.is_dir():
+        target = fresh  # the process died between the two renames of a replacement
     if not target.is_dir():
-        raise CheckpointError(f"there is no checkpoint at {target}")
+        raise CheckpointError(
+            f"there is no checkpoint at {target}: it was never finished, or the folder "
+            f"was moved; run the command that makes it again"
+        )
     abstract = jax.tree.map(_abstract, like)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -62,8 +84,8 @@ def load(path: str | Path, like: Any) -> Any:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise CheckpointError(
             f"the checkpoint at {target} is damaged or was written by another "
-            f"configuration ({type(error).__name__}: {reason[:200]}); delete that folder "
-            f"and run the same command again, only this piece is computed anew"
+            f"configuration ({type(error).__name__}: {reason[:200]}); delete that "
+            f"folder and run the same command again, only this piece is computed anew"
         ) from error
 
 
@@ -74,6 +96,18 @@ def export_npz(path: str | Path, values: Any) -> None:
         for where, leaf in jax.tree_util.tree_leaves_with_path(values)
     }
     np.savez(path, **flat)  # pyright: ignore[reportArgumentType] (numpy's own stub)
+
+
+def _beside(target: Path) -> tuple[Path, Path]:
+    """Where a replacement is written, and where the replaced one waits."""
+    fresh, old = f"{target.name}.tmp", f"{target.name}.tmp-old"
+    return target.with_name(fresh), target.with_name(old)
+
+
+def _remove(folder: Path, prefix: str) -> None:
+    for leftover in folder.iterdir():
+        if leftover.name.startswith(prefix):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

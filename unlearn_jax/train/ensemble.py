@@ -4,6 +4,7 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from unlearn_jax import tree
@@ -23,7 +24,7 @@ def fit_ensemble(
     keys: Array,
     learner: Learner,
     data: Batch,
-    weights: Array | None = None,
+    weights: Array | np.ndarray | None = None,
     *,
     members: Members = "auto",
     chunk: int | None = None,
@@ -38,7 +39,8 @@ def fit_ensemble(
         weights: (m, n) weights of the members; None gives ``data.weights`` to all.
         members: "vmap" for one program over members, "loop" for one program called m
             times, "auto" for the faster by :func:`choose_members`.
-        chunk: Members per program under "vmap"; None takes all. Bounds memory.
+        chunk: Members per program under "vmap", at least 1; None takes all. Bounds
+            memory.
         mesh: Lay the members of a chunk over these devices ("vmap" only).
 
     Returns:
@@ -47,7 +49,7 @@ def fit_ensemble(
 
     Raises:
         ValueError: the weights do not fit keys and data, or a chunk does not divide
-            over the mesh.
+            over the mesh; nothing was trained.
     """
     count = keys.shape[0]
     if weights is None:
@@ -65,16 +67,17 @@ def fit_ensemble(
         jax.vmap(lambda k, w, d: fit(k, learner, d._replace(weights=w)), (0, 0, None))
     )
     size = count if chunk is None else min(chunk, count)
+    uneven = [s for s in (size, count % size) if mesh is not None and s % mesh.size]
+    if mesh is not None and uneven:
+        raise ValueError(
+            f"{uneven[0]} members do not divide over {mesh.size} devices; choose a "
+            f"chunk and a number of members that are multiples of {mesh.size}"
+        )
     pieces = []
     for first in range(0, count, size):
         part = (keys[first : first + size], weights[first : first + size])
         shared = data
         if mesh is not None:
-            if part[0].shape[0] % mesh.size:
-                raise ValueError(
-                    f"{part[0].shape[0]} members do not divide over {mesh.size} "
-                    f"devices; choose a chunk that is a multiple of {mesh.size}"
-                )
             part, shared = shard_members(mesh, part), replicate(mesh, data)
         pieces.append(run(*part, shared))
     if len(pieces) == 1:
@@ -97,7 +100,7 @@ def choose_members(learner: Learner, data: Batch) -> Members:
 
 
 def _one_after_another(
-    keys: Array, learner: Learner, data: Batch, weights: Array
+    keys: Array, learner: Learner, data: Batch, weights: Array | np.ndarray
 ) -> Variables:
     def run(key: Any, weight: Any, shared: Batch) -> Variables:
         return fit(key, learner, shared._replace(weights=weight))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
-from unlearn_jax.loop import Loop, choose_loop
+from unlearn_jax.loop import Loop, choose_loop, tracing
 from unlearn_jax.train.augment import flip_crop
 from unlearn_jax.train.descent import (
     StepLoss,
@@ -48,6 +48,7 @@ def fit(
 
     Cost: epochs × examples gradients. Memory: data, parameters and one batch.
     """
+    loop = choose_fit_loop(learner, data, key, start)
     state = optimise(
         _order_key(key),
         start_fit(key, learner, start).train,
@@ -55,7 +56,7 @@ def fit(
         data.weights,
         training_loss(learner),
         learner.recipe,
-        loop=choose_fit_loop(learner, data),
+        loop=loop,
     )
     return state.variables
 
@@ -123,11 +124,15 @@ def fit_epoch(
     return FitState(train, state.epochs_done + 1)
 
 
-def choose_fit_loop(learner: Learner, data: Batch) -> Loop:
-    """Where the steps run: the recipe's choice, "auto" resolved for this model."""
+def choose_fit_loop(learner: Learner, data: Batch, *others: Any) -> Loop:
+    """Where the steps run: the recipe's choice, "auto" resolved for this model.
+
+    Under "auto" the answer is "device" when ``data`` or any of ``others`` (keys,
+    variables) is being traced, since nothing else can run inside a transformation.
+    """
     if learner.recipe.loop != "auto":
         return learner.recipe.loop
-    if isinstance(data.inputs, jax.core.Tracer):
+    if tracing(data, others):
         return "device"
     inputs = jax.ShapeDtypeStruct((2, *data.inputs.shape[1:]), data.inputs.dtype)
     variables = jax.eval_shape(learner.model.init, jax.random.key(0))

@@ -46,9 +46,7 @@ class Objective(NamedTuple):
         return mean + 0.5 * self.l2 * tree.dot(params, params)
 
 
-def bind(
-    model: Model, stats: Stats, loss: OutputLoss, l2: float = 0.0
-) -> Objective:
+def bind(model: Model, stats: Stats, loss: OutputLoss, l2: float = 0.0) -> Objective:
     """The objective of a model whose batch statistics are held fixed at ``stats``."""
 
     def predict(params: Params, inputs: Any) -> Outputs:

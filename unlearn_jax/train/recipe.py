@@ -22,6 +22,13 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
     "triangle": _triangle,
 }
 
+_CHOICES = {
+    "optimizer": ("sgd", "adam"),
+    "schedule": tuple(SCHEDULES),
+    "augment": ("none", "flip_crop"),
+    "loop": ("auto", "device", "host"),
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -63,11 +70,17 @@ class Recipe:
             raise ValueError(
                 f"learning_rate must be positive, got {self.learning_rate}"
             )
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"schedule {self.schedule!r} is unknown; choose from "
-                f"{', '.join(SCHEDULES)}"
-            )
+        for name in ("momentum", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"{name} must not be negative, got {getattr(self, name)}"
+                )
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is unknown; choose from "
+                    f"{', '.join(known)}"
+                )
 
 
 class Learner(NamedTuple):

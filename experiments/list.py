@@ -1,0 +1,128 @@
+"""What there is, and what works here and now without a network.
+
+Command: ``python -m experiments.list`` (all), or with ``methods``, ``data``, ``models``,
+``metrics``; ``--data.dir`` or UNLEARN_DATA says where prepared sets lie.
+"""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import tyro
+
+from experiments._config import hyperparameters
+from experiments._main import main
+from unlearn_jax.data import DATASETS
+from unlearn_jax.evaluation import METRICS
+from unlearn_jax.methods import METHODS
+from unlearn_jax.models import MODELS
+
+Topic: TypeAlias = Literal["all", "methods", "data", "models", "metrics"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to look.
+
+    Attributes:
+        dir: Folder of prepared TensorFlow Datasets; None takes UNLEARN_DATA.
+    """
+
+    dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What to show.
+
+    Attributes:
+        topic: One part, or all.
+        data: Where to look for data sets.
+    """
+
+    topic: tyro.conf.Positional[Topic] = "all"
+    data: Place = field(default_factory=Place)
+
+
+def methods_table() -> list[tuple[str, ...]]:
+    """Name, tasks, what it reads, whether it prepares, hyper-parameters, source."""
+    rows = [("method", "tasks", "reads", "prepares", "hyper-parameters", "source")]
+    for name, entry in METHODS.items():
+        words = hyperparameters(entry.factory).values()
+        rows.append(
+            (
+                name,
+                ", ".join(entry.tasks),
+                entry.reads,
+                "yes" if entry.prepares else "no",
+                ", ".join(f"{word.name}={word.default}" for word in words) or "none",
+                entry.source,
+            )
+        )
+    return rows
+
+
+def data_table(folder: Path | None) -> list[tuple[str, ...]]:
+    """Name, true title, task, and what is missing for it to work now."""
+    rows = [("data set", "title", "task", "works here now")]
+    for name, source in DATASETS.items():
+        missing = source.missing(folder)
+        rows.append(
+            (name, source.title, source.task, f"no: {missing}" if missing else "yes")
+        )
+    return rows
+
+
+def models_table() -> list[tuple[str, ...]]:
+    """Name and first line of each model's documentation."""
+    rows = [("model", "what it is", "works here now")]
+    for name, factory in MODELS.items():
+        first = (inspect.getdoc(factory) or "").splitlines()[0]
+        rows.append((name, first, "yes"))
+    return rows
+
+
+def metrics_table() -> list[tuple[str, ...]]:
+    """Name, unit, where to aim, tasks, and what it is."""
+    rows = [("metric", "unit", "aim", "tasks", "what it is")]
+    rows += [
+        (name, m.unit, m.direction, ", ".join(m.tasks), m.summary)
+        for name, m in METRICS.items()
+    ]
+    return rows
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Print the tables asked for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    asked = tyro.cli(
+        Listing, args=list(arguments), prog="python -m experiments.list",
+        description=__doc__,
+    )
+    tables = {
+        "methods": methods_table,
+        "data": lambda: data_table(asked.data.dir),
+        "models": models_table,
+        "metrics": metrics_table,
+    }
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    for topic, rows in tables.items():
+        if asked.topic not in ("all", topic):
+            continue
+        head, *body = rows()
+        table = Table(title=topic, title_justify="left")
+        for position, word in enumerate(head):
+            table.add_column(word, no_wrap=position == 0, overflow="fold")
+        for row in body:
+            table.add_row(*row)
+        console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    main(command)

@@ -1,0 +1,44 @@
+"""Run an experiment's command as a user would, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "--scale smoke --data.limit 300 --model.width 16 --recipe.epochs 3 "
+    "--requests random:0.1 class:3 --methods finetune ssd random_labels "
+    "--seeds.train 2 --oracles 3 --relearn-steps 5"
+).split()
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """This process's environment, with one compilation cache for all runs."""
+    paths = [str(ROOT), str(ROOT / "kernels")]
+    return {
+        **{k: v for k, v in os.environ.items() if k != "UNLEARN_DATA"},
+        "PYTHONPATH": os.pathsep.join(paths),
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def start(name: str, words: list[str], cache: Path, **options) -> subprocess.Popen:
+    """The command as a running process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{name}", *words],
+        cwd=ROOT,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(name: str, words: list[str], cache: Path) -> tuple[int, str, str]:
+    """Run the command to its end: exit code, standard output, standard error."""
+    process = start(name, words, cache)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err

@@ -1,0 +1,110 @@
+"""What a user can get wrong: one line that says what to do, before anything is trained."""
+
+import time
+
+import numpy as np
+import pytest
+
+from experiments import _setting, compare, unlearn
+from experiments._main import main
+
+SMOKE = ["--scale", "smoke"]
+
+
+@pytest.fixture
+def refuse(monkeypatch, capsys, tmp_path):
+    """Run a command that must fail with one line; returns the line."""
+
+    def run(words, command=compare.command):
+        monkeypatch.setattr("sys.argv", ["command", *words, "--results", str(tmp_path)])
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert stop.value.code == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert not list(tmp_path.iterdir()), "something was begun"
+        return lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--requests", "random:0"], "size"),
+        (["--requests", "random:9999"], "size"),
+        (["--requests", "class:11"], "label"),
+        (["--requests", "sub_class:1"], "finer labels"),
+        (["--requests", "clas:3"], "class:3"),
+        (["--requests", "class"], "class:3"),
+        (["--requests", "file:nowhere.npy"], "nowhere.npy"),
+        (["--methods", "ssdd"], "choose from"),
+        (["--model.name", "vit"], "choose from"),
+        (["--model.name", "linear", "--model.width", "3"], "no width"),
+        (["--options", "ssd.alfa=3"], "alpha"),
+        (["--options", "ssd.alpha=many"], "float"),
+        (["--options", "alpha=3"], "method.name=value"),
+        (["--seeds.train", "0"], "seed"),
+        (["--oracles", "1"], "oracles"),
+        (["--data.limit", "-1"], "limit"),
+        (["--data.name", "imagenet"], "choose from"),
+        (["--data.name", "diabetes", "--methods", "scrub"], "regression"),
+        (["--data.name", "diabetes", "--model.name", "cnn"], "mlp"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_refused_in_one_line(refuse, words, says):
+    assert says in refuse([*SMOKE, *words])
+
+
+def test_unknown_scale_is_refused(refuse):
+    assert "smoke, small, paper" in refuse(["--scale", "huge"])
+
+
+def test_data_not_on_disk_is_answered_within_two_seconds(refuse, monkeypatch, tmp_path):
+    monkeypatch.delenv("UNLEARN_DATA", raising=False)
+    start = time.monotonic()
+    line = refuse([*SMOKE, "--data.name", "cifar10"])
+    assert time.monotonic() - start < 2.0
+    assert "cifar10" in line
+    assert "--data.dir" in line
+    assert "UNLEARN_DATA" in line
+    empty = tmp_path.parent / "empty"
+    empty.mkdir(exist_ok=True)
+    line = refuse([*SMOKE, "--data.name", "cifar10", "--data.dir", str(empty)])
+    assert str(empty) in line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda b: b._replace(inputs=np.where(b.inputs > 1, np.nan, b.inputs)), "NaN"),
+        (lambda b: b._replace(inputs=(b.inputs * 10).astype(np.int32)), "float"),
+        (lambda b: b._replace(targets=b.targets.astype(np.float32)), "int32"),
+        (lambda b: b._replace(targets=b.targets[:-1]), "target"),
+        (lambda b: b._replace(targets=b.targets + 5), "label"),
+    ],
+    ids=["nan", "input dtype", "target dtype", "lengths", "labels"],
+)
+def test_unfit_data_is_refused(refuse, monkeypatch, spoil, says):
+    source = _setting.DATASETS["digits"]
+
+    def load(folder):
+        data = source.load(folder)
+        return data._replace(
+            splits=data.splits._replace(train=spoil(data.splits.train))
+        )
+
+    spoilt = {**_setting.DATASETS, "digits": source._replace(load=load)}
+    monkeypatch.setattr(_setting, "DATASETS", spoilt)
+    assert says in refuse(SMOKE)
+
+
+def test_unlearn_suggests_the_nearest_method(refuse):
+    assert "ssd" in refuse(["sssd"], unlearn.command)
+
+
+def test_file_with_an_index_out_of_range_is_refused(refuse, tmp_path):
+    path = tmp_path.parent / "indices.npy"
+    np.save(path, np.array([1, 2, 100000]))
+    assert "100000" in refuse([*SMOKE, "--requests", f"file:{path}"])

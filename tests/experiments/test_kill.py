@@ -1,0 +1,110 @@
+"""A run that is killed goes on with the same command, and its records do not show it."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from commands import TINY, finish, start
+
+from unlearn_jax.results.record import read_records
+
+MEASURED_TIMES = {"s"}
+
+
+def run_folder(results: Path) -> Path:
+    (folder,) = (results / "compare").iterdir()
+    return folder
+
+
+def numbers(folder: Path) -> list[tuple]:
+    """Every record but for the run's id; times are how long it took, not what came."""
+    return [
+        record._replace(run="", value=None if record.unit in MEASURED_TIMES else record.value,
+                        oracle=None if record.unit in MEASURED_TIMES else record.oracle)
+        for record in read_records(folder / "records.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compilations")
+
+
+@pytest.fixture(scope="module", params=["vmap", "loop"])
+def undisturbed(request, tmp_path_factory, cache):
+    results = tmp_path_factory.mktemp("undisturbed")
+    words = [*TINY, "--members", request.param]
+    code, _, err = finish("compare", [*words, "--results", str(results)], cache)
+    assert code == 0, err
+    return words, run_folder(results)
+
+
+def finished_files(results: Path) -> int:
+    return sum(1 for path in results.rglob("*") if path.suffix in (".npz", ".json"))
+
+
+def kill_and_go_on(words, cache, results, waits) -> int:
+    """Kill at each moment, then let it finish; how often it really was killed."""
+    killed = 0
+    for wait in waits:
+        process = start("compare", [*words, "--results", str(results)], cache)
+        wait(process, results)
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        process.communicate()
+    code, _, err = finish("compare", [*words, "--results", str(results)], cache)
+    assert code == 0, err
+    return killed
+
+
+def until_files(count):
+    """Wait until so many pieces more lie there, or the process has ended."""
+
+    def wait(process, results):
+        before = finished_files(results)
+        while process.poll() is None and finished_files(results) < before + count:
+            time.sleep(0.002)
+
+    return wait
+
+
+def for_seconds(seconds):
+    def wait(process, results):
+        del results
+        stop = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < stop:
+            time.sleep(0.01)
+
+    return wait
+
+
+def test_killed_run_ends_with_the_same_records(undisturbed, cache, tmp_path):
+    words, folder = undisturbed
+    waits = [until_files(1), until_files(3), for_seconds(4.0), until_files(9)]
+    assert kill_and_go_on(words, cache, tmp_path, waits) >= 2
+    got, want = numbers(run_folder(tmp_path)), numbers(folder)
+    assert len(want) > 500
+    assert len(set(got)) == len(got), "a record stands twice"
+    assert got == want
+
+
+@pytest.mark.slow
+def test_killed_at_many_random_moments(undisturbed, cache, tmp_path):
+    words, folder = undisturbed
+    moments = random.Random(0)
+    waits = [for_seconds(moments.uniform(0.5, 12.0)) for _ in range(20)]
+    assert kill_and_go_on(words, cache, tmp_path, waits) >= 5
+    folders = list((tmp_path / "compare").iterdir())
+    assert numbers(sorted(folders)[-1]) == numbers(folder)
+
+
+def test_finished_run_is_left_alone(undisturbed, cache):
+    words, folder = undisturbed
+    results = folder.parents[1]
+    before = (folder / "records.jsonl").read_bytes()
+    code, _, err = finish("compare", [*words, "--results", str(results)], cache)
+    assert code == 0, err
+    assert (folder / "records.jsonl").read_bytes() == before
+    assert len(list(folder.parent.iterdir())) == 2, "a finished run is not gone on with"

@@ -1,0 +1,80 @@
+"""The figures of one request, written to disk and described in words."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unlearn_jax.results.html import Picture
+from unlearn_jax.results.plot import (
+    cost_figure,
+    gap_figure,
+    loss_histograms,
+    save_figure,
+)
+from unlearn_jax.results.plot_data import cost_data, gap_data, loss_data
+from unlearn_jax.results.record import Record
+from unlearn_jax.results.summary import ORACLE, ORIGINAL
+
+LOSS_PANELS = 6
+
+
+def save_pictures(
+    records: Sequence[Record], arrays: Mapping[str, Any], request: str, stem: Path
+) -> tuple[list[Picture], list[Path]]:
+    """Write every figure that the records allow: gaps, costs, losses.
+
+    Args:
+        records: Of one request.
+        arrays: ``losses/REQUEST/METHOD/{forget,unseen}``; may be empty.
+        request: Which request.
+        stem: Path whose name the files' names begin with.
+
+    Returns:
+        The pictures for a page, and the files (PDF, PNG and CSV each).
+
+    Raises:
+        StorageError: the folder cannot take a file.
+    """
+    gaps, costs = gap_data(records), cost_data(records)
+    sizes: dict[str, list[float]] = {}
+    for row in gaps:
+        sizes.setdefault(row["method"], []).append(abs(row["gap"]))
+    near = sorted((m for m in sizes if m != ORIGINAL), key=lambda m: np.mean(sizes[m]))
+    methods = [ORIGINAL, ORACLE, *near][:LOSS_PANELS]
+    losses = loss_data(arrays, request, methods)
+    made = []
+    if gaps:
+        listed = "; ".join(
+            f"{r['method']} {r['split']} {r['gap']:+.3g} {r['unit']}" for r in gaps
+        )
+        caption = (
+            "Gap to the oracle on retain, forget and test set, with 95% intervals over "
+            "training seeds. Grey: what the mean of fresh oracles would show."
+        )
+        made.append(("gap", gap_figure(records), gaps, caption, listed))
+    if costs:
+        listed = "; ".join(
+            f"{r['method']} {r['forget_seconds']:.3g} s, gap {r['average_gap']:.3g}"
+            for r in costs
+        )
+        caption = (
+            "Time of one request against the mean absolute gap; low and left wins."
+        )
+        made.append(("cost", cost_figure(records), costs, caption, listed))
+    if losses:
+        figure = loss_histograms(arrays, request, methods)
+        caption = (
+            "Losses of forgotten (filled) and unseen examples (line). In the oracle's "
+            "panel they differ by chance only; shown: the methods nearest to it."
+        )
+        listed = "panels: " + ", ".join(dict.fromkeys(r["method"] for r in losses))
+        made.append(("losses", figure, losses, caption, listed))
+    pictures, files = [], []
+    for kind, figure, data, caption, listed in made:
+        written = save_figure(figure, stem.with_name(f"{stem.name}-{kind}"), data)
+        png = next(path for path in written if path.suffix == ".png")
+        pictures.append(Picture(png.read_bytes(), caption, f"{caption} {listed}."))
+        files += written
+    return pictures, files
