@@ -75,7 +75,7 @@ class Court:
         count = len(self._outputs)
         j = (i + 1) % count
         others = [m for m in range(count) if m not in (i, j)]
-        shared = select_members(self._stacked, others) if len(others) > 1 else None
+        shared = select_members(self._stacked, others) if others else None
         first = metric_rows(
             self._setting,
             self._outputs[i],
@@ -95,7 +95,7 @@ class Court:
 
     def _references(self, i: int) -> References:
         others = [m for m in range(len(self._outputs)) if m != i]
-        shared = select_members(self._stacked, others) if len(others) > 1 else None
+        shared = select_members(self._stacked, others) if others else None
         return References(self._outputs[i], shared)
 
     def _own_rows(self, variables: Variables, i: int) -> list[Row]:

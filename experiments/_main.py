@@ -1,4 +1,4 @@
-"""What every experiment's command does around its work: errors in one line, exit codes."""
+"""Around every experiment's work: presets, errors in one line, exit codes."""
 
 import contextlib
 import sys

@@ -92,7 +92,6 @@ def metric_rows(
     references: References,
     *,
     seeds: tuple[int, int],
-    names: tuple[str, ...] | None = None,
 ) -> list[Row]:
     """Every metric at every evaluation seed; one that fails is a named failure.
 
@@ -101,15 +100,12 @@ def metric_rows(
         unlearned: The model to judge.
         references: The oracle it is compared with, and others.
         seeds: Training and unlearning seed, from which the evaluation keys come.
-        names: Metrics; None for all that apply.
     """
     task = setting.dataset.task
-    if names is None:
-        names = tuple(n for n, metric in METRICS.items() if task in metric.tasks)
     rows = []
     for k in range(setting.config.seeds.evaluate):
         key = seed_key("evaluate", seeds[0], k)
-        for name in names:
+        for name in metrics_for(task):
             unit = METRICS[name].unit
             try:
                 values = measure((name,), key, unlearned, references, task=task)
@@ -120,10 +116,15 @@ def metric_rows(
     return rows
 
 
+def metrics_for(task: str) -> tuple[str, ...]:
+    """Names of the metrics that are defined for a task."""
+    return tuple(n for n, metric in METRICS.items() if task in metric.tasks)
+
+
 def about_rows(
     setting: Setting, asked: Asked, original: Variables, unlearned: Variables
 ) -> list[Row]:
-    """What the checks need: the change of the parameters, chance, number of examples."""
+    """What the checks need: change of the parameters, chance, number of examples."""
     moved = tree.norm(tree.subtract(unlearned.params, original.params))
     moved_stats = any(
         bool(jnp.any(a != b))

@@ -1,20 +1,22 @@
 """The steps of a comparison: data, originals, oracles, forget, judge, record.
 
 Every model and every judgement is kept under the run's folder as soon as it is made,
-whole or not at all. A run that was killed goes on with the same command, and its numbers
-are those of an undisturbed run (times apart: they are measured once, where they fell).
+whole or not at all. A run that was killed goes on with the same command, and its
+numbers are those of an undisturbed run (times apart: each is measured once).
 """
 
+import io
+import itertools
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments._config import Config
 from experiments._court import Court, Judged, oracle_values
 from experiments._forget import Forgetter, Forgotten
-from experiments._measure import Row, judge
+from experiments._measure import Row, judge, metrics_for
 from experiments._progress import progress
 from experiments._setting import Setting, build, seed_key
 from experiments._train import Trained, train_members
@@ -24,17 +26,28 @@ from unlearn_jax.results.record import RECORDS_FILE, Record, write_records
 from unlearn_jax.results.run import new_run, write_run
 from unlearn_jax.results.store import Store, open_run
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
-from unlearn_jax.results.write import StorageError
+from unlearn_jax.results.write import write_bytes
+from unlearn_jax.types import Variables
 
 ROW_NAMES = {"identity": ORIGINAL, "retrain": ORACLE}
 """Methods whose row in the tables has a name of its own."""
+
+
+class Session(NamedTuple):
+    """One run under way: its store, its setting, its id, the losses seen so far."""
+
+    store: Store
+    setting: Setting
+    run: str
+    losses: dict[str, list[np.ndarray]]
 
 
 def compare(config: Config, *, experiment: str = "compare") -> Path:
     """Run a comparison to its end, or go on with one that was interrupted.
 
     Returns:
-        The run's folder, with run.json, records.jsonl and losses.npz.
+        The run's folder, with run.json, records.jsonl and arrays.npz (losses on the
+        forgotten and the unseen examples).
 
     Raises:
         ValueError: something asked for cannot be done; nothing was trained.
@@ -45,29 +58,40 @@ def compare(config: Config, *, experiment: str = "compare") -> Path:
     run = new_run(experiment, config.scale, config, dataset=setting.dataset.title)
     store, run = open_run(config.results, run)
     with store:
+        session = Session(store, setting, run.id, {})
         originals, courts = _train_all(store, setting)
-        losses: dict[str, np.ndarray] = {}
         records: list[Record] = []
         for court in courts:
-            records += _reference_records(store, setting, court, run.id, losses)
-        records += _method_records(store, setting, originals, courts, run.id, losses)
+            records += _reference_records(session, court)
+        records += _method_records(session, originals, courts)
         records.sort(key=lambda record: config.requests.index(record.request))
-        np.savez(store.folder / "arrays.npz", **losses)  # type: ignore[arg-type]
+        _write_losses(store.folder / "arrays.npz", session.losses)
         write_records(store.folder / RECORDS_FILE, records)
         write_run(store.folder, run._replace(seconds=time.perf_counter() - start))
     return store.folder
 
 
+def _write_losses(path: Path, losses: dict[str, list[np.ndarray]]) -> None:
+    buffer = io.BytesIO()
+    stacked: dict[str, Any] = {key: np.stack(rows) for key, rows in losses.items()}
+    np.savez(buffer, **stacked)
+    write_bytes(path, buffer.getvalue())
+
+
 def _train_all(store: Store, setting: Setting) -> tuple[list[Any], list[Court]]:
     config, learner = setting.config, setting.learner
-    keys = [seed_key("train", config.seeds.first + i) for i in range(config.seeds.train)]
+    keys = [
+        seed_key("train", config.seeds.first + i) for i in range(config.seeds.train)
+    ]
     trained = train_members(
         store, "original", keys, learner, setting.train, config.members
     )
     judged = judge(setting)
     courts = []
     for asked in setting.asked:
-        keys = [seed_key("oracle", config.seeds.first + m) for m in range(config.oracles)]
+        keys = [
+            seed_key("oracle", config.seeds.first + m) for m in range(config.oracles)
+        ]
         oracles = train_members(
             store,
             f"oracle {asked.name}",
@@ -80,118 +104,94 @@ def _train_all(store: Store, setting: Setting) -> tuple[list[Any], list[Court]]:
     return trained.members, courts
 
 
-def _reference_records(
-    store: Store,
-    setting: Setting,
-    court: Court,
-    run: str,
-    losses: dict[str, np.ndarray],
-) -> list[Record]:
+def _reference_records(session: Session, court: Court) -> list[Record]:
     """The rows of the oracle and of oracle against oracle."""
-    config, records = setting.config, []
-    blank = _blank(setting, court, run)
-    with progress(f"judge oracles, {court.asked.name}", config.oracles) as advance:
+    store, config, where = session.store, session.setting.config, court.asked.name
+    records, blank = [], _blank(session, court)
+    with progress(f"judge oracles, {where}", config.oracles) as advance:
         for i in range(config.oracles):
-            piece = f"{court.asked.name}/floor/{i}"
+            piece = f"{where}/{FLOOR}/{i}"
             if not store.has(piece):
                 j, first, second = court.pair(i)
                 store.save(piece, data={"j": j, "first": first, "second": second})
             data = store.load(piece).data
-            j = data["j"]
-            values = oracle_values([Row(*row) for row in data["second"]])
-            pair = blank._replace(method=FLOOR, train_seed=i, unlearn_seed=j)
-            records += _records(pair, [Row(*row) for row in data["first"]], values)
+            first, second = (
+                [Row(*row) for row in data[k]] for k in ("first", "second")
+            )
+            pair = blank._replace(method=FLOOR, train_seed=i, unlearn_seed=data["j"])
+            records += _records(pair, first, oracle_values(second))
             advance(1)
+    closeness = {n for n, m in METRICS.items() if m.direction in ("up", "down")}
     for i in range(config.seeds.train):
-        piece = f"{court.asked.name}/{ORACLE}/{i}"
+        piece = f"{where}/{ORACLE}/{i}"
         if not store.has(piece):
             _keep(store, piece, court.oracle(i), _training_rows(court.oracles))
-        rows = _load(store, piece, f"{court.asked.name}/{ORACLE}", losses)
-        closeness = {n for n, m in METRICS.items() if m.direction in ("up", "down")}
+        rows = _load(session, piece, f"{where}/{ORACLE}")
         rows = [row for row in rows if row.metric not in closeness]
-        records += _records(
-            blank._replace(method=ORACLE, train_seed=i), rows, oracle_values(rows)
-        )
+        own = blank._replace(method=ORACLE, train_seed=i)
+        records += _records(own, rows, oracle_values(rows))
     return records
 
 
 def _method_records(
-    store: Store,
-    setting: Setting,
-    originals: list[Any],
-    courts: list[Court],
-    run: str,
-    losses: dict[str, np.ndarray],
+    session: Session, originals: list[Variables], courts: list[Court]
 ) -> list[Record]:
     """The rows of every method; "retrain" has its row already."""
-    config, records = setting.config, []
-    forgetter = Forgetter(setting, originals)
+    config, records = session.setting.config, []
+    forgetter = Forgetter(session.setting, originals)
     names = ["identity", *(n for n in config.methods if n not in ROW_NAMES)]
-    levels = (range(config.seeds.train), range(config.seeds.unlearn))
+    cells = list(
+        itertools.product(
+            range(config.seeds.train), courts, range(config.seeds.unlearn)
+        )
+    )
     for name in names:
         row_name = ROW_NAMES.get(name, name)
-        total = len(courts) * len(levels[0]) * len(levels[1])
-        with progress(f"forget and judge: {row_name}", total) as advance:
-            for i in levels[0]:
-                for court in courts:
-                    for j in levels[1]:
-                        where = f"{court.asked.name}/{row_name}"
-                        piece = f"{where}/{i}-{j}"
-                        rows = None
-                        if not store.has(piece):
-                            rows = _forget(store, piece, forgetter, court, name, i, j)
-                        if rows is None:
-                            rows = _load(store, piece, where, losses)
-                        oracle = _load(
-                            store, f"{court.asked.name}/{ORACLE}/{i}", None, losses
-                        )
-                        blank = _blank(setting, court, run)._replace(
-                            method=row_name, train_seed=i, unlearn_seed=j
-                        )
-                        records += _records(blank, rows, oracle_values(oracle))
-                        advance(1)
+        with progress(f"forget and judge: {row_name}", len(cells)) as advance:
+            for i, court, j in cells:
+                rows = _method_rows(session, forgetter, court, (name, i, j))
+                oracle = _load(session, f"{court.asked.name}/{ORACLE}/{i}")
+                blank = _blank(session, court)._replace(
+                    method=row_name, train_seed=i, unlearn_seed=j
+                )
+                records += _records(blank, rows, oracle_values(oracle))
+                advance(1)
     return records
 
 
-def _forget(
-    store: Store,
-    piece: str,
-    forgetter: Forgetter,
-    court: Court,
-    name: str,
-    i: int,
-    j: int,
-) -> list[Row] | None:
-    """Keep the piece and return None, or return rows that name the failure."""
-    try:
-        done = forgetter(name, i, j, court.asked)
-        judged = court.unlearned(done.variables, i, j)
-    except StorageError:
-        raise
-    except Exception as error:
-        # A method may fail in any way; the comparison goes on and says so.
-        lines = str(error).strip().splitlines() or ["no message"]
-        reason = f"{type(error).__name__}: {lines[0][:300]}"
-        names = [*METRICS, "parameter_change", "forget_seconds"]
-        return [Row(metric, "", 0, None, "1", reason) for metric in names]
-    _keep(store, piece, judged, [] if name == "identity" else _cost_rows(done))
-    return None
+def _method_rows(
+    session: Session, forgetter: Forgetter, court: Court, cell: tuple[str, int, int]
+) -> list[Row]:
+    """Rows of one unlearned model; where it fails, rows that name the failure."""
+    name, i, j = cell
+    where = f"{court.asked.name}/{ROW_NAMES.get(name, name)}"
+    piece = f"{where}/{i}-{j}"
+    if not session.store.has(piece):
+        try:
+            done = forgetter(name, i, j, court.asked)
+            judged = court.unlearned(done.variables, i, j)
+        except Exception as error:
+            # A method may fail in any way; the comparison goes on and says so.
+            lines = str(error).strip().splitlines() or ["no message"]
+            reason = f"{type(error).__name__}: {lines[0][:300]}"
+            metrics = metrics_for(session.setting.dataset.task)
+            failed = [*metrics, "parameter_change", "forget_seconds"]
+            return [Row(metric, "", 0, None, "1", reason) for metric in failed]
+        costs = [] if name == "identity" else _cost_rows(done)
+        _keep(session.store, piece, judged, costs)
+    return _load(session, piece, where)
 
 
 def _keep(store: Store, piece: str, judged: Judged, extra: list[Row]) -> None:
     store.save(piece, judged.losses, {"rows": [*judged.rows, *extra]})
 
 
-def _load(
-    store: Store, piece: str, where: str | None, losses: dict[str, np.ndarray]
-) -> list[Row]:
-    """Rows of a piece; its losses are stacked over seeds under ``losses/WHERE``."""
-    found = store.load(piece)
+def _load(session: Session, piece: str, where: str | None = None) -> list[Row]:
+    """Rows of a piece; with ``where`` its losses are stacked over seeds there."""
+    found = session.store.load(piece)
     if where is not None:
         for part, values in found.arrays.items():
-            key = f"losses/{where}/{part}"
-            rows = [losses[key]] if key in losses else []
-            losses[key] = np.concatenate([*rows, values[None]])
+            session.losses.setdefault(f"losses/{where}/{part}", []).append(values)
     return [Row(*row) for row in found.data["rows"]]
 
 
@@ -212,11 +212,11 @@ def _records(
     ]
 
 
-def _blank(setting: Setting, court: Court, run: str) -> Record:
+def _blank(session: Session, court: Court) -> Record:
     return Record(
-        run=run,
-        dataset=setting.dataset.title,
-        model=setting.config.model.name,
+        run=session.run,
+        dataset=session.setting.dataset.title,
+        model=session.setting.config.model.name,
         method="",
         request=court.asked.name,
         train_seed=0,

@@ -53,11 +53,11 @@ def build(config: Config) -> Setting:
         ValueError: a name that does not exist, data that is not there or unfit, a
             method that cannot do the task, a request that makes no sense.
     """
-    names = (
+    tables = (
         ("data set", config.data.name, DATASETS),
         ("model", config.model.name, MODELS),
     )
-    for what, name, table in names:
+    for what, name, table in tables:
         if name not in table:
             raise ValueError(
                 f"there is no {what} {name!r}; choose from {', '.join(table)}"
@@ -83,8 +83,9 @@ def build(config: Config) -> Setting:
     learner = Learner(model, loss, config.l2, config.recipe)
     train = Batch(*(jnp.asarray(field) for field in dataset.splits.train))
     asked = [ask(text, dataset, train) for text in config.requests]
+    names = dict.fromkeys(("identity", *config.methods))
     methods = {
-        name: METHODS[name].factory(learner, **options[name]) for name in config.methods
+        name: METHODS[name].factory(learner, **options.get(name, {})) for name in names
     }
     return Setting(config, dataset, learner, train, asked, methods)
 
@@ -163,8 +164,10 @@ def _check_counts(config: Config) -> None:
         raise ValueError(f"every level needs at least one seed, got {seeds}")
     if not config.requests or not config.methods:
         raise ValueError("give at least one request and one method")
-    if config.oracles < max(2, seeds.train):
+    fewest = max(3, seeds.train)
+    if config.oracles < fewest:
         raise ValueError(
             f"{config.oracles} oracles for {seeds.train} training seeds; give at least "
-            f"{max(2, seeds.train)}: one per seed, and two for the floor"
+            f"{fewest}: one per seed, two for the floor and a third that attacks learn "
+            f"from"
         )

@@ -1,7 +1,7 @@
 """What there is, and what works here and now without a network.
 
-Command: ``python -m experiments.list`` (all), or with ``methods``, ``data``, ``models``,
-``metrics``; ``--data.dir`` or UNLEARN_DATA says where prepared sets lie.
+Command: ``python -m experiments.list`` (all), or with ``methods``, ``data``,
+``models``, ``metrics``; ``--data.dir`` or UNLEARN_DATA says where prepared sets lie.
 """
 
 import inspect
@@ -101,7 +101,9 @@ def command(arguments: Sequence[str]) -> int:
     from rich.table import Table
 
     asked = tyro.cli(
-        Listing, args=list(arguments), prog="python -m experiments.list",
+        Listing,
+        args=list(arguments),
+        prog="python -m experiments.list",
         description=__doc__,
     )
     tables = {

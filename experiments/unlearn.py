@@ -1,8 +1,8 @@
 """One method on one data set, with all metrics.
 
 Question: what does this method do here, with these hyper-parameters?
-Command: ``python -m experiments.unlearn ssd --method.alpha 3`` (digits, half a minute on
-two CPU cores); every other option is that of ``experiments.compare``.
+Command: ``python -m experiments.unlearn ssd --method.alpha 3`` (digits, half a minute
+on two CPU cores); every other option is that of ``experiments.compare``.
 Expect: the rows original, the method, oracle, and oracle against oracle.
 """
 
@@ -26,7 +26,7 @@ _CHOSEN_HERE = ("methods", "options")
 
 
 def options_type(name: str) -> type:
-    """A dataclass of a method's hyper-parameters; its help is the factory's ``Args``."""
+    """A dataclass of a method's hyper-parameters, documented by its ``Args`` lines."""
     factory = METHODS[name].factory
     help_lines = argument_help(factory)
     fields = [

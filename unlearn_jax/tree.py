@@ -17,7 +17,7 @@ def dot(a: Params, b: Params) -> Scalar:
     Summed in the widest dtype of the leaves, at least float32.
     """
     dtypes = [leaf.dtype for leaf in (*jax.tree.leaves(a), *jax.tree.leaves(b))]
-    dtype = jnp.result_type(jnp.float32, *dtypes)
+    dtype = np.result_type(np.float32, *dtypes)
     products = jax.tree.map(
         lambda x, y: jnp.vdot(x, y, preferred_element_type=dtype), a, b
     )
@@ -72,7 +72,7 @@ def random_like(key: PRNGKey, a: Params, sampler: Callable[..., Any]) -> Params:
     return jax.tree.unflatten(structure, drawn)
 
 
-def size(a: Params) -> int:
+def size(a: Any) -> int:
     """Number of scalars in all leaves."""
     return sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(a))
 

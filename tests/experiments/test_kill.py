@@ -1,5 +1,6 @@
 """A run that is killed goes on with the same command, and its records do not show it."""
 
+import os
 import random
 import time
 from pathlib import Path
@@ -20,8 +21,11 @@ def run_folder(results: Path) -> Path:
 def numbers(folder: Path) -> list[tuple]:
     """Every record but for the run's id; times are how long it took, not what came."""
     return [
-        record._replace(run="", value=None if record.unit in MEASURED_TIMES else record.value,
-                        oracle=None if record.unit in MEASURED_TIMES else record.oracle)
+        record._replace(
+            run="",
+            value=None if record.unit in MEASURED_TIMES else record.value,
+            oracle=None if record.unit in MEASURED_TIMES else record.oracle,
+        )
         for record in read_records(folder / "records.jsonl")
     ]
 
@@ -41,7 +45,19 @@ def undisturbed(request, tmp_path_factory, cache):
 
 
 def finished_files(results: Path) -> int:
-    return sum(1 for path in results.rglob("*") if path.suffix in (".npz", ".json"))
+    """Pieces and epoch checkpoints, whole ones; folders may vanish meanwhile."""
+    pieces = sum(1 for _ in results.glob("compare/*/pieces/*.npz"))
+    models = [
+        name for top in results.glob("compare/*/models/*") for name in listing(top)
+    ]
+    return pieces + sum("tmp" not in name for name in models)
+
+
+def listing(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def kill_and_go_on(words, cache, results, waits) -> int:

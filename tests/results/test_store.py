@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,7 @@ from unlearn_jax.results.store import (
 )
 from unlearn_jax.results.write import StorageError, readable_bytes, write_bytes
 
+ROOT = Path(__file__).resolve().parents[2]
 ARRAYS = {
     "w/kernel": np.arange(6.0).reshape(2, 3),
     "mask": np.array([True, False]),
@@ -113,9 +115,9 @@ def test_leftovers_are_ignored_and_removed(tmp_path):
 
 
 def test_a_second_process_is_told(tmp_path):
-    with Store(tmp_path):
-        with pytest.raises(BusyError, match="Another process is writing"):
-            Store(tmp_path)
+    message = "Another process is writing"
+    with Store(tmp_path), pytest.raises(BusyError, match=message):
+        Store(tmp_path)
     with Store(tmp_path):
         pass
 
@@ -129,7 +131,7 @@ def test_a_killed_process_leaves_whole_pieces_and_no_lock(tmp_path):
         "for i in range(10**6):\n"
         "    store.save(f'piece/{i}', {'x': np.full(20000, float(i))}, {'i': i})\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     pieces = tmp_path / "pieces"
     while len(list(pieces.glob("piece*"))) < 5:
         assert child.poll() is None

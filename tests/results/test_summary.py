@@ -16,7 +16,9 @@ RECORDS = fake_records(train=4, unlearn=2, evaluate=3)
 
 
 def cube(method, metric, split, field="value"):
-    rows = [r for r in RECORDS if (r.method, r.metric, r.split) == (method, metric, split)]
+    rows = [
+        r for r in RECORDS if (r.method, r.metric, r.split) == (method, metric, split)
+    ]
     places = [(r.train_seed, r.unlearn_seed, r.evaluate_seed) for r in rows]
     array = np.zeros(np.max(places, axis=0) + 1)
     for place, row in zip(places, rows, strict=True):
@@ -138,3 +140,10 @@ def test_methods_keep_their_order_between_original_and_oracle():
     order = methods_in_order(backwards)
     own = [name for name in METHODS if name not in ("original", "oracle")]
     assert order == ["original", *own[::-1], "oracle", FLOOR]
+
+
+def test_one_time_written_for_every_seed_has_no_error():
+    times = [r._replace(value=2.5) for r in RECORDS if r.metric == "compile_seconds"]
+    found = summarise(times)["ssd", "compile_seconds", "all"]
+    assert found.mean == 2.5
+    assert math.isinf(found.standard_error)

@@ -7,16 +7,19 @@ ONE_SEED = "± ?"
 
 _DIGITS = 2
 _MOST_DECIMALS = 6
+_NOISE = 1e-9
 
 
 def mean_and_error(mean: float, error: float) -> str:
-    """``91.24 ± 0.35``; ``91.24 ± ?`` where one seed tells nothing of the error."""
+    """``91.24 ± 0.35``; ``± ?`` where one seed tells nothing, ``± 0`` if all agree."""
     if not math.isfinite(mean):
         return str(mean)
     if not math.isfinite(error):
         return f"{plain(mean)} {ONE_SEED}"
+    if error <= _NOISE * abs(mean):
+        return f"{plain(mean)} ± 0"
     scale, suffix = _scale(mean, error)
-    decimals = _decimals(error / scale) if error else 2
+    decimals = _decimals(error / scale)
     both = f"{_fixed(mean / scale, decimals)} ± {_fixed(error / scale, decimals)}"
     return f"({both}){suffix}" if suffix else both
 
@@ -29,7 +32,10 @@ def interval(mean: float, low: float, high: float) -> str:
         return f"{plain(mean, signed=True)} [?, ?]"
     half = (high - low) / 2
     scale, suffix = _scale(mean, low, high)
-    decimals = _decimals(half / scale) if half else 2
+    exact = half <= _NOISE * abs(mean)
+    decimals = _three_digits(mean / scale) if exact else _decimals(half / scale)
+    if max(abs(low), abs(high)) < 1000:
+        decimals = max(decimals, 0)
     ends = [_fixed(end / scale, decimals, signed=True) for end in (mean, low, high)]
     text = f"{ends[0]} [{ends[1]}, {ends[2]}]"
     return f"({text}){suffix}" if suffix else text
@@ -49,8 +55,7 @@ def plain(number: float, *, signed: bool = False) -> str:
         return str(number)
     scale, suffix = _scale(number)
     rest = number / scale
-    decimals = 2 if rest == 0 else 2 - math.floor(math.log10(abs(rest)))
-    return _fixed(rest, max(decimals, 0), signed=signed) + suffix
+    return _fixed(rest, _three_digits(rest), signed=signed) + suffix
 
 
 def _scale(*numbers: float) -> tuple[float, str]:
@@ -60,6 +65,12 @@ def _scale(*numbers: float) -> tuple[float, str]:
         return 1.0, ""
     exponent = math.floor(math.log10(largest))
     return 10.0**exponent, f"e{exponent}"
+
+
+def _three_digits(number: float) -> int:
+    if number == 0:
+        return 2
+    return max(2 - math.floor(math.log10(abs(number))), 0)
 
 
 def _decimals(error: float) -> int:

@@ -40,7 +40,7 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 _COMMON = (
     "Cells: mean ± standard error over training seeds, two significant digits of the "
     "error; other seeds are averaged inside each training seed. ± ? and [?, ?]: one "
-    "training seed tells nothing of the error.",
+    "training seed, or one measurement for all, tells nothing of the error.",
     "Bold: ahead of the second best by more than two standard errors, among methods "
     "that changed something and were not destroyed; for → the lead is in |gap|.",
     "oracle vs oracle: |Δ| is the mean difference of two oracles that differ by their "

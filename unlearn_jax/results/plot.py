@@ -108,9 +108,7 @@ def gap_figure(records: Sequence[Record]) -> "Figure":
         panel.tick_params(axis="y", length=0)
     unknown = any(not np.isfinite(row["low"]) for row in rows)
     none = " (none from one seed)" if unknown else ""
-    _note(
-        figure, f"bar: 95% interval over training seeds{none}; band: two oracles, 95%"
-    )
+    _note(figure, f"bar: 95% interval over training seeds{none}; {_band(rows)}")
     return figure
 
 
@@ -131,7 +129,7 @@ def cost_figure(records: Sequence[Record]) -> "Figure":
         panel.set_ylim(bottom=-0.06 * min(edge, panel.get_ylim()[1]))
         unit = _unit(rows[0]["unit"], edge)
         panel.set_ylabel(f"mean |gap| to the oracle\n{unit}")
-    _note(figure, "mean over retain, forget, test; band: two oracles, 95%")
+    _note(figure, f"mean over retain, forget, test; {_band(rows)}")
     _place_labels(figure, panel, rows)
     return figure
 
@@ -247,6 +245,11 @@ def _shorten(axis: "Axis", gaps: Sequence[float], reach: float) -> float:
     axis.set_major_formatter("{x:g}")
     axis.set_ticks([], minor=True)
     return edge
+
+
+def _band(rows: Sequence[Row]) -> str:
+    known = any(np.isfinite(row["floor"]) for row in rows)
+    return "band: two oracles, 95%" if known else "no band: fewer than two oracles"
 
 
 def _unit(unit: str, edge: float) -> str:

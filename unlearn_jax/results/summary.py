@@ -28,8 +28,9 @@ class Summary(NamedTuple):
         seeds: How many training, unlearning and evaluation seeds.
         mean: Over training seeds of the mean inside each; nan where it failed. For
             the pairs of ``oracle vs oracle`` the mean over pairs.
-        standard_error: Of the mean, over training seeds; inf for one. nan for pairs,
-            which are not independent.
+        standard_error: Of the mean, over training seeds; inf for one, and for seconds
+            that were measured once for all seeds. nan for pairs, which are not
+            independent.
         gap: Difference to the oracle; None where there is no oracle or no number.
         floor: Spread of the oracles in this metric; None for fewer than two, and for
             metrics that compare with an oracle already.
@@ -132,6 +133,8 @@ def _summary(key: CellKey, rows: list[Record], spread: Floor | None) -> Summary:
         if per_seed.size > 1 and np.all(np.isfinite(per_seed))
         else math.inf
     )
+    if made.unit == "s" and np.all(values == values.flat[0]):
+        error = math.inf  # one measurement, written down for every seed
     made = made._replace(mean=float(per_seed.mean()), standard_error=error)
     if key[0] == ORACLE or not aims_at_oracle(key[1]):
         return made
@@ -146,7 +149,8 @@ def _summary(key: CellKey, rows: list[Record], spread: Floor | None) -> Summary:
 def _failure(rows: list[Record], counts: tuple[int, int, int], *, pairs: bool) -> str:
     failed = [row for row in rows if row.value is None]
     if failed:
-        reasons = "; ".join(dict.fromkeys(row.failure for row in failed))
+        words = (r.failure.removeprefix(f"metric {r.metric!r}: ") for r in failed)
+        reasons = "; ".join(dict.fromkeys(words))
         part = "" if len(failed) == len(rows) else f" ({len(failed)} of {len(rows)})"
         return reasons + part
     places = {row[5:8] for row in rows}

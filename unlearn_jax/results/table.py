@@ -5,10 +5,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from rich.console import Group
+from typing import Any, NamedTuple
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -111,8 +108,8 @@ class Table(NamedTuple):
         writer.writerows([cell.text for cell in row] for row in self.rows)
         return text.getvalue()
 
-    def to_rich(self, width: int = 100) -> "Group":
-        """For a terminal ``width`` characters wide; a wide table comes in parts."""
+    def to_rich(self, width: int = 100) -> Any:
+        """What rich prints, ``width`` characters wide; a wide table comes in parts."""
         from unlearn_jax.results.terminal import for_terminal
 
         return for_terminal(self, width)

@@ -1,0 +1,235 @@
+"""What every entry of METHODS keeps, whatever it does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from asserts import assert_trees_close
+
+from unlearn_jax import tree
+from unlearn_jax.data.batch import Batch, pad
+from unlearn_jax.methods import METHODS, check_task, make_request
+from unlearn_jax.train.loss import squared_error
+
+# Small and strong enough that every method shows what it does.
+SETTINGS = {
+    "identity": {},
+    "retrain": {},
+    "finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
+    "gradient_ascent": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
+    "random_labels": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
+    "ssd": {"alpha": 1.0},
+    "ssd_batch": {"alpha": 1.0, "importance_batch": 4},
+    "lfssd": {"alpha": 1.0, "importance_batch": 4},
+    "assd": {"importance_batch": 4},
+    "bad_teacher": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
+    "scrub": {
+        "epochs": 2,
+        "ascent_epochs": 1,
+        "learning_rate": 0.05,
+        "retain_batch": 8,
+        "forget_batch": 4,
+    },
+}
+NOT_RANDOM = {"identity", "ssd", "ssd_batch", "lfssd", "assd"}
+# With nothing to forget these leave the model as it is, bit for bit.
+IDLE_ON_NOTHING = NOT_RANDOM | {"gradient_ascent"}
+NETS = ("mlp", "norm")
+BOTH = [(name, net) for name in METHODS for net in NETS]
+
+
+def method_of(name, learner):
+    return METHODS[name].factory(learner, **SETTINGS[name])
+
+
+def same(a, b):
+    """Whether two trees agree bit for bit."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in pairs)
+
+
+class Case:
+    """One method on one net: compiled once, its traces counted, its runs at hand."""
+
+    def __init__(self, name, net, originals, train, request):
+        self.name, self.entry, self.train = name, METHODS[name], train
+        self.method = method_of(name, tiny.learner(net))
+        self.originals = originals[net]
+        self.keys = jax.random.split(jax.random.key(1), 2)
+        self.request = request
+        self.traces = 0
+        self.prepare = tiny.quick_jit(self.method.prepare)
+        self.forget = tiny.quick_jit(self._counted)
+        self.original = tree.member(self.originals, 0)
+        self.state = self.prepare(self.keys[0], self.original, train)
+        self.unlearned, self.next_state = self.run(request)
+
+    def _counted(self, *arguments):
+        self.traces += 1
+        return self.method.forget(*arguments)
+
+    def run(self, request):
+        return self.forget(self.keys[0], self.state, self.original, request)
+
+
+@pytest.fixture(scope="module", params=BOTH, ids=lambda pair: "-".join(pair))
+def case(request, originals, train, request_a):
+    return Case(*request.param, originals, train, request_a)
+
+
+def test_settings_name_every_method():
+    assert list(SETTINGS) == list(METHODS)
+
+
+def test_same_key_same_result_bit_for_bit(case):
+    again, state = case.run(case.request)
+    assert same(again, case.unlearned)
+    assert same(state, case.next_state)
+
+
+def test_key_matters_only_to_random_methods(case):
+    other = case.keys[1]
+    state = case.prepare(other, case.original, case.train)
+    moved, _ = case.forget(other, state, case.original, case.request)
+    assert same(state, case.state)
+    assert same(moved, case.unlearned) == (case.name in NOT_RANDOM)
+
+
+def test_another_request_or_model_compiles_nothing(case):
+    another = make_request(case.train, np.arange(40, 47))
+    assert another.forget.weights.shape == case.request.forget.weights.shape
+    other = tree.member(case.originals, 1)
+    case.forget(case.keys[1], case.state, other, another)
+    assert case.traces == 1
+
+
+def test_vmap_over_models_on_a_wider_request_equals_one_by_one(case):
+    # One program for two laws, since compiling is what costs here: models together
+    # are models apart, and padding up to a larger bucket changes nothing.
+    forget = case.request.forget
+    wider = case.request._replace(forget=pad(forget, 2 * len(forget.weights)))
+    prepare = tiny.quick_jit(jax.vmap(case.method.prepare, (0, 0, None)))
+    states = prepare(case.keys, case.originals, case.train)
+    forget = tiny.quick_jit(jax.vmap(case.method.forget, (0, 0, 0, None)))
+    together = forget(case.keys, states, case.originals, wider)
+    for i in range(2):
+        model = tree.member(case.originals, i)
+        state = case.prepare(case.keys[i], model, case.train)
+        alone = case.forget(case.keys[i], state, model, case.request)
+        assert_trees_close(tree.member(together, i), alone, rtol=1e-8, atol=1e-10)
+
+
+def test_structure_shapes_and_dtypes_are_kept(case):
+    for after, before in (
+        (case.unlearned, case.original),
+        (case.next_state, case.state),
+    ):
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, before)
+        assert jax.tree.map(jnp.result_type, after) == jax.tree.map(
+            jnp.result_type, before
+        )
+    assert tree.all_finite(case.unlearned)
+
+
+def test_inputs_are_left_alone(case):
+    handed = (case.state, case.original, case.request, case.train)
+    before = jax.tree.map(np.array, handed)
+    case.prepare(case.keys[0], case.original, case.train)
+    case.run(case.request)
+    assert same(handed, before)
+
+
+def test_everyone_but_identity_moves_parameters(case):
+    still = same(case.unlearned.params, case.original.params)
+    assert still == (case.name == "identity")
+
+
+def test_absent_examples_are_never_seen(case):
+    def poisoned(batch):
+        inputs = np.where(np.asarray(batch.weights)[:, None] > 0, batch.inputs, np.nan)
+        return batch._replace(inputs=inputs)
+
+    request = case.request._replace(
+        forget=poisoned(case.request.forget), retain=poisoned(case.request.retain)
+    )
+    assert np.isnan(request.forget.inputs).any()
+    assert np.isnan(request.retain.inputs).any()
+    assert same(case.run(request), (case.unlearned, case.next_state))
+
+
+@pytest.mark.parametrize("part", ["forget", "retain"])
+def test_the_table_says_what_is_read(case, part):
+    data = getattr(case.request, part)
+    changed = case.request._replace(**{part: data._replace(inputs=1.5 * data.inputs)})
+    moved, _ = case.run(changed)
+    assert same(moved, case.unlearned) == (case.entry.reads not in (part, "both"))
+
+
+def test_the_table_says_whether_work_is_prepared(case):
+    assert bool(jax.tree.leaves(case.state)) == case.entry.prepares
+
+
+def test_nothing_to_forget_changes_nothing_where_it_should(case):
+    nothing = case.request.forget._replace(
+        weights=np.zeros_like(case.request.forget.weights)
+    )
+    moved, _ = case.run(case.request._replace(forget=nothing))
+    assert tree.all_finite(moved)
+    assert same(moved, case.original) == (case.name in IDLE_ON_NOTHING)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", METHODS)
+def test_float32_stays_float32(name, net):
+    learner = tiny.learner(net, jnp.float32)
+    _keeps_its_kind(method_of(name, learner), learner, tiny.examples(np.float32))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, entry in METHODS.items() if "regression" in entry.tasks]
+)
+def test_regression_is_served_where_it_is_promised(name):
+    learner = tiny.learner("mlp", jnp.float32, loss=squared_error)
+    data = tiny.examples(np.float32)
+    targets = np.eye(tiny.CLASSES, dtype=np.float32)[data.targets]
+    method = method_of(name, learner)
+    _keeps_its_kind(method, learner, Batch(data.inputs, targets, data.weights))
+
+
+def _keeps_its_kind(method, learner, data):
+    # Tracing is enough: shapes and dtypes are known before anything is compiled.
+    key = jax.random.key(0)
+    variables = jax.eval_shape(learner.model.init, key)
+    state = jax.eval_shape(method.prepare, key, variables, data)
+    request = make_request(data, [0, 5, 6])
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    kept = jax.eval_shape(method.forget, key, state, variables, request)
+    assert kept == (variables, state)
+
+
+@pytest.mark.parametrize("name", ["gradient_ascent", "ssd"])
+def test_numpy_data_needs_no_compilation_around_it(name, originals, train, request_a):
+    case = Case(name, "mlp", originals, train, request_a)
+    loose = case.method.forget(case.keys[0], case.state, case.original, request_a)
+    assert isinstance(request_a.forget.inputs, np.ndarray)
+    assert_trees_close(loose, (case.unlearned, case.next_state), rtol=1e-8, atol=1e-10)
+
+
+def test_check_task_accepts_what_the_table_promises():
+    for name, entry in METHODS.items():
+        for task in entry.tasks:
+            check_task(name, task)
+
+
+def test_check_task_refuses_unknown_names():
+    with pytest.raises(ValueError, match=r"no method 'sdd'; choose from identity, ret"):
+        check_task("sdd", "classification")
+
+
+def test_check_task_names_the_methods_that_could():
+    sentence = "scrub unlearns classification, this data set is a regression; .*: iden"
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        check_task("scrub", "regression")
+    able = str(refusal.value).split("methods for it: ")[1].split(", ")
+    assert able == [n for n, entry in METHODS.items() if "regression" in entry.tasks]

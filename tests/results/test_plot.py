@@ -1,0 +1,120 @@
+import csv
+import re
+
+import numpy as np
+import pytest
+from results.fake_records import METHODS, fake_losses, fake_records
+
+from unlearn_jax.results.plot import (
+    COLOURS,
+    PANEL_INCHES,
+    colour,
+    cost_figure,
+    gap_figure,
+    loss_histograms,
+    save_figure,
+)
+from unlearn_jax.results.plot_data import cost_data, gap_data, loss_data
+
+RECORDS = fake_records(unlearn=1, evaluate=1)
+MANY = {f"method_{i}": ((-0.1 * i, 0.2 * i, 0.1), 0.5, 0.1 * 1.1**i) for i in range(18)}
+
+
+def texts(figure):
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    panel = figure.axes[0]
+    return panel, [(t.get_text(), t) for t in panel.texts], renderer
+
+
+def test_colours_are_fixed_okabe_ito():
+    assert colour("oracle") == "#000000"
+    assert all(re.fullmatch("#[0-9A-F]{6}", value) for value in COLOURS.values())
+    assert colour("my_own_method") == colour("my_own_method")
+
+
+def test_gap_figure_has_a_panel_per_split_and_a_dot_per_method():
+    figure = gap_figure(RECORDS)
+    assert len(figure.axes) == 3
+    assert figure.get_size_inches()[0] == pytest.approx(3 * PANEL_INCHES)
+    for panel in figure.axes:
+        dots = [line for line in panel.lines if line.get_marker() == "o"]
+        assert len(dots) == len(METHODS) - 1
+        low, high = panel.get_xlim()
+        assert all(low < line.get_xdata()[0] < high for line in dots)
+        assert "gap to the oracle" in panel.get_xlabel()
+
+
+def test_gap_rows_hold_what_is_drawn():
+    rows = gap_data(RECORDS)
+    assert len(rows) == 3 * (len(METHODS) - 1)
+    assert all(row["low"] <= row["gap"] <= row["high"] for row in rows)
+    assert all(row["floor"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("methods", [METHODS, MANY | {"oracle": METHODS["oracle"]}])
+def test_cost_labels_do_not_meet(methods):
+    records = fake_records(unlearn=1, evaluate=1, methods=methods)
+    figure = cost_figure(records)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    panel = figure.axes[0]
+    labels = list(panel.texts)
+    assert len(labels) == len(cost_data(records))
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(label, renderer) for label in labels]
+    for i, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[i + 1 :]) == 0
+
+
+def test_cost_is_the_mean_absolute_gap():
+    gaps = [abs(row["gap"]) for row in gap_data(RECORDS) if row["method"] == "ssd"]
+    (row,) = (row for row in cost_data(RECORDS) if row["method"] == "ssd")
+    np.testing.assert_allclose(row["average_gap"], np.mean(gaps))
+
+
+def test_loss_histograms_are_shares_of_all_examples():
+    arrays = fake_losses()
+    arrays["losses/random 5%/ssd/forget"][0, :9] = np.inf
+    rows = loss_data(arrays, "random 5%", ["original", "oracle", "ssd", "absent"])
+    sums = {}
+    for row in rows:
+        place = (row["method"], row["group"])
+        sums[place] = sums.get(place, 0.0) + row["share"]
+    assert set(sums) == {
+        (m, g) for m in ("original", "oracle", "ssd") for g in ("forget", "unseen")
+    }
+    np.testing.assert_allclose(sums.pop(("ssd", "forget")), 1 - 9 / 450)
+    np.testing.assert_allclose(list(sums.values()), 1.0)
+    assert loss_data({}, "random 5%", ["ssd"]) == []
+
+
+def test_loss_panels_are_as_many_as_methods_with_arrays():
+    figure = loss_histograms(fake_losses(), "random 5%", ["oracle", "ssd", "absent"])
+    assert sum(panel.get_visible() for panel in figure.axes) == 2
+    zeros = {
+        "losses/r/ssd/forget": np.zeros((1, 5)),
+        "losses/r/ssd/unseen": np.ones((1, 5)),
+    }
+    assert len(loss_histograms(zeros, "r", ["ssd"]).axes) == 1
+
+
+@pytest.mark.parametrize("train", [1, 2])
+def test_figures_are_saved_with_their_numbers(tmp_path, train):
+    records = fake_records(train=train, unlearn=1, evaluate=1)
+    rows = gap_data(records)
+    paths = save_figure(gap_figure(records), tmp_path / "a.b", rows)
+    assert [path.name for path in paths] == ["a.b.pdf", "a.b.png", "a.b.csv"]
+    assert paths[0].read_bytes()[:5] == b"%PDF-"
+    assert paths[1].read_bytes()[:4] == b"\x89PNG"
+    with paths[2].open() as file:
+        back = list(csv.DictReader(file))
+    assert [float(row["gap"]) for row in back] == [row["gap"] for row in rows]
+
+
+def test_no_records_no_error(tmp_path):
+    figures = [gap_figure([]), cost_figure([]), loss_histograms({}, "r", [])]
+    for i, figure in enumerate(figures):
+        save_figure(figure, tmp_path / str(i), [])

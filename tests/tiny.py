@@ -1,0 +1,93 @@
+"""Learners so small that a test spends its time compiling, never computing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from unlearn_jax.data.batch import from_arrays
+from unlearn_jax.models import from_nnx, mlp
+from unlearn_jax.models.model import Model
+from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.types import Variables
+
+COUNT, FEATURES, CLASSES, WIDTH = 48, 5, 3, 6
+
+
+def quick_jit(function):
+    """``jax.jit`` that optimises little: half the time goes, the results stay."""
+    options = {"xla_backend_optimization_level": 0}
+    return jax.jit(function, compiler_options=options)
+
+
+def examples(dtype=np.float64, count=COUNT, seed=0):
+    """Three overlapping clouds of points, in numpy."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    centres = 1.5 * random.normal(size=(CLASSES, FEATURES))
+    inputs = centres[labels] + random.normal(size=(count, FEATURES))
+    return from_arrays(inputs.astype(dtype), labels)
+
+
+class Stage(nnx.Module):
+    def __init__(self, dtype, rngs):
+        kind = {"dtype": dtype, "param_dtype": dtype, "rngs": rngs}
+        self.linear = nnx.Linear(WIDTH, WIDTH, **kind)
+        self.norm = nnx.BatchNorm(WIDTH, momentum=0.9, **kind)
+        self.norm.mean = nnx.BatchStat(jnp.zeros(WIDTH, dtype))
+        self.norm.var = nnx.BatchStat(jnp.ones(WIDTH, dtype))
+
+    def __call__(self, values):
+        return jnp.tanh(self.norm(self.linear(values)))
+
+
+class StagedNet(nnx.Module):
+    """Stages in a list, a batch-norm in each: what a shallow reset would miss."""
+
+    def __init__(self, dtype, rngs):
+        kind = {"dtype": dtype, "param_dtype": dtype, "rngs": rngs}
+        self.stem = nnx.Linear(FEATURES, WIDTH, **kind)
+        self.stages = nnx.List([Stage(dtype, rngs) for _ in "ab"])
+        self.head = nnx.Linear(WIDTH, CLASSES, **kind)
+
+    def features(self, inputs, *, rngs=None):
+        values = self.stem(inputs)
+        for stage in self.stages:
+            values = stage(values)
+        return values
+
+    def __call__(self, inputs, *, rngs=None):
+        return self.head(self.features(inputs, rngs=rngs))
+
+
+def softmax(dtype=jnp.float64):
+    """Softmax regression by hand, drawn at random where the library's starts at zero."""
+
+    def init(key):
+        return Variables(
+            {"kernel": jax.random.normal(key, (FEATURES, CLASSES), dtype)}, {}
+        )
+
+    def apply(variables, inputs):
+        return inputs @ variables.params["kernel"]
+
+    def apply_train(key, variables, inputs):
+        return apply(variables, inputs), variables
+
+    return Model(init, apply, apply_train, lambda _, inputs: inputs)
+
+
+MODELS = {
+    "softmax": softmax,
+    "mlp": lambda dtype: mlp(
+        (FEATURES,), CLASSES, widths=(WIDTH,), activation=jnp.tanh, dtype=dtype
+    ),
+    "norm": lambda dtype: from_nnx(lambda rngs: StagedNet(dtype, rngs)),
+}
+
+
+def learner(net, dtype=jnp.float64, *, loss=cross_entropy, l2=0.0, **recipe):
+    """A learner whose recipe fits the examples in a few steps."""
+    settings = {"epochs": 10, "batch_size": 8, "weight_decay": 0.0} | recipe
+    return Learner(MODELS[net](dtype), loss, l2, Recipe(**settings))
