@@ -1,12 +1,16 @@
 """Around every experiment's work: presets, errors in one line, exit codes."""
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from experiments._config import Config
 from experiments._presets import SCALES, preset
+from experiments.report import write_report
 from unlearn_jax.results.piece import PieceError
+from unlearn_jax.results.run import Run
 from unlearn_jax.results.store import BusyError
 from unlearn_jax.train.checkpoint import CheckpointError
 
@@ -55,8 +59,6 @@ def chosen_preset(arguments: Sequence[str]) -> Config:
 
 def labelled(config: Config) -> Config:
     """The configuration with a scale that is true: "custom" once it was changed."""
-    import dataclasses
-
     if config.scale not in SCALES:
         return config
     named = preset(config.scale, config.data.name)
@@ -65,6 +67,13 @@ def labelled(config: Config) -> Config:
     if dataclasses.replace(named, data=data, **free) == config:
         return config
     return dataclasses.replace(config, scale="custom")
+
+
+def finish(folder: Path, run: Run) -> int:
+    """Print tables and failures of a run, and where its page lies."""
+    code = write_report(folder, run=run)
+    print(f"tables, figures and page: {folder / 'index.html'}", file=sys.stderr)
+    return code
 
 
 def _value(arguments: Sequence[str], flag: str) -> str | None:

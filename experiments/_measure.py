@@ -138,10 +138,15 @@ def about_rows(
     if moved_stats and change == 0.0:
         change = float(np.finfo(np.float32).tiny)
     targets = np.asarray(setting.dataset.splits.test.targets)[asked.test]
+    counts = {
+        "retain": len(setting.train.targets) - len(asked.forget),
+        "forget": len(asked.forget),
+        "test": len(targets),
+    }
     rows = [("parameter_change", "", change, "1")]
     if setting.dataset.task == "classification":
         rows.append(("chance", "test", chance_level(targets), "%"))
-    rows.append(("examples", "test", float(len(targets)), "1"))
+    rows += [("examples", where, float(count), "1") for where, count in counts.items()]
     return [
         Row(metric, where, k, value, unit)
         for k in range(setting.config.seeds.evaluate)

@@ -8,6 +8,7 @@ numbers are those of an undisturbed run (times apart: each is measured once).
 import io
 import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from experiments._train import Trained, train_members
 from unlearn_jax.evaluation import METRICS
 from unlearn_jax.evaluation.cost import Cost
 from unlearn_jax.results.record import RECORDS_FILE, Record, write_records
-from unlearn_jax.results.run import new_run, write_run
+from unlearn_jax.results.run import Run, new_run, write_run
 from unlearn_jax.results.store import Store, open_run
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
 from unlearn_jax.results.write import write_bytes
@@ -42,12 +43,20 @@ class Session(NamedTuple):
     losses: dict[str, list[np.ndarray]]
 
 
-def compare(config: Config, *, experiment: str = "compare") -> Path:
+def compare(
+    config: Config, report: Callable[[Path, Run], int], *, experiment: str = "compare"
+) -> int:
     """Run a comparison to its end, or go on with one that was interrupted.
 
+    Args:
+        config: What to do.
+        report: Called with the run's folder, which holds records.jsonl and arrays.npz
+            (losses on the forgotten and the unseen examples), and the finished run;
+            the run counts as finished only when it returns.
+        experiment: Folder under ``config.results``.
+
     Returns:
-        The run's folder, with run.json, records.jsonl and arrays.npz (losses on the
-        forgotten and the unseen examples).
+        What ``report`` returned, the exit code.
 
     Raises:
         ValueError: something asked for cannot be done; nothing was trained.
@@ -67,8 +76,10 @@ def compare(config: Config, *, experiment: str = "compare") -> Path:
         records.sort(key=lambda record: config.requests.index(record.request))
         _write_losses(store.folder / "arrays.npz", session.losses)
         write_records(store.folder / RECORDS_FILE, records)
-        write_run(store.folder, run._replace(seconds=time.perf_counter() - start))
-    return store.folder
+        finished = run._replace(seconds=time.perf_counter() - start)
+        code = report(store.folder, finished)
+        write_run(store.folder, finished)
+    return code
 
 
 def _write_losses(path: Path, losses: dict[str, list[np.ndarray]]) -> None:

@@ -9,15 +9,13 @@ Expect: "original" shows what forgetting has to change; "oracle vs oracle" shows
 small a gap can be. A method inside the floor cannot be told from retraining.
 """
 
-import sys
 from collections.abc import Sequence
 
 import tyro
 
 from experiments._config import Config
-from experiments._main import chosen_preset, labelled, main
+from experiments._main import chosen_preset, finish, labelled, main
 from experiments._pipeline import compare
-from experiments.report import write_report
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -29,9 +27,7 @@ def command(arguments: Sequence[str]) -> int:
         prog="python -m experiments.compare",
         description=__doc__,
     )
-    folder = compare(labelled(config))
-    print(f"results: {folder}", file=sys.stderr)
-    return write_report(folder)
+    return compare(labelled(config), finish)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,15 @@ class Report(NamedTuple):
     files: list[Path]
 
 
-def write_report(run_dir: Path, format: Format = "all") -> int:
+def write_report(
+    run_dir: Path, format: Format = "all", *, run: Run | None = None
+) -> int:
     """Write the report of a run into its folder, print its tables and its failures.
+
+    Args:
+        run_dir: Holds ``run.json`` and ``records.jsonl``.
+        format: What to write.
+        run: Description to print instead of the one in ``run.json``.
 
     Returns:
         Exit code: 1 if any number is missing or failed, else 0.
@@ -71,17 +78,20 @@ def write_report(run_dir: Path, format: Format = "all") -> int:
         RecordError: a damaged file, by name and line.
         StorageError: the folder cannot be written.
     """
-    report = make_report(run_dir, format)
+    report = make_report(run_dir, format, run=run)
     _print(report)
     return 1 if report.failures else 0
 
 
-def make_report(run_dir: Path, format: Format = "all") -> Report:
+def make_report(
+    run_dir: Path, format: Format = "all", *, run: Run | None = None
+) -> Report:
     """Write tables, figures and the page of a run into its folder, without a word.
 
     Args:
         run_dir: Holds ``run.json``, ``records.jsonl`` and, optionally, ``arrays.npz``.
         format: What to write; ``html`` includes the figures.
+        run: Description to print instead of the one in ``run.json``.
 
     Raises:
         FileNotFoundError: no such folder, no run or no records in it.
@@ -89,7 +99,8 @@ def make_report(run_dir: Path, format: Format = "all") -> Report:
         StorageError: the folder cannot be written.
     """
     run_dir = Path(run_dir)
-    run, records = _read(run_dir)
+    written_run, records = _read(run_dir)
+    run = written_run if run is None else run
     with_page = format in ("html", "all")
     arrays = _losses(run_dir / ARRAYS_FILE) if with_page else {}
     tables, failed, sections, files = [], [], [], []

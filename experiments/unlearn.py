@@ -10,16 +10,14 @@ import dataclasses
 import difflib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from experiments._config import Config, hyperparameters, parse_options
-from experiments._main import chosen_preset, labelled, main
+from experiments._main import chosen_preset, finish, labelled, main
 from experiments._pipeline import compare
-from experiments.report import write_report
 from unlearn_jax.methods import METHODS
 
 _CHOSEN_HERE = ("methods", "options")
@@ -103,9 +101,8 @@ def command(arguments: Sequence[str]) -> int:
         config, methods=default.methods, options=default.options
     )
     scale = labelled(plain).scale if given == {**given, **tuned} else "custom"
-    folder = compare(dataclasses.replace(config, scale=scale), experiment="unlearn")
-    print(f"results: {folder}", file=sys.stderr)
-    return write_report(folder)
+    config = dataclasses.replace(config, scale=scale)
+    return compare(config, finish, experiment="unlearn")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class StagedNet(nnx.Module):
 
 
 def softmax(dtype=jnp.float64):
-    """Softmax regression by hand, drawn at random where the library's starts at zero."""
+    """Softmax regression by hand; drawn at random, the library's starts at zero."""
 
     def init(key):
         return Variables(
@@ -71,6 +71,25 @@ def softmax(dtype=jnp.float64):
 
     def apply(variables, inputs):
         return inputs @ variables.params["kernel"]
+
+    def apply_train(key, variables, inputs):
+        return apply(variables, inputs), variables
+
+    return Model(init, apply, apply_train, lambda _, inputs: inputs)
+
+
+def raw_convolution(dtype=jnp.float64):
+    """A foreign model over positions that calls XLA's convolution."""
+
+    def init(key):
+        return Variables({"kernel": jax.random.normal(key, (3, 1, CLASSES), dtype)}, {})
+
+    def apply(variables, inputs):
+        kernel, layout = variables.params["kernel"], ("NWC", "WIO", "NWC")
+        moved = jax.lax.conv_general_dilated(
+            inputs[:, :, None], kernel, (1,), "SAME", dimension_numbers=layout
+        )
+        return jnp.sum(jnp.tanh(moved), axis=1)
 
     def apply_train(key, variables, inputs):
         return apply(variables, inputs), variables

@@ -197,6 +197,27 @@ def test_regression_is_served_where_it_is_promised(name):
     _keeps_its_kind(method, learner, Batch(data.inputs, targets, data.weights))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_foreign_convolutions_may_be_traced_with_data_outside(name):
+    # Loops around XLA's own convolution run on the host where they can; under vmap
+    # over models they cannot, even though the data are plain arrays.
+    model = tiny.raw_convolution()
+    learner = tiny.learner("mlp")._replace(model=model)
+    method = method_of(name, learner)
+    data = tiny.examples()
+    key = jax.random.key(0)
+    variables = jax.eval_shape(model.init, key)
+    state = jax.eval_shape(method.prepare, key, variables, data)
+    request = make_request(data, [0, 5, 6])
+    kept = jax.eval_shape(
+        lambda key, state, variables: method.forget(key, state, variables, request),
+        key,
+        state,
+        variables,
+    )
+    assert kept == (variables, state)
+
+
 def _keeps_its_kind(method, learner, data):
     # Tracing is enough: shapes and dtypes are known before anything is compiled.
     key = jax.random.key(0)

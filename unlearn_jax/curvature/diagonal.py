@@ -85,7 +85,7 @@ def batch_gradient_moment(
 
     def one_batch(batch: Batch, at: Params) -> tuple[Params, Array]:
         slope = jax.grad(bare.risk)(at, _present(batch))
-        counts = (jnp.sum(batch.weights) > 0).astype(jnp.float32)
+        counts = (jnp.sum(batch.weights) > 0).astype(jnp.int32)
         return jax.tree.map(moment, slope), counts
 
     total, batches = accumulate(one_batch, data, params, batch_size=batch_size)

@@ -66,7 +66,7 @@ def bad_teacher(
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         teacher_key, share_key, order_key = jax.random.split(key, 3)
-        loop = choose_fit_loop(learner, request.retain)
+        loop = choose_fit_loop(learner, request.retain, key, variables)
         kept = _share(share_key, request.retain, retain_share)
         lost = request.forget
         random_teacher = model.init(teacher_key)

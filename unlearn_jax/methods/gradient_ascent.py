@@ -55,7 +55,7 @@ def gradient_ascent(
             request.forget.weights,
             ascent,
             recipe,
-            loop=choose_fit_loop(learner, request.forget),
+            loop=choose_fit_loop(learner, request.forget, key, variables),
         )
         return state.variables
 

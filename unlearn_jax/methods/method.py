@@ -65,7 +65,7 @@ def stateless(
     def step(
         key: PRNGKey, state: tuple[()], variables: Variables, request: Request
     ) -> tuple[Variables, tuple[()]]:
-        return forget(key, variables, jax.tree.map(jnp.asarray, request)), state
+        return forget(key, variables, request), state
 
     return Method(prepare, step)
 

@@ -56,7 +56,7 @@ def random_labels(
         return keep(step_key, params, stats, (inputs, labels), weights)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
-        loop = choose_fit_loop(learner, request.retain)
+        loop = choose_fit_loop(learner, request.retain, key, variables)
         total = epochs * (
             steps_per_pass(request.forget.weights, batch_size)
             + steps_per_pass(request.retain.weights, batch_size)

@@ -83,7 +83,7 @@ def scrub(
         return jax.nn.log_softmax(model.apply(teacher, inputs) / temperature)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
-        loop = choose_fit_loop(learner, request.retain)
+        loop = choose_fit_loop(learner, request.retain, key, variables)
 
         def taught(data: Batch) -> tuple[Any, Any]:
             answers = collect(teach, data.inputs, variables, loop=loop)

@@ -32,7 +32,8 @@ CORE = (
 FOOTNOTE = (
     f'check: "{CHANGED_NOTHING}" parameters as before; "{DESTROYED}" test accuracy not '
     f'above chance by four standard errors, or not finite; "{INSIDE_THE_FLOOR}" no gap '
-    "(accuracy or rmse on three splits, loss attack) exceeds what two oracles show; "
+    "(accuracy or rmse on three splits, loss attack) exceeds what two oracles show, or "
+    "one example; "
     '"outside the floor" some gap does; "no floor" fewer than two oracles.'
 )
 
@@ -57,7 +58,9 @@ def words(method: str, summaries: Mapping[CellKey, Summary]) -> tuple[str, ...]:
     complete = bool(core) and not any(s.gap is None or s.failure for s in core)
     gaps = {f"{s.metric} {s.split}": s.gap.mean for s in core if s.gap}
     widths = {
-        f"{s.metric} {s.split}": s.floor.half_width if s.floor else math.inf
+        f"{s.metric} {s.split}": max(s.floor.half_width, _one_example(s, summaries))
+        if s.floor
+        else math.inf
         for s in core
         if s.gap
     }
@@ -79,6 +82,18 @@ def words(method: str, summaries: Mapping[CellKey, Summary]) -> tuple[str, ...]:
 def indistinct(summaries: Mapping[CellKey, Summary], methods: Sequence[str]) -> bool:
     """Whether even the original lies inside the floor."""
     return ORIGINAL in methods and INSIDE_THE_FLOOR in words(ORIGINAL, summaries)
+
+
+def _one_example(summary: Summary, summaries: Mapping[CellKey, Summary]) -> float:
+    """The step of an accuracy: oracles that never differ have a floor of no width."""
+    if summary.metric != "accuracy":
+        return 0.0
+    counts = [
+        s.mean
+        for key, s in summaries.items()
+        if key[1:] == ("examples", summary.split) and not s.failure
+    ]
+    return 100.0 / counts[0] if counts else 0.0
 
 
 def _number(

@@ -101,6 +101,9 @@ def gap_figure(records: Sequence[Record]) -> "Figure":
         for row in own:
             _gap_dot(panel, methods.index(row["method"]), row)
         edge = _shorten(panel.xaxis, [row["gap"] for row in own], own[0]["floor"])
+        if own[0]["unit"] == "points":  # no accuracy differs by more than 100
+            low, high = panel.get_xlim()
+            panel.set_xlim(max(low, -105.0), min(high, 105.0))
         label = f"{own[0]['metric']} {split}: gap to the oracle"
         panel.set_xlabel(f"{label}\n{_unit(own[0]['unit'], edge)}")
         panel.set_yticks(range(len(methods)), methods)
@@ -125,7 +128,11 @@ def cost_figure(records: Sequence[Record]) -> "Figure":
         for row, x, y in zip(rows, seconds, gaps, strict=True):
             panel.plot(x, y, "o", color=colour(row["method"]), markersize=4)
         edge = _shorten(panel.yaxis, gaps, rows[0]["floor"])
-        panel.set_xlim(min(seconds) / 3.0, max(seconds) * 3.0)
+        ends = np.log10([min(seconds) / 3.0, max(seconds) * 3.0])
+        if np.floor(ends[1]) - np.ceil(ends[0]) < 1:  # two decades must show
+            ends = [np.floor(ends[0]), np.ceil(ends[1])]
+        panel.set_xlim(10.0 ** ends[0], 10.0 ** ends[1])
+        panel.xaxis.set_minor_formatter("")
         panel.set_ylim(bottom=-0.06 * min(edge, panel.get_ylim()[1]))
         unit = _unit(rows[0]["unit"], edge)
         panel.set_ylabel(f"mean |gap| to the oracle\n{unit}")
@@ -295,7 +302,7 @@ def _place_labels(figure: "Figure", panel: "Axes", rows: Sequence[Row]) -> None:
     frame = panel.get_window_extent(renderer)
     offsets = [
         (dx, dy, side)
-        for distance in (0, 9, 18, 27, 36)
+        for distance in (0, 9, 18, 27, 36, 45, 54)
         for dx, side in ((6, "left"), (-6, "right"))
         for dy in ((distance, -distance) if distance else (0,))
     ]
