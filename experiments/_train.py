@@ -52,15 +52,15 @@ def train_members(
     folder = store.folder / "models" / name.replace(":", "-").replace("/", "-")
     if members == "auto":
         members = choose_members(learner, data)
-    cost = store.load(name).data if store.has(name) else None
-    if cost is not None:
+    places = [folder / f"{i}" for i in range(len(keys))]
+    if store.has(name) and all(place.is_dir() for place in places):
         like = jax.eval_shape(learner.model.init, jax.random.key(0))
-        models = [checkpoint.load(folder / f"{i}", like) for i in range(len(keys))]
-        return Trained(models, **cost)
+        models = [checkpoint.load(place, like) for place in places]
+        return Trained(models, **store.load(name).data)
     train = _together if members == "vmap" else _one_by_one
     trained = train(folder, name, keys, learner, data)
-    for i, model in enumerate(trained.members):
-        checkpoint.save(folder / f"{i}", model)
+    for place, model in zip(places, trained.members, strict=True):
+        checkpoint.save(place, model)
     cost = trained._asdict()
     del cost["members"]
     store.save(name, data=cost)

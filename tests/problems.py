@@ -38,9 +38,7 @@ def quadratic(n=12, eigenvalues=(1.0, 0.3, 0.1)):
         (objective, data, optimum, hessian): the risk at w is
         ½ (w - optimum)ᵀ hessian (w - optimum), its minimum 0.
     """
-    dataset = synthetic.quadratic(
-        0, (n, 1), eigenvalues=eigenvalues, dtype=np.float64
-    )
+    dataset = synthetic.quadratic(0, (n, 1), eigenvalues=eigenvalues, dtype=np.float64)
     objective = Objective(
         lambda params, inputs: jnp.asarray(inputs) @ params["weight"], squared_error
     )
@@ -73,7 +71,10 @@ def ridge(n=20, features=3, outputs=2, l2=0.1):
         gram = design.T @ (weights[:, None] * design) + l2 * np.eye(features + 1)
         answer = np.linalg.solve(gram, design.T @ (weights[:, None] * data.targets))
         return {
-            "head": {"kernel": jnp.asarray(answer[:-1]), "bias": jnp.asarray(answer[-1])}
+            "head": {
+                "kernel": jnp.asarray(answer[:-1]),
+                "bias": jnp.asarray(answer[-1]),
+            }
         }
 
     return learner, data, solve

@@ -100,7 +100,9 @@ def test_files_stay_short():
 
 
 def test_every_file_says_its_purpose():
-    silent = [short(p) for p in FILES if not ast.get_docstring(ast.parse(p.read_text()))]
+    silent = [
+        short(p) for p in FILES if not ast.get_docstring(ast.parse(p.read_text()))
+    ]
     assert not silent
 
 

@@ -118,8 +118,7 @@ def test_paths_are_plain_names_through_dicts_lists_and_tuples():
 
     nested = {"x": [Pair(1, {3: 2})], "y": 4}
     paths = [
-        tree.path_names(path)
-        for path, _ in jax.tree_util.tree_leaves_with_path(nested)
+        tree.path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(nested)
     ]
     assert paths == [("x", 0, "first"), ("x", 0, "second", 3), ("y",)]
 

@@ -1,11 +1,16 @@
 """Trained originals and requests, made once for all methods."""
 
+import functools
+
 import jax
 import pytest
 import tiny
 
+from unlearn_jax import tree
 from unlearn_jax.methods import make_request
 from unlearn_jax.train.fit import fit
+
+FORGOTTEN = (0, 4, 9, 20, 31, 46)
 
 
 @pytest.fixture(scope="session")
@@ -15,18 +20,24 @@ def train():
 
 @pytest.fixture(scope="session")
 def request_a(train):
-    return make_request(train, [0, 4, 9, 20, 31, 46])
+    return make_request(train, FORGOTTEN)
 
 
 @pytest.fixture(scope="session")
 def originals(train):
-    """Per net: two models trained on everything, stacked."""
+    """Net -> two models trained on everything, stacked."""
     keys = jax.random.split(jax.random.key(7), 2)
 
+    @functools.cache
     def trained(net):
         learner = tiny.learner(net)
-        return tiny.quick_jit(
-            jax.vmap(lambda key, data: fit(key, learner, data), (0, None))
-        )(keys, train)
+        run = jax.vmap(lambda key, data: fit(key, learner, data), (0, None))
+        return tiny.quick_jit(run)(keys, train)
 
-    return {net: trained(net) for net in ("mlp", "norm")}
+    return trained
+
+
+@pytest.fixture(scope="session")
+def original(originals):
+    """One mlp trained on everything."""
+    return tree.member(originals("mlp"), 0)

@@ -55,7 +55,7 @@ class Case:
     def __init__(self, name, net, originals, train, request):
         self.name, self.entry, self.train = name, METHODS[name], train
         self.method = method_of(name, tiny.learner(net))
-        self.originals = originals[net]
+        self.originals = originals(net)
         self.keys = jax.random.split(jax.random.key(1), 2)
         self.request = request
         self.traces = 0

@@ -99,9 +99,7 @@ def test_in_evaluation_examples_do_not_see_each_other(normed):
 def test_training_moves_the_averages_and_nothing_else(normed):
     learner, data, variables = normed
     fresh = jax.jit(learner.model.init)(jax.random.key(0))
-    _, moved = jax.jit(learner.model.apply_train)(
-        jax.random.key(0), fresh, data.inputs
-    )
+    _, moved = jax.jit(learner.model.apply_train)(jax.random.key(0), fresh, data.inputs)
     assert_trees_close(moved.params, fresh.params, rtol=0)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), moved.stats) == jax.tree.map(
         lambda a: (a.shape, a.dtype), fresh.stats
@@ -186,14 +184,14 @@ def test_dropout_takes_its_key_at_the_call():
     assert variables.stats == {}
     inputs = jnp.ones((3, 64))
     train = jax.jit(model.apply_train)
-    first, again, other = (train(jax.random.key(i), variables, inputs) for i in (1, 1, 2))
+    first, again, other = (
+        train(jax.random.key(i), variables, inputs) for i in (1, 1, 2)
+    )
     assert_trees_close(first, again, rtol=0)
     assert (np.asarray(first[0]) != other[0]).all()
     assert_trees_close(first[1], variables, rtol=0)
     kept = model.apply(variables, inputs)
-    assert_trees_close(
-        kept, inputs @ variables.params["head"]["kernel"], rtol=1e-10
-    )
+    assert_trees_close(kept, inputs @ variables.params["head"]["kernel"], rtol=1e-10)
 
 
 def test_variables_may_rest_in_numpy():

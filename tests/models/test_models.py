@@ -106,7 +106,9 @@ def test_examples_that_are_no_images_are_refused(name, shape):
         MODELS[name](shape, CLASSES)
 
 
-@pytest.mark.parametrize(("name", "side"), [("cnn", 4), ("resnet9", 11), ("resnet18", 8)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("cnn", 4), ("resnet9", 11), ("resnet18", 8)]
+)
 def test_the_smallest_image_allowed_works_and_the_next_smaller_is_refused(name, side):
     _, small, _ = SMALL[name]
     shape = (side, side, 1)

@@ -13,7 +13,9 @@ def possible(image, shift):
     found = {}
     for mirrored in (False, True):
         turned = image[:, ::-1] if mirrored else image
-        padded = np.pad(turned, ((shift, shift), (shift, shift), (0, 0)), mode="reflect")
+        padded = np.pad(
+            turned, ((shift, shift), (shift, shift), (0, 0)), mode="reflect"
+        )
         for dy in range(2 * shift + 1):
             for dx in range(2 * shift + 1):
                 crop = padded[dy : dy + height, dx : dx + width]

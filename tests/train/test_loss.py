@@ -46,9 +46,7 @@ def test_squared_norm_ignores_the_targets():
     outputs = jnp.array([[3.0, 4.0], [0.0, 1.0]])
     for targets in (jnp.array([0, 1]), jnp.full((2, 2), jnp.nan)):
         np.testing.assert_array_equal(squared_norm(outputs, targets), [25.0, 1.0])
-    np.testing.assert_array_equal(
-        squared_norm(outputs[None], jnp.zeros(1)), [26.0]
-    )
+    np.testing.assert_array_equal(squared_norm(outputs[None], jnp.zeros(1)), [26.0])
 
 
 def test_sequence_nll_is_the_mean_over_tokens_that_are_not_negative():

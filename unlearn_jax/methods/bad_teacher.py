@@ -92,6 +92,6 @@ def _share(key: PRNGKey, data: Batch, share: float) -> Batch:
     drawn = jax.random.uniform(key, (n,), jnp.float32)
     chosen = jnp.argsort(jnp.where(present, drawn, 2.0))[:size]
     wanted = jnp.maximum(1, jnp.round(share * jnp.sum(present)).astype(jnp.int32))
-    part = jax.tree.map(lambda leaf: leaf[chosen], data)
+    part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], data)
     kept = jnp.where(jnp.arange(size) < wanted, part.weights, 0)
     return part._replace(weights=kept)

@@ -1,0 +1,86 @@
+"""Each command end to end, as a user types it."""
+
+import pytest
+from commands import finish
+
+from unlearn_jax.data import DATASETS
+from unlearn_jax.methods import METHODS
+from unlearn_jax.models import MODELS
+from unlearn_jax.results.record import read_records
+from unlearn_jax.results.run import read_run
+
+SMALL = (
+    "--scale smoke --data.limit 300 --model.width 16 --recipe.epochs 3 "
+    "--oracles 3 --relearn-steps 5"
+).split()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compilations")
+
+
+def only_run(results, experiment):
+    (folder,) = (results / experiment).iterdir()
+    return folder
+
+
+def test_unlearn_writes_records_tables_figures_and_a_page(cache, tmp_path):
+    words = ["ssd", "--method.alpha", "2", *SMALL, "--results", str(tmp_path)]
+    code, out, err = finish("unlearn", words, cache)
+    assert code == 0, err
+    folder = only_run(tmp_path, "unlearn")
+    run = read_run(folder)
+    assert run.scale == "custom"
+    assert run.seconds is not None
+    assert "ssd.alpha=2.0" in run.config["options"]
+    records = read_records(folder / "records.jsonl")
+    assert {r.method for r in records} == {
+        "original",
+        "ssd",
+        "oracle",
+        "oracle vs oracle",
+    }
+    assert all(r.value is not None or r.metric == "prepare_seconds" for r in records)
+    assert "oracle vs oracle" in out
+    assert "Digits" in out
+    for name in ("tables.md", "tables.tex", "tables.csv", "index.html"):
+        assert (folder / name).stat().st_size > 500
+    assert list((folder / "figures").glob("*.png"))
+    assert list((folder / "figures").glob("*.pdf"))
+
+
+def test_sub_class_request_on_coarse_labels(cache, tmp_path):
+    words = ["--data.name", "digits_coarse", *SMALL, "--methods", "finetune"]
+    code, out, err = finish("compare", [*words, "--results", str(tmp_path)], cache)
+    assert code == 0, err
+    assert "sub_class:3" in out
+
+
+def test_regression_from_the_same_command(cache, tmp_path):
+    words = ["--data.name", "diabetes", "--scale", "smoke", "--recipe.epochs", "2"]
+    words += ["--methods", "finetune", "ssd", "--results", str(tmp_path)]
+    code, out, err = finish("compare", words, cache)
+    assert code == 0, err
+    assert "rmse forget" in out
+
+
+def test_failed_cell_is_named_and_the_exit_code_says_so(cache, tmp_path):
+    words = [*SMALL, "--methods", "gradient_ascent", "ssd", "--requests", "class:3"]
+    words += ["--options", "gradient_ascent.learning_rate=1e30"]
+    code, out, err = finish("compare", [*words, "--results", str(tmp_path)], cache)
+    assert code == 1
+    assert "failed" in out
+    assert "NaN or infinite" in err
+    records = read_records(only_run(tmp_path, "compare") / "records.jsonl")
+    failed = [r for r in records if r.failure]
+    assert {r.method for r in failed} == {"gradient_ascent"}
+    assert any(r.method == "ssd" and r.value is not None for r in records)
+
+
+def test_list_shows_everything_and_what_is_missing(cache):
+    code, out, err = finish("list", [], cache)
+    assert code == 0, err
+    for table in (METHODS, DATASETS, MODELS):
+        assert all(name in out for name in table)
+    assert "UNLEARN_DATA" in out

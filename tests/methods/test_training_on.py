@@ -1,0 +1,106 @@
+"""Methods that train on: fine-tuning, gradient ascent, random labels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from asserts import assert_trees_close
+
+from unlearn_jax import tree
+from unlearn_jax.methods.finetune import finetune
+from unlearn_jax.methods.gradient_ascent import gradient_ascent
+from unlearn_jax.methods.identity import identity
+from unlearn_jax.methods.random_labels import random_labels
+from unlearn_jax.train.objective import bind
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return tiny.learner("mlp")
+
+
+@pytest.fixture(scope="module")
+def risk(learner):
+    return tiny.quick_jit(bind(learner.model, {}, learner.loss).risk)
+
+
+def run(method, original, request):
+    return tiny.quick_jit(method.forget)(jax.random.key(3), (), original, request)[0]
+
+
+def test_identity_hands_back_what_it_was_given(learner, original, request_a):
+    assert identity(learner).forget(None, (), original, request_a)[0] is original
+
+
+def test_finetune_lowers_the_retain_loss(learner, risk, original, request_a):
+    method = finetune(learner, epochs=3, learning_rate=0.02, batch_size=8)
+    moved = run(method, original, request_a)
+    before = risk(original.params, request_a.retain)
+    assert risk(moved.params, request_a.retain) < 0.99 * before
+
+
+def test_gradient_ascent_raises_the_forget_loss(learner, risk, original, request_a):
+    method = gradient_ascent(learner, epochs=3, learning_rate=0.05, batch_size=4)
+    moved = run(method, original, request_a)
+    before = risk(original.params, request_a.forget)
+    assert risk(moved.params, request_a.forget) > 1.5 * before
+
+
+def test_one_step_of_ascent_is_the_gradient_without_any_decay(
+    learner, risk, original, request_a
+):
+    # Neither the recipe's weight decay nor the learner's l2 may push as well.
+    decaying = tiny.learner("mlp", l2=0.5, weight_decay=0.5)
+    method = gradient_ascent(decaying, epochs=1, learning_rate=0.25, batch_size=64)
+    moved = run(method, original, request_a)
+    slope = tiny.quick_jit(jax.grad(risk))(original.params, request_a.forget)
+    expected = tree.axpy(0.25, slope, original.params)
+    assert_trees_close(moved.params, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_random_labels_lower_the_accuracy_on_the_forget_set(
+    learner, original, request_a
+):
+    # A request of many examples, so that the retain passes cannot restore them.
+    forget = request_a.retain._replace(weights=1.0 * (np.arange(tiny.COUNT) < 24))
+    retain = forget._replace(weights=1 - forget.weights)
+    request = request_a._replace(forget=forget, retain=retain)
+    method = random_labels(learner, epochs=15, learning_rate=0.3, batch_size=4)
+    moved = run(method, original, request)
+
+    def accuracy(variables, rows):
+        outputs = learner.model.apply(variables, forget.inputs)
+        return np.mean((np.argmax(outputs, 1) == forget.targets)[rows])
+
+    lost, kept = slice(0, 24), slice(24, 48)
+    assert accuracy(original, lost) > 0.85
+    assert accuracy(moved, lost) < accuracy(original, lost) - 0.1
+    assert accuracy(moved, kept) > 0.8
+
+
+def test_random_labels_do_not_depend_on_the_true_ones(learner, original, request_a):
+    method = random_labels(learner, epochs=1, learning_rate=0.1, batch_size=4)
+    forget = tiny.quick_jit(method.forget)
+    shifted = (request_a.forget.targets + 1) % tiny.CLASSES
+    other = request_a._replace(forget=request_a.forget._replace(targets=shifted))
+    key = jax.random.key(3)
+    moved = forget(key, (), original, request_a)
+    assert_trees_close(forget(key, (), original, other), moved, rtol=0)
+
+
+def test_both_passes_of_random_labels_decay_alike(original, request_a):
+    # Nothing to retain: what l2 does in the one pass that is left must show.
+    nothing = jnp.zeros(tiny.COUNT)
+    request = request_a._replace(retain=request_a.retain._replace(weights=nothing))
+    norms = [
+        tree.norm(
+            run(
+                random_labels(tiny.learner("mlp", l2=l2), epochs=1, learning_rate=0.1),
+                original,
+                request,
+            ).params
+        )
+        for l2 in (0.0, 1.0)
+    ]
+    assert norms[1] < 0.95 * norms[0]

@@ -1,0 +1,189 @@
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from asserts import assert_trees_close
+from problems import two_layer
+
+from unlearn_jax.train.checkpoint import CheckpointError, export_npz, load, save
+from unlearn_jax.train.fit import start_fit
+from unlearn_jax.types import Variables
+
+TREE = {
+    "wide": jnp.array([1.0, -0.0, jnp.nan, jnp.inf, 1e-310]),
+    "half": jnp.array([0.1, 3.0], jnp.bfloat16),
+    "blocks": {0: jnp.arange(3, dtype=jnp.int32), 1: jnp.ones((), jnp.float32)},
+    "none": {},
+}
+
+
+def same_bits(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
+    for a, e in pairs:
+        assert (a.shape, a.dtype) == (e.shape, e.dtype)
+        assert np.asarray(a).tobytes() == np.asarray(e).tobytes()
+
+
+def plus_one(values):
+    return jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), values)
+
+
+def test_values_of_every_dtype_come_back_bit_for_bit(tmp_path):
+    save(tmp_path / "a", TREE)
+    same_bits(load(tmp_path / "a", TREE), TREE)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), TREE)
+    same_bits(load(str(tmp_path / "a"), like), TREE)
+
+
+def test_variables_and_the_state_of_a_run_come_back_bit_for_bit(tmp_path, key):
+    learner, _ = two_layer()
+    state = start_fit(key, learner)
+    like = jax.eval_shape(lambda: start_fit(key, learner))
+    for name, values, shape in (
+        ("state", state, like),
+        ("variables", state.train.variables, like.train.variables),
+    ):
+        save(tmp_path / "new" / "folder" / name, values)
+        back = load(tmp_path / "new" / "folder" / name, shape)
+        same_bits(back, values)
+        assert type(back) is type(values)
+
+
+def test_numpy_arrays_are_saved_too(tmp_path):
+    save(tmp_path / "a", {"x": np.arange(3.0)})
+    same_bits(load(tmp_path / "a", {"x": np.zeros(3)}), {"x": jnp.arange(3.0)})
+
+
+def test_an_older_checkpoint_of_the_same_name_is_replaced_and_nothing_is_left(tmp_path):
+    save(tmp_path / "a", TREE)
+    save(tmp_path / "a", plus_one(TREE))
+    same_bits(load(tmp_path / "a", TREE), plus_one(TREE))
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("rename", [0, 1, 2])
+def test_dying_in_a_replacement_leaves_the_old_or_the_new_one(
+    tmp_path, monkeypatch, rename
+):
+    """Renames of a replacement: 0 the new one is complete, 1 old away, 2 new in."""
+    save(tmp_path / "a", TREE)
+    real, done = Path.rename, []
+
+    def dying(self, target):
+        if self.parent == tmp_path and ".orbax" not in self.name:
+            if len(done) == rename:
+                raise KeyboardInterrupt
+            done.append(self.name)
+        return real(self, target)
+
+    if rename < 2:
+        monkeypatch.setattr(Path, "rename", dying)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path / "a", plus_one(TREE))
+        monkeypatch.undo()
+    else:
+        save(tmp_path / "a", plus_one(TREE))
+    same_bits(load(tmp_path / "a", TREE), plus_one(TREE) if rename else TREE)
+    save(tmp_path / "a", TREE)
+    same_bits(load(tmp_path / "a", TREE), TREE)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_failed_write_keeps_the_older_checkpoint(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    save(tmp_path / "a", TREE)
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", full)
+    with pytest.raises(
+        CheckpointError, match=r"could not write .*a \(.*No space.*free"
+    ):
+        save(tmp_path / "a", plus_one(TREE))
+    same_bits(load(tmp_path / "a", TREE), TREE)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="could not write .*file/a"):
+        save(tmp_path / "file" / "a", TREE)
+
+
+def test_what_a_killed_write_leaves_is_no_checkpoint_and_is_swept_away(tmp_path):
+    save(tmp_path / "whole", TREE)
+    leftover = tmp_path / "a.orbax-checkpoint-tmp-17"
+    shutil.copytree(tmp_path / "whole", leftover)
+    with pytest.raises(
+        CheckpointError, match=f"no checkpoint at {tmp_path / 'a'}: .*run"
+    ):
+        load(tmp_path / "a", TREE)
+    save(tmp_path / "a", TREE)
+    assert sorted(os.listdir(tmp_path)) == ["a", "whole"]
+
+
+def test_a_checkpoint_with_any_file_missing_is_whole_or_refused_by_name(tmp_path):
+    save(tmp_path / "whole", TREE)
+    files = [p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*")]
+    refused = 0
+    for i, file in enumerate(files):
+        broken = tmp_path / f"broken{i}"
+        shutil.copytree(tmp_path / "whole", broken)
+        if (broken / file).is_dir():
+            shutil.rmtree(broken / file)
+        else:
+            (broken / file).unlink()
+        try:
+            same_bits(load(broken, TREE), TREE)
+        except CheckpointError as error:
+            refused += 1
+            assert str(broken) in str(error)
+            assert "delete that folder and run the same command again" in str(error)
+    assert refused >= 3
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(CheckpointError, match="is damaged .* delete that folder"):
+        load(tmp_path / "a", TREE)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=f"no checkpoint at {tmp_path / 'a'}: "):
+        load(tmp_path / "a", TREE)
+
+
+@pytest.mark.parametrize(
+    "like",
+    [
+        {"x": jnp.zeros(3)},
+        {"x": jnp.zeros(3), "y": jnp.zeros(2), "z": jnp.zeros(1)},
+        {"x": jnp.zeros(4), "y": jnp.zeros(2)},
+        {"x": jnp.zeros((3, 1)), "y": jnp.zeros(2)},
+    ],
+)
+def test_another_structure_or_shape_is_refused(tmp_path, like):
+    save(tmp_path / "a", {"x": jnp.zeros(3), "y": jnp.zeros(2)})
+    with pytest.raises(CheckpointError, match="was written by another configuration"):
+        load(tmp_path / "a", like)
+
+
+def test_exported_keys_are_the_paths_of_the_leaves(tmp_path):
+    params = {
+        "blocks": {3: {"kernel": jnp.arange(2.0)}},
+        "head": jnp.ones(1, "float32"),
+    }
+    export_npz(tmp_path / "a.npz", Variables(params, {"mean": jnp.zeros(1)}))
+    with np.load(tmp_path / "a.npz") as stored:
+        assert set(stored) == {
+            "params/blocks/3/kernel",
+            "params/head",
+            "stats/mean",
+        }
+        assert_trees_close(stored["params/blocks/3/kernel"], np.arange(2.0), rtol=0)
+        assert stored["params/head"].dtype == "float32"
