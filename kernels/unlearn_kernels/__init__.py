@@ -1,3 +1,7 @@
-"""Faster arithmetic behind one function per operation; imports jax only."""
+"""Faster arithmetic behind one function per operation.
 
-__all__ = ["convolution"]
+Each folder is one operation: a public function that picks the fastest form for the
+platform and the shape, the plain reference, and the faster forms. JAX is all it needs.
+"""
+
+__all__ = ["convolution", "pooling"]

@@ -4,6 +4,8 @@ import pytest
 from synthetic_outputs import model
 
 from unlearn_jax.evaluation import METRICS, References, measure
+from unlearn_jax.evaluation.membership import Attack
+from unlearn_jax.evaluation.metric import attack_metrics
 from unlearn_jax.evaluation.outputs import Scores, SplitOutputs, stack_members
 
 CLASSES = [name for name, m in METRICS.items() if "classification" in m.tasks]
@@ -106,3 +108,20 @@ def test_outputs_that_are_not_finite_are_an_error_and_never_a_nan(key, models, n
     )
     with pytest.raises(ValueError, match="NaN or infinite"):
         measure([name], key, broken, references, task="classification")
+
+
+def test_attack_runs_once_for_its_five_rows_and_again_for_another(key, models):
+    calls = []
+
+    def attack(key, unlearned, references):
+        calls.append(unlearned)
+        return Attack(0.5, 0.1, 50.0, 1.0, 0.1)
+
+    rows = attack_metrics("mine", attack, ("classification",), "counted")
+    unlearned, references = models
+    order = [unlearned, references.oracle, unlearned]
+    for one in order:
+        values = [m.function(key, one, references)["forget"] for m in rows.values()]
+        assert values == [0.5, 0.1, 50.0, 1.0, 0.1]
+    assert [any(one is seen for seen in calls) for one in order] == [True] * 3
+    assert len(calls) == 3

@@ -82,13 +82,15 @@ def test_inputs_are_left_alone(steps, untrained, forget, start_loss):
 
 
 def test_padding_is_never_drawn(steps, untrained, forget, start_loss):
-    inputs = forget.inputs.copy()
-    inputs[6:] = 1e6
-    threshold = 0.4 * start_loss
-    count = steps(untrained, forget._replace(inputs=inputs), threshold)
-    assert 0 < count == steps(untrained, forget, threshold) < MOST
-    drawn = forget._replace(inputs=inputs, weights=np.ones(8))
-    assert steps(untrained, drawn, threshold) != count
+    # Real examples with another label: whoever draws them learns a contradiction.
+    inputs, targets = forget.inputs.copy(), forget.targets.copy()
+    inputs[6:], targets[6:] = inputs[:2], (targets[:2] + 1) % tiny.CLASSES
+    confused = forget._replace(inputs=inputs, targets=targets)
+    threshold = 0.2 * start_loss
+    assert 0 < steps(untrained, forget, threshold) < MOST
+    assert steps(untrained, confused, threshold) == steps(untrained, forget, threshold)
+    drawn = confused._replace(weights=np.ones(8))
+    assert steps(untrained, drawn, threshold) == MOST
 
 
 def test_numpy_data_need_no_compilation_around_it(learner, untrained, forget):

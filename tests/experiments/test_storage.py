@@ -1,4 +1,4 @@
-"""Damaged or full storage: one line that says what to do, and nothing finished is lost."""
+"""Full or damaged storage: one line that says what to do; nothing finished is lost."""
 
 import resource
 import shutil

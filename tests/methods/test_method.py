@@ -11,7 +11,7 @@ from unlearn_jax.methods import METHODS, Method, chain, make_request, restrict
 
 
 def toy_adding():
-    """Adds a drawn number to everything, statistics included; its state counts requests."""
+    """Adds a drawn number to everything, statistics too; its state counts requests."""
 
     def prepare(key, original, train):
         return jax.random.randint(key, (), 0, 1000)

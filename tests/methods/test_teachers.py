@@ -86,7 +86,8 @@ def test_divergence_is_averaged_over_examples_and_classes(
     student = jax.nn.log_softmax(learner.model.apply(original, inputs) / 2.0)
     elements = np.exp(teacher) * (teacher - student)
     present = np.asarray(weights) > 0
-    assert value == pytest.approx(elements[present].mean(), rel=1e-10)
+    expected = float(elements[present].mean())
+    assert float(value) == pytest.approx(expected, rel=1e-10)
     assert present.sum() == tiny.COUNT
 
 

@@ -21,8 +21,13 @@ def learner():
 
 
 @pytest.fixture(scope="module")
-def risk(learner):
-    return tiny.quick_jit(bind(learner.model, {}, learner.loss).risk)
+def objective(learner):
+    return bind(learner.model, {}, learner.loss)
+
+
+@pytest.fixture(scope="module")
+def risk(objective):
+    return tiny.quick_jit(objective.risk)
 
 
 def run(method, original, request):
@@ -30,7 +35,8 @@ def run(method, original, request):
 
 
 def test_identity_hands_back_what_it_was_given(learner, original, request_a):
-    assert identity(learner).forget(None, (), original, request_a)[0] is original
+    given = identity(learner).forget(jax.random.key(0), (), original, request_a)[0]
+    assert given is original
 
 
 def test_finetune_lowers_the_retain_loss(learner, risk, original, request_a):
@@ -48,13 +54,13 @@ def test_gradient_ascent_raises_the_forget_loss(learner, risk, original, request
 
 
 def test_one_step_of_ascent_is_the_gradient_without_any_decay(
-    learner, risk, original, request_a
+    objective, original, request_a
 ):
     # Neither the recipe's weight decay nor the learner's l2 may push as well.
     decaying = tiny.learner("mlp", l2=0.5, weight_decay=0.5)
     method = gradient_ascent(decaying, epochs=1, learning_rate=0.25, batch_size=64)
     moved = run(method, original, request_a)
-    slope = tiny.quick_jit(jax.grad(risk))(original.params, request_a.forget)
+    slope = tiny.quick_jit(jax.grad(objective.risk))(original.params, request_a.forget)
     expected = tree.axpy(0.25, slope, original.params)
     assert_trees_close(moved.params, expected, rtol=1e-10, atol=1e-12)
 
@@ -66,7 +72,7 @@ def test_random_labels_lower_the_accuracy_on_the_forget_set(
     forget = request_a.retain._replace(weights=1.0 * (np.arange(tiny.COUNT) < 24))
     retain = forget._replace(weights=1 - forget.weights)
     request = request_a._replace(forget=forget, retain=retain)
-    method = random_labels(learner, epochs=15, learning_rate=0.3, batch_size=4)
+    method = random_labels(learner, epochs=20, learning_rate=0.05, batch_size=4)
     moved = run(method, original, request)
 
     def accuracy(variables, rows):
@@ -76,7 +82,7 @@ def test_random_labels_lower_the_accuracy_on_the_forget_set(
     lost, kept = slice(0, 24), slice(24, 48)
     assert accuracy(original, lost) > 0.85
     assert accuracy(moved, lost) < accuracy(original, lost) - 0.1
-    assert accuracy(moved, kept) > 0.8
+    assert accuracy(moved, kept) > 0.85
 
 
 def test_random_labels_do_not_depend_on_the_true_ones(learner, original, request_a):

@@ -84,14 +84,25 @@ def attack_metrics(
 
     ``name`` is its AUC; ``name_error``, ``name_balanced_accuracy``,
     ``name_tpr_at_1_percent`` and ``name_tpr_at_0_1_percent`` are the other fields of
-    ``Attack``.
+    ``Attack``. The attack runs once for all five when they are asked for in a row
+    about the same models.
     """
+    latest: list[tuple[tuple[object, ...], Attack]] = []
+
+    def once(key: PRNGKey, unlearned: SplitOutputs, references: References) -> Attack:
+        # By identity: holding the arguments keeps their identities their own.
+        asked = (key, unlearned, references)
+        for known, found in latest:
+            if all(a is b for a, b in zip(asked, known, strict=True)):
+                return found
+        latest[:] = [(asked, attack(*asked))]
+        return latest[0][1]
 
     def field(which: str) -> Function:
         def function(
             key: PRNGKey, unlearned: SplitOutputs, references: References
         ) -> dict[str, float]:
-            return {"forget": getattr(attack(key, unlearned, references), which)}
+            return {"forget": getattr(once(key, unlearned, references), which)}
 
         return function
 

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from unlearn_kernels.convolution import conv2d
 
 from unlearn_jax.types import Array
+from unlearn_kernels.convolution import conv2d
 
 
 class Conv(nnx.Module):

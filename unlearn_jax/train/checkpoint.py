@@ -1,5 +1,6 @@
 """Trees of arrays on disk through Orbax: written whole or not at all."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ import jax
 import numpy as np
 
 from unlearn_jax.tree import path_names
+
+_FILES = "files.json"
+"""Beside Orbax's files: their names and sizes, so that a loss is noticed and named."""
 
 
 class CheckpointError(ValueError):
@@ -34,15 +38,14 @@ def save(path: str | Path, values: Any) -> None:
     fresh, old = _beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(target.parent, f"{target.name}.orbax-checkpoint-tmp")
-        replaces = target.exists()
-        if replaces:
-            _remove(target.parent, fresh.name)
+        _settle(target)
+        _remove(target.parent, fresh.name)
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(fresh if replaces else target, values)
-        if replaces:
+            checkpointer.save(fresh, values)
+        (fresh / _FILES).write_text(json.dumps(_sizes(fresh)))
+        if target.exists():
             target.rename(old)
-            fresh.rename(target)
+        fresh.rename(target)
         _remove(target.parent, fresh.name)
     except Exception as error:  # Orbax and its back ends raise many kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -68,9 +71,7 @@ def load(path: str | Path, like: Any) -> Any:
     import orbax.checkpoint as ocp
 
     target = Path(path).absolute()
-    fresh, _ = _beside(target)
-    if not target.is_dir() and fresh.is_dir():
-        target = fresh  # the process died between the two renames of a replacement
+    _settle(target)
     if not target.is_dir():
         raise CheckpointError(
             f"there is no checkpoint at {target}: it was never finished, or the folder "
@@ -78,6 +79,11 @@ def load(path: str | Path, like: Any) -> Any:
         )
     abstract = jax.tree.map(_abstract, like)
     try:
+        known = json.loads((target / _FILES).read_text())
+        sizes = _sizes(target)
+        wrong = [name for name in known if sizes.get(name) != known[name]]
+        if wrong:
+            raise ValueError(f"the file {wrong[0]} is missing or cut short")
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(target, abstract)
     except Exception as error:  # Orbax raises many kinds; all mean: unusable here
@@ -99,9 +105,24 @@ def export_npz(path: str | Path, values: Any) -> None:
 
 
 def _beside(target: Path) -> tuple[Path, Path]:
-    """Where a replacement is written, and where the replaced one waits."""
+    """Where a checkpoint is written, and where the one that it replaces waits."""
     fresh, old = f"{target.name}.tmp", f"{target.name}.tmp-old"
     return target.with_name(fresh), target.with_name(old)
+
+
+def _settle(target: Path) -> None:
+    """Finish a replacement that died between its two renames."""
+    fresh, old = _beside(target)
+    if old.is_dir() and fresh.is_dir() and not target.exists():
+        fresh.rename(target)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / _FILES
+    }
 
 
 def _remove(folder: Path, prefix: str) -> None:

@@ -1,11 +1,12 @@
 """Many training runs at once: one program over members, or one after another."""
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from unlearn_jax import tree
 from unlearn_jax.parallel.mesh import replicate, shard_members
@@ -63,9 +64,7 @@ def fit_ensemble(
         members = "vmap" if mesh is not None else choose_members(learner, data)
     if members == "loop":
         return _one_after_another(keys, learner, data, weights)
-    run = jax.jit(
-        jax.vmap(lambda k, w, d: fit(k, learner, d._replace(weights=w)), (0, 0, None))
-    )
+    run = member_program(learner, mesh)
     size = count if chunk is None else min(chunk, count)
     uneven = [s for s in (size, count % size) if mesh is not None and s % mesh.size]
     if mesh is not None and uneven:
@@ -83,6 +82,31 @@ def fit_ensemble(
     if len(pieces) == 1:
         return pieces[0]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
+
+
+def member_program(learner: Learner, mesh: Mesh | None = None) -> Callable[..., Any]:
+    """The compiled function of one chunk: ``(keys, weights, data)`` to Variables.
+
+    On a mesh each device runs the loop of its own members: they never wait for one
+    another, and the program holds no collective.
+    """
+
+    def single(key: Any, weight: Any, data: Batch) -> Variables:
+        return fit(key, learner, data._replace(weights=weight))
+
+    run = jax.vmap(single, (0, 0, None))
+    if mesh is not None:
+        # Left to the partitioner, the loop's condition "is any member still training?"
+        # becomes an all-reduce in every step.
+        member = PartitionSpec("member")
+        run = jax.shard_map(
+            run,
+            mesh=mesh,
+            in_specs=(member, member, PartitionSpec()),
+            out_specs=member,
+            check_vma=False,
+        )
+    return jax.jit(run)
 
 
 def choose_members(learner: Learner, data: Batch) -> Members:

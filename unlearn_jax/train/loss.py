@@ -8,7 +8,9 @@ from jaxtyping import Int
 from unlearn_jax.types import Array, Outputs, PerExample, Targets
 
 
-def cross_entropy(outputs: Outputs, targets: Int[Array | np.ndarray, "n"]) -> PerExample:
+def cross_entropy(
+    outputs: Outputs, targets: Int[Array | np.ndarray, "n"]
+) -> PerExample:
     """Negative log-likelihood of the true class [nats], from logits (n, k)."""
     picked = jnp.take_along_axis(outputs, targets[:, None], axis=1)[:, 0]
     return jax.nn.logsumexp(outputs, axis=1) - picked
@@ -19,7 +21,9 @@ def squared_error(outputs: Outputs, targets: Targets) -> PerExample:
     return 0.5 * jnp.sum(jnp.square(outputs - targets), axis=-1)
 
 
-def sequence_nll(outputs: Outputs, targets: Int[Array | np.ndarray, "n t"]) -> PerExample:
+def sequence_nll(
+    outputs: Outputs, targets: Int[Array | np.ndarray, "n t"]
+) -> PerExample:
     """Mean negative log-likelihood per token [nats]; targets below zero are ignored."""
     kept = targets >= 0
     logp = jax.nn.log_softmax(outputs, axis=-1)

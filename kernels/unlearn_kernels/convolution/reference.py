@@ -1,12 +1,9 @@
 """Two-dimensional convolution as XLA writes it: right on every platform."""
 
-from collections.abc import Sequence
-
 from jax import Array, lax
-from jax.lax import Precision
 from jaxtyping import Float
 
-Pair = tuple[int, int]
+from unlearn_kernels.convolution.geometry import Padding, Pair
 
 
 def conv2d_reference(
@@ -14,24 +11,23 @@ def conv2d_reference(
     kernel: Float[Array, "kh kw i o"],
     *,
     strides: Pair = (1, 1),
-    padding: str | Sequence[Pair] = "SAME",
+    padding: Padding = "SAME",
     dilation: Pair = (1, 1),
     groups: int = 1,
-    precision: Precision | None = None,
 ) -> Float[Array, "n p q o"]:
     """Convolve NHWC inputs with an HWIO kernel by ``lax.conv_general_dilated``.
 
-    ``out[n, p, q, o] = sum_{a, b, i} inputs[n, s p + d a, s q + d b, i] k[a, b, i, o]``
-    on the padded inputs; with groups, ``i`` runs over the channels of the group of ``o``.
+    ``out[n, p, q, o] = Σ_{a, b, i} inputs[n, s p + d a, s q + d b, i] k[a, b, i, o]``
+    on the padded inputs; with groups, ``i`` runs over the channels of the group of
+    ``o``.
 
     Args:
         inputs: Images, channels last.
         kernel: Taps; ``i`` is the number of input channels over ``groups``.
-        strides: Distance between outputs (pixels).
+        strides: Distance between windows (pixels).
         padding: ``"SAME"``, ``"VALID"`` or two pairs (low, high) (pixels).
         dilation: Distance between taps (pixels).
         groups: Number of independent blocks of channels.
-        precision: Arithmetic of the products; ``None`` is the platform's default.
 
     Returns:
         Outputs, channels last, in the dtype of the inputs.
@@ -47,5 +43,4 @@ def conv2d_reference(
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
-        precision=precision,
     )
