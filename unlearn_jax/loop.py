@@ -1,7 +1,7 @@
-"""One place that decides where an iteration runs: in the compiled program or on the host.
+"""One place that decides where an iteration runs: in the compiled program or outside.
 
-On CPU, XLA computes a convolution inside ``while`` or ``scan`` with a naive kernel, some
-35 times slower than outside (JAX issue 12868). The convolutions of this library avoid
+On CPU, XLA computes a convolution inside ``while`` or ``scan`` with a naive kernel,
+some 35 times slower than outside (JAX issue 12868). The convolutions here avoid
 it (patches and one matrix product, ``unlearn_kernels.convolution``), so everything here
 runs as one compiled loop on every device. A foreign model with raw convolutions on CPU
 is detected and its loops run on the host instead, around a compiled body.

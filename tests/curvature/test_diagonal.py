@@ -138,8 +138,7 @@ def test_absent_examples_may_hold_anything(problem, fractions):
     assert_trees_close(run(poisoned), run(data), rtol=0)
 
 
-@pytest.mark.parametrize("moment", [jnp.square, jnp.abs])
-@pytest.mark.parametrize("size", [5, 6])
+@pytest.mark.parametrize(("size", "moment"), [(5, jnp.square), (6, jnp.abs)])
 def test_batch_moment_equals_a_loop_over_batches(problem, fractions, moment, size):
     weights = fractions.copy()
     weights[size : 2 * size] = 0  # a batch that is not there

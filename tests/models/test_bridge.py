@@ -97,7 +97,7 @@ def test_in_evaluation_examples_do_not_see_each_other(normed):
 
 
 def test_training_moves_the_averages_and_nothing_else(normed):
-    learner, data, variables = normed
+    learner, data, _ = normed
     fresh = jax.jit(learner.model.init)(jax.random.key(0))
     _, moved = jax.jit(learner.model.apply_train)(jax.random.key(0), fresh, data.inputs)
     assert_trees_close(moved.params, fresh.params, rtol=0)

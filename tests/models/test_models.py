@@ -85,7 +85,7 @@ def test_compute_dtype_changes_the_arithmetic_only(name):
     variables, outputs, features, trained, moved = shapes(half, shape, "float32")
     assert features.dtype == "bfloat16"
     assert dtypes((variables, outputs, trained, moved)) == {"float32"}
-    assert variables == shapes(full, shape, "float32")[0]
+    assert variables == jax.eval_shape(full.init, jax.random.key(0))
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet9"])
@@ -113,8 +113,10 @@ def test_the_smallest_image_allowed_works_and_the_next_smaller_is_refused(name, 
     _, small, _ = SMALL[name]
     shape = (side, side, 1)
     model = MODELS[name](shape, CLASSES, **small)
-    assert shapes(model, shape, "float32")[1].shape == (4, CLASSES)
-    with pytest.raises(ValueError, match=f"{side} × {side}"):
+    variables = jax.eval_shape(model.init, jax.random.key(0))
+    inputs = jax.ShapeDtypeStruct((4, *shape), jnp.float32)
+    assert jax.eval_shape(model.apply, variables, inputs).shape == (4, CLASSES)
+    with pytest.raises(ValueError, match=f"at least {side} x {side} pixels"):
         MODELS[name]((side, side - 1, 1), CLASSES, **small)
 
 

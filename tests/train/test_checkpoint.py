@@ -66,28 +66,25 @@ def test_an_older_checkpoint_of_the_same_name_is_replaced_and_nothing_is_left(tm
     assert os.listdir(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("rename", [0, 1, 2])
+@pytest.mark.parametrize("rename", [0, 1])
 def test_dying_in_a_replacement_leaves_the_old_or_the_new_one(
     tmp_path, monkeypatch, rename
 ):
-    """Renames of a replacement: 0 the new one is complete, 1 old away, 2 new in."""
+    """It renames twice, the old one away and the new one in; dies before either."""
     save(tmp_path / "a", TREE)
     real, done = Path.rename, []
 
     def dying(self, target):
-        if self.parent == tmp_path and ".orbax" not in self.name:
-            if len(done) == rename:
-                raise KeyboardInterrupt
-            done.append(self.name)
+        if len(done) == rename:
+            raise KeyboardInterrupt
+        done.append(self.name)
         return real(self, target)
 
-    if rename < 2:
-        monkeypatch.setattr(Path, "rename", dying)
-        with pytest.raises(KeyboardInterrupt):
-            save(tmp_path / "a", plus_one(TREE))
-        monkeypatch.undo()
-    else:
+    monkeypatch.setattr(Path, "rename", dying)
+    with pytest.raises(KeyboardInterrupt):
         save(tmp_path / "a", plus_one(TREE))
+    monkeypatch.undo()
+    assert len(done) == rename
     same_bits(load(tmp_path / "a", TREE), plus_one(TREE) if rename else TREE)
     save(tmp_path / "a", TREE)
     same_bits(load(tmp_path / "a", TREE), TREE)
@@ -111,14 +108,14 @@ def test_a_failed_write_keeps_the_older_checkpoint(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CheckpointError, match="could not write .*file/a"):
+    with pytest.raises(CheckpointError, match=r"could not write .*file/a"):
         save(tmp_path / "file" / "a", TREE)
 
 
 def test_what_a_killed_write_leaves_is_no_checkpoint_and_is_swept_away(tmp_path):
     save(tmp_path / "whole", TREE)
-    leftover = tmp_path / "a.orbax-checkpoint-tmp-17"
-    shutil.copytree(tmp_path / "whole", leftover)
+    for name in ("a.tmp", "a.tmp.orbax-checkpoint-tmp-17"):
+        shutil.copytree(tmp_path / "whole", tmp_path / name)
     with pytest.raises(
         CheckpointError, match=f"no checkpoint at {tmp_path / 'a'}: .*run"
     ):
@@ -127,10 +124,10 @@ def test_what_a_killed_write_leaves_is_no_checkpoint_and_is_swept_away(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["a", "whole"]
 
 
-def test_a_checkpoint_with_any_file_missing_is_whole_or_refused_by_name(tmp_path):
+def test_a_checkpoint_with_any_file_missing_is_refused_by_name(tmp_path):
     save(tmp_path / "whole", TREE)
     files = [p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*")]
-    refused = 0
+    assert len(files) > 8
     for i, file in enumerate(files):
         broken = tmp_path / f"broken{i}"
         shutil.copytree(tmp_path / "whole", broken)
@@ -138,18 +135,23 @@ def test_a_checkpoint_with_any_file_missing_is_whole_or_refused_by_name(tmp_path
             shutil.rmtree(broken / file)
         else:
             (broken / file).unlink()
-        try:
-            same_bits(load(broken, TREE), TREE)
-        except CheckpointError as error:
-            refused += 1
-            assert str(broken) in str(error)
-            assert "delete that folder and run the same command again" in str(error)
-    assert refused >= 3
+        with pytest.raises(CheckpointError) as caught:
+            load(broken, TREE)
+        assert f"the checkpoint at {broken} is damaged" in str(caught.value)
+        assert "delete that folder and run the same command again" in str(caught.value)
+
+
+def test_a_file_that_is_cut_short_is_named(tmp_path):
+    save(tmp_path / "a", TREE)
+    largest = max((tmp_path / "a" / "d").iterdir(), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=f"d/{largest.name} has .* bytes instead"):
+        load(tmp_path / "a", TREE)
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(CheckpointError, match="is damaged .* delete that folder"):
+    with pytest.raises(CheckpointError, match=r"is damaged .* delete that folder"):
         load(tmp_path / "a", TREE)
 
 
@@ -159,18 +161,25 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "like",
+    ("like", "sentence"),
     [
-        {"x": jnp.zeros(3)},
-        {"x": jnp.zeros(3), "y": jnp.zeros(2), "z": jnp.zeros(1)},
-        {"x": jnp.zeros(4), "y": jnp.zeros(2)},
-        {"x": jnp.zeros((3, 1)), "y": jnp.zeros(2)},
+        ({"x": jnp.zeros(3)}, "'y'] is float64[2], expected absent"),
+        ({"x": jnp.zeros(3), "z": jnp.zeros(2)}, "'z'] is missing, expected float64"),
+        (
+            {"x": jnp.zeros(4), "y": jnp.zeros(2)},
+            "'x'] is float64[3], expected float64",
+        ),
+        ({"x": jnp.zeros((3, 1)), "y": jnp.zeros(2)}, "expected float64[3, 1]"),
+        ({"x": jnp.zeros(3, "float32"), "y": jnp.zeros(2)}, "expected float32[3]"),
     ],
 )
-def test_another_structure_or_shape_is_refused(tmp_path, like):
+def test_another_structure_shape_or_dtype_is_refused_by_the_leaf(
+    tmp_path, like, sentence
+):
     save(tmp_path / "a", {"x": jnp.zeros(3), "y": jnp.zeros(2)})
-    with pytest.raises(CheckpointError, match="was written by another configuration"):
+    with pytest.raises(CheckpointError, match="by another configuration") as caught:
         load(tmp_path / "a", like)
+    assert sentence in str(caught.value)
 
 
 def test_exported_keys_are_the_paths_of_the_leaves(tmp_path):

@@ -13,9 +13,7 @@ from unlearn_jax.models import MODELS, Model
 from unlearn_jax.train.fit import (
     choose_fit_loop,
     fit,
-    fit_epoch,
     fit_watched,
-    start_fit,
     training_loss,
     weighted_mean,
 )
@@ -130,15 +128,17 @@ def test_other_weights_of_the_same_shape_need_no_second_compilation(net, key):
     assert len(traces) == 1
 
 
-def test_without_any_weight_the_initial_variables_come_back(net, key):
-    learner, data, run, _ = net
-    done = run(key, data._replace(weights=jnp.zeros(18)))
-    assert_trees_close(done, start_fit(key, learner).train.variables, rtol=1e-14)
+def test_without_any_weight_the_start_comes_back(convex, key):
+    _, data, run = convex
+    done = run(key, data._replace(weights=jnp.zeros(24)))
+    expected = {"head": {"kernel": jnp.ones((4, 3)), "bias": jnp.arange(3.0)}}
+    assert_trees_close(done, Variables(expected, {}), rtol=0)
 
 
 def test_the_host_loop_equals_the_device_loop(net, key):
     learner, data, run, _ = net
-    assert_trees_close(fit(key, on_host(learner), data), run(key, data), rtol=1e-10)
+    host = fit(key, on_host(learner), data)
+    assert_trees_close(host, run(key, data), rtol=1e-6, atol=1e-8)
 
 
 def test_mapping_over_keys_and_weights_equals_the_single_runs(net):
@@ -150,13 +150,14 @@ def test_mapping_over_keys_and_weights_equals_the_single_runs(net):
     )
     for i in range(2):
         single = run(keys[i], data._replace(weights=weights[i]))
-        assert_trees_close(tree.member(stacked, i), single, rtol=1e-9, atol=1e-12)
+        assert_trees_close(tree.member(stacked, i), single, rtol=1e-6, atol=1e-8)
 
 
 def test_data_that_rest_in_numpy_train_as_well(net, key):
     learner, data, run, _ = net
     resting = jax.tree.map(np.asarray, data)
-    assert_trees_close(fit(key, learner, resting), run(key, data), rtol=1e-10)
+    done = fit(key, learner, resting)
+    assert_trees_close(done, run(key, data), rtol=1e-6, atol=1e-8)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def watched(net):
 def test_watched_training_equals_training(net, watched, key):
     _, data, run, _ = net
     done, states = watched
-    assert_trees_close(done, run(key, data), rtol=1e-10)
+    assert_trees_close(done, run(key, data), rtol=1e-6, atol=1e-8)
     assert [int(state.epochs_done) for state in states] == [1, 2, 3]
     assert [int(state.train.step) for state in states] == [5, 10, 15]
     assert_trees_close(states[-1].train.variables, done, rtol=0)
@@ -197,24 +198,8 @@ def test_watching_on_the_host_equals_training_on_the_host(net, key):
     learner, data, _, _ = net
     states = []
     done = fit_watched(key, on_host(learner), data, watch=states.append)
-    assert_trees_close(done, fit(key, on_host(learner), data), rtol=1e-12)
+    assert_trees_close(done, fit(key, on_host(learner), data), rtol=0)
     assert len(states) == 3
-
-
-def test_epochs_one_by_one_equal_training(net, key):
-    learner, data, run, _ = net
-    epoch = jax.jit(lambda state: fit_epoch(key, learner, state, data))
-    state = start_fit(key, learner)
-    for _ in range(3):
-        state = epoch(state)
-    assert_trees_close(state.train.variables, run(key, data), rtol=1e-10)
-
-
-def test_training_starts_from_the_variables_that_it_is_given(net, key):
-    learner, data, _, _ = net
-    start = learner.model.init(jax.random.key(9))
-    none = data._replace(weights=jnp.zeros(18))
-    assert_trees_close(fit(key, learner, none, start=start), start, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +218,7 @@ def test_raw_convolutions_on_cpu_train_on_the_host_and_inside_jit_on_the_device(
     assert choose_fit_loop(two_layer()[0], two_layer()[1]) == "device"
     host = fit(key, learner, data)
     device = jax.jit(lambda k: fit(k, learner, data))(key)
-    assert_trees_close(host, device, rtol=1e-9, atol=1e-12)
+    assert_trees_close(host, device, rtol=1e-6, atol=1e-8)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert choose_fit_loop(learner, data) == "device"
 
@@ -270,22 +255,23 @@ def test_the_step_loss_is_the_risk_in_training_mode(key):
     assert stats == {}
 
 
-def test_augmentation_is_drawn_inside_the_step():
-    learner, data = batch_norm_net(side=6)
-    fixed, moving = (
-        training_loss(learner._replace(recipe=Recipe(augment=augment)))
-        for augment in ("none", "flip_crop")
+@pytest.mark.parametrize("augment", ["none", "flip_crop"])
+def test_augmentation_is_drawn_inside_the_step(augment):
+    def apply_train(key, variables, inputs):
+        return inputs.reshape(len(inputs), -1), variables
+
+    model = foreign_model()._replace(apply_train=apply_train)
+    loss = jax.jit(
+        training_loss(Learner(model, cross_entropy, recipe=Recipe(augment=augment)))
     )
-    variables = learner.model.init(jax.random.key(0))
-    examples = (data.inputs, data.targets)
+    _, data = batch_norm_net(side=6)
 
-    def value(loss, seed):
-        with_key = jax.random.key(seed)
-        return float(jax.jit(loss)(with_key, *variables, examples, data.weights)[0])
+    def value(seed):
+        examples = (data.inputs, data.targets)
+        return float(loss(jax.random.key(seed), {}, {}, examples, data.weights)[0])
 
-    assert value(fixed, 0) == value(fixed, 1)
-    assert value(moving, 0) == value(moving, 0)
-    assert value(moving, 0) != value(moving, 1)
+    assert value(0) == value(0)
+    assert (value(0) == value(1)) == (augment == "none")
 
 
 def test_the_weighted_mean_of_nothing_is_zero():
@@ -294,20 +280,13 @@ def test_the_weighted_mean_of_nothing_is_zero():
     assert float(weighted_mean(values, jnp.zeros(2))) == 0.0
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_the_loss_falls_when_computing_in_bfloat16(key, optimizer):
+def test_the_loss_falls_when_computing_in_bfloat16(key):
     _, data = two_layer()
     model = MODELS["mlp"]((4,), 3, widths=(5,), compute_dtype=jnp.bfloat16)
-    recipe = Recipe(epochs=30, batch_size=6, learning_rate=0.05, optimizer=optimizer)
+    recipe = Recipe(epochs=30, batch_size=6, learning_rate=0.05, optimizer="adam")
     learner = Learner(model, cross_entropy, 1e-3, recipe)
     data = data._replace(inputs=data.inputs.astype(jnp.float32))
     done = jax.jit(lambda k, d: fit(k, learner, d))(key, data)
     assert {leaf.dtype for leaf in jax.tree.leaves(done)} == {np.dtype("float32")}
-    start = start_fit(key, learner).train.variables
-
-    def loss(variables):
-        return float(
-            cross_entropy(model.apply(variables, data.inputs), data.targets).mean()
-        )
-
-    assert loss(done) < 0.5 * loss(start)
+    losses = cross_entropy(model.apply(done, data.inputs), data.targets)
+    assert float(losses.mean()) < 0.5 * np.log(3)  # half of what knowing nothing costs

@@ -1,4 +1,4 @@
-"""Models as pure functions. ``MODELS``: name -> ``factory(input_shape, outputs, …)``."""
+"""Models as pure functions; ``MODELS``: name to ``factory(input_shape, outputs)``."""
 
 from collections.abc import Callable, Mapping
 

@@ -71,7 +71,7 @@ def cnn(
     """
     if len(input_shape) != 3 or min(input_shape[:2]) < 4:
         raise ValueError(
-            f"cnn needs images of shape (height, width, channels) with at least 4 × 4 "
+            f"cnn needs images of shape (height, width, channels) with at least 4 x 4 "
             f"pixels, got examples of shape {input_shape}; use the mlp for flat inputs"
         )
     return from_nnx(

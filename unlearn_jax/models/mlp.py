@@ -1,5 +1,6 @@
 """Multilayer perceptron."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ class MLP(nnx.Module):
             )
 
         self.hidden = nnx.List(
-            [dense(a, b, 2.0) for a, b in zip(sizes[:-2], sizes[1:-1], strict=True)]
+            [dense(a, b, 2.0) for a, b in itertools.pairwise(sizes[:-1])]
         )
         self.head = dense(sizes[-2], sizes[-1], 1.0)
         self.activation = activation

@@ -35,8 +35,8 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
 
     Args:
         make: Builds the module, whose ``__call__(inputs, *, rngs=None)`` is
-            ``head(features(inputs))`` and whose only state is parameters (``nnx.Param``)
-            and batch statistics (``nnx.BatchStat``).
+            ``head(features(inputs))`` and whose only state is parameters
+            (``nnx.Param``) and batch statistics (``nnx.BatchStat``).
 
     Returns:
         Model whose parameters are a nested dict named by the module's attributes.

@@ -232,6 +232,6 @@ def _check_image(input_shape: tuple[int, ...], side: int, name: str) -> None:
     if len(input_shape) != 3 or min(input_shape[:2]) < side:
         raise ValueError(
             f"{name} needs images of shape (height, width, channels) with at least "
-            f"{side} × {side} pixels, got examples of shape {input_shape}; "
+            f"{side} x {side} pixels, got examples of shape {input_shape}; "
             f"use the mlp for flat inputs"
         )

@@ -10,12 +10,13 @@ import numpy as np
 
 from unlearn_jax.tree import path_names
 
-_FILES = "files.json"
-"""Beside Orbax's files: their names and sizes, so that a loss is noticed and named."""
+_CONTENTS = "contents.json"
+"""Beside Orbax's files: what they hold and how large they are, so that a loss or
+another configuration is noticed, and named, before anything is read."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or written; the message says which and what to do."""
+    """A checkpoint that cannot be read or written; says which and what to do."""
 
 
 def save(path: str | Path, values: Any) -> None:
@@ -42,7 +43,8 @@ def save(path: str | Path, values: Any) -> None:
         _remove(target.parent, fresh.name)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(fresh, values)
-        (fresh / _FILES).write_text(json.dumps(_sizes(fresh)))
+        contents = {"leaves": _leaves(values), "files": _sizes(fresh)}
+        (fresh / _CONTENTS).write_text(json.dumps(contents, indent=1))
         if target.exists():
             target.rename(old)
         fresh.rename(target)
@@ -79,11 +81,11 @@ def load(path: str | Path, like: Any) -> Any:
         )
     abstract = jax.tree.map(_abstract, like)
     try:
-        known = json.loads((target / _FILES).read_text())
-        sizes = _sizes(target)
-        wrong = [name for name in known if sizes.get(name) != known[name]]
-        if wrong:
-            raise ValueError(f"the file {wrong[0]} is missing or cut short")
+        contents = json.loads((target / _CONTENTS).read_text())
+        files, sizes = contents["files"], _sizes(target)
+        sizes = {name: sizes[name] for name in files if name in sizes}
+        _compare(files, sizes, "{} has {} bytes instead of {}")
+        _compare(_leaves(like), contents["leaves"], "{} is {}, expected {}")
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(target, abstract)
     except Exception as error:  # Orbax raises many kinds; all mean: unusable here
@@ -117,11 +119,26 @@ def _settle(target: Path) -> None:
         fresh.rename(target)
 
 
+def _compare(expected: dict[str, Any], found: dict[str, Any], sentence: str) -> None:
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            values = (found.get(name, "missing"), expected.get(name, "absent"))
+            raise ValueError(sentence.format(name, *values))
+
+
+def _leaves(values: Any) -> dict[str, str]:
+    """Dtype and shape of every leaf, by its path."""
+    return {
+        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(values)
+    }
+
+
 def _sizes(folder: Path) -> dict[str, int]:
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / _FILES
+        if path.is_file() and path != folder / _CONTENTS
     }
 
 

@@ -1,5 +1,6 @@
 """Many training runs at once: one program over members, or one after another."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -84,17 +85,14 @@ def fit_ensemble(
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
 
 
+@functools.lru_cache(maxsize=32)
 def member_program(learner: Learner, mesh: Mesh | None = None) -> Callable[..., Any]:
     """The compiled function of one chunk: ``(keys, weights, data)`` to Variables.
 
     On a mesh each device runs the loop of its own members: they never wait for one
     another, and the program holds no collective.
     """
-
-    def single(key: Any, weight: Any, data: Batch) -> Variables:
-        return fit(key, learner, data._replace(weights=weight))
-
-    run = jax.vmap(single, (0, 0, None))
+    run = jax.vmap(_one_member(learner), (0, 0, None))
     if mesh is not None:
         # Left to the partitioner, the loop's condition "is any member still training?"
         # becomes an all-reduce in every step.
@@ -126,9 +124,18 @@ def choose_members(learner: Learner, data: Batch) -> Members:
 def _one_after_another(
     keys: Array, learner: Learner, data: Batch, weights: Array | np.ndarray
 ) -> Variables:
-    def run(key: Any, weight: Any, shared: Batch) -> Variables:
-        return fit(key, learner, shared._replace(weights=weight))
-
-    if choose_fit_loop(learner, data) == "device":
-        run = jax.jit(run)
+    on_host = choose_fit_loop(learner, data) == "host"
+    run = _one_member(learner) if on_host else _compiled_member(learner)
     return tree.stack([run(k, w, data) for k, w in zip(keys, weights, strict=True)])
+
+
+def _one_member(learner: Learner) -> Callable[..., Variables]:
+    def run(key: Any, weights: Any, data: Batch) -> Variables:
+        return fit(key, learner, data._replace(weights=weights))
+
+    return run
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_member(learner: Learner) -> Callable[..., Variables]:
+    return jax.jit(_one_member(learner))

@@ -9,7 +9,7 @@ from unlearn_jax.types import Array, Outputs, PerExample, Targets
 
 
 def cross_entropy(
-    outputs: Outputs, targets: Int[Array | np.ndarray, "n"]
+    outputs: Outputs, targets: Int[Array | np.ndarray, " n"]
 ) -> PerExample:
     """Negative log-likelihood of the true class [nats], from logits (n, k)."""
     picked = jnp.take_along_axis(outputs, targets[:, None], axis=1)[:, 0]

@@ -44,7 +44,8 @@ class Recipe:
             ``l2`` of the learner is part of the objective instead).
         schedule: "constant"; "cosine" down to zero; "triangle": linear up to the peak
             at a fifth of the run, then linear to zero.
-        augment: "none", or "flip_crop": random mirror image and shift by up to 4 pixels.
+        augment: "none", or "flip_crop": random mirror image and shift of up to 4
+            pixels.
         loop: Where the steps of an epoch run, see :mod:`unlearn_jax.loop`. "auto" takes
             one compiled loop, except for a foreign model with raw convolutions on CPU.
     """

@@ -18,5 +18,4 @@ def max_pool2d_reference(
         runs element by element on CPU.
     """
     shape = (1, *window, 1)
-    lowest = jnp.array(-jnp.inf, inputs.dtype)
-    return lax.reduce_window(inputs, lowest, lax.max, shape, shape, "VALID")
+    return lax.reduce_window(inputs, -jnp.inf, lax.max, shape, shape, "VALID")
