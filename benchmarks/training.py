@@ -1,12 +1,13 @@
-"""Time of training on this machine: our nets against PyTorch's, an ensemble against runs.
+"""Time of training here: our nets against PyTorch's, an ensemble against single runs.
 
     python benchmarks/training.py [--quick]
 
-Prints Markdown tables. Every row is one run of this script: contenders take turns, round
-by round, and a number is the median over rounds, in wall time and in CPU time (all
-threads; the steadier one where other programs share the cores). A step is forward,
-backward and an SGD-with-momentum update on 128 examples that were drawn in random order;
-compilation is not counted. The time of an epoch is extrapolated from the steps timed.
+Prints Markdown tables. Every table is one run of this script: contenders take turns,
+round by round, and a number is the median over rounds, in wall time and in CPU time
+(all threads; the steadier one where other programs share the cores). A step is forward,
+backward and an SGD-with-momentum update on 128 examples drawn in random order; neither
+compilation nor making the data is counted. The time of an epoch is extrapolated from
+the steps that were timed.
 
 PyTorch is an optional peer: where it is not installed its rows are missing and said to
 be. It runs the same nets with its defaults, and once more with channels last.
@@ -153,7 +154,7 @@ def print_ensembles(steps: int, rounds: int) -> None:
     print("|---|---:|---|---:|---:|---:|")
     for features, hidden in ENSEMBLES:
         data = jax.device_put(images((features,), steps * BATCH))
-        model = MODELS["mlp"]((features,), CLASSES, hidden=(hidden,))
+        model = MODELS["mlp"]((features,), CLASSES, widths=(hidden,))
         learner = Learner(
             model, cross_entropy, recipe=replace(RECIPE, learning_rate=0.1)
         )

@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -124,7 +124,7 @@ def parse_request(text: str) -> dict[str, Any]:
 
 
 def parse_options(
-    options: Sequence[str], methods: Sequence[str]
+    options: Sequence[str], methods: Iterable[str]
 ) -> dict[str, dict[str, Any]]:
     """Turn "method.name=value" words into keyword arguments per method.
 

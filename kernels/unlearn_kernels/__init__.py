@@ -3,5 +3,3 @@
 Each folder is one operation: a public function that picks the fastest form for the
 platform and the shape, the plain reference, and the faster forms. JAX is all it needs.
 """
-
-__all__ = ["convolution", "pooling"]

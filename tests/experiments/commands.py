@@ -24,21 +24,28 @@ def environment(cache: Path) -> dict[str, str]:
     }
 
 
-def start(name: str, words: list[str], cache: Path, **options) -> subprocess.Popen:
-    """The command as a running process."""
+def start(
+    name: str, words: list[str], cache: Path, *, largest_file: int | None = None
+) -> subprocess.Popen:
+    """The command as a running process; ``largest_file`` in KiB plays a full disk."""
+    command = [sys.executable, "-m", f"experiments.{name}", *words]
+    if largest_file is not None:
+        limit = f'ulimit -f {largest_file}; exec "$@"'
+        command = ["bash", "-c", limit, "bash", *command]
     return subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{name}", *words],
+        command,
         cwd=ROOT,
         env=environment(cache),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
-def finish(name: str, words: list[str], cache: Path) -> tuple[int, str, str]:
+def finish(
+    name: str, words: list[str], cache: Path, *, largest_file: int | None = None
+) -> tuple[int, str, str]:
     """Run the command to its end: exit code, standard output, standard error."""
-    process = start(name, words, cache)
+    process = start(name, words, cache, largest_file=largest_file)
     out, err = process.communicate(timeout=600)
     return process.returncode, out, err

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one line that says what to do, before anything is trained."""
+"""What a user can get wrong: one line that says what to do, before any training."""
 
 import time
 

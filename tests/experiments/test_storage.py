@@ -1,10 +1,9 @@
 """Full or damaged storage: one line that says what to do; nothing finished is lost."""
 
-import resource
 import shutil
 
 import pytest
-from commands import TINY, finish, start
+from commands import TINY, finish
 
 from unlearn_jax.results.record import read_records
 
@@ -35,12 +34,8 @@ def test_full_disk_then_damage_then_the_same_records(cache, tmp_path):
     troubled = tmp_path / "troubled"
 
     # A disk that takes small files only: the pieces fit, the file of records does not.
-    def little_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    process = start("compare", [*words, str(troubled)], cache, preexec_fn=little_room)
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 2, err
+    code, _, err = finish("compare", [*words, str(troubled)], cache, largest_file=60)
+    assert code == 2, err
     assert "everything finished is kept" in one_line(err)
     (folder,) = (troubled / "compare").iterdir()
     pieces = sorted((folder / "pieces").glob("*.npz"))

@@ -1,4 +1,4 @@
-"""The step that the dampening methods share: importances, then shrinkage."""
+"""What the dampening methods share: importances, then shrinkage."""
 
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -10,10 +10,11 @@ from unlearn_jax.curvature.diagonal import (
     empirical_fisher_diagonal,
 )
 from unlearn_jax.loop import tracing
+from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.train.loss import squared_norm
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Array, Batch, Params, Variables
+from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 Kind: TypeAlias = Literal["example", "batch", "label_free"]
 
@@ -62,6 +63,31 @@ def importance(
         moment=jnp.abs if kind == "label_free" else jnp.square,
     )
     return Importance(value, jnp.asarray(batch_size, jnp.int32))
+
+
+def dampening_method(
+    learner: Learner, kind: Kind, batch_size: int, *, alpha: float, dampening: float
+) -> Method:
+    """Importance over the training set once; at a request, over the forget set.
+
+    The state is the :class:`Importance` over the training set.
+    """
+
+    def prepare(key: PRNGKey, original: Variables, train: Batch) -> Importance:
+        del key
+        return importance(learner, original, train, kind, batch_size)
+
+    def forget(
+        key: PRNGKey, state: Importance, variables: Variables, request: Request
+    ) -> tuple[Variables, Importance]:
+        del key
+        forgotten = importance(learner, variables, request.forget, kind, batch_size)
+        params = dampen(
+            variables.params, state, forgotten, alpha=alpha, dampening=dampening
+        )
+        return variables._replace(params=params), state
+
+    return Method(prepare, forget)
 
 
 def check_importance_batch(name: str, size: int, least: int) -> None:

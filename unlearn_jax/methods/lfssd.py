@@ -1,14 +1,8 @@
 """Label-free selective synaptic dampening: importances without labels."""
 
-from unlearn_jax.methods.dampening import (
-    Importance,
-    check_importance_batch,
-    dampen,
-    importance,
-)
-from unlearn_jax.methods.method import Method, Request
+from unlearn_jax.methods.dampening import check_importance_batch, dampening_method
+from unlearn_jax.methods.method import Method
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Batch, PRNGKey, Variables
 
 
 def lfssd(
@@ -34,21 +28,6 @@ def lfssd(
     Source: Foster et al. 2024, arXiv 2402.19308. As published but for ``alpha``.
     """
     check_importance_batch("lfssd", importance_batch, 1)
-
-    def prepare(key: PRNGKey, original: Variables, train: Batch) -> Importance:
-        del key
-        return importance(learner, original, train, "label_free", importance_batch)
-
-    def forget(
-        key: PRNGKey, state: Importance, variables: Variables, request: Request
-    ) -> tuple[Variables, Importance]:
-        del key
-        forgotten = importance(
-            learner, variables, request.forget, "label_free", importance_batch
-        )
-        params = dampen(
-            variables.params, state, forgotten, alpha=alpha, dampening=dampening
-        )
-        return variables._replace(params=params), state
-
-    return Method(prepare, forget)
+    return dampening_method(
+        learner, "label_free", importance_batch, alpha=alpha, dampening=dampening
+    )

@@ -1,14 +1,8 @@
 """Selective synaptic dampening: shrink what matters most to the forget set."""
 
-from unlearn_jax.methods.dampening import (
-    Importance,
-    check_importance_batch,
-    dampen,
-    importance,
-)
-from unlearn_jax.methods.method import Method, Request
+from unlearn_jax.methods.dampening import check_importance_batch, dampening_method
+from unlearn_jax.methods.method import Method
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Batch, PRNGKey, Variables
 
 
 def ssd(
@@ -42,24 +36,10 @@ def ssd(
         squares; their code squares gradients of batch means.
     """
     check_importance_batch("ssd", importance_batch, 1)
-    kind = "example" if importance_batch == 1 else "batch"
-    size = 128 if importance_batch == 1 else importance_batch
-
-    def prepare(key: PRNGKey, original: Variables, train: Batch) -> Importance:
-        del key
-        return importance(learner, original, train, kind, size)
-
-    def forget(
-        key: PRNGKey, state: Importance, variables: Variables, request: Request
-    ) -> tuple[Variables, Importance]:
-        del key
-        forgotten = importance(learner, variables, request.forget, kind, size)
-        params = dampen(
-            variables.params, state, forgotten, alpha=alpha, dampening=dampening
-        )
-        return variables._replace(params=params), state
-
-    return Method(prepare, forget)
+    kind, size = (
+        ("example", 32) if importance_batch == 1 else ("batch", importance_batch)
+    )
+    return dampening_method(learner, kind, size, alpha=alpha, dampening=dampening)
 
 
 def ssd_batch(
