@@ -85,7 +85,7 @@ NETS = {"cnn": cnn, "resnet9": resnet9}
 
 def contenders(model: str, data: Batch, batch: int) -> dict[str, Callable[[], Any]]:
     """One epoch over ``data``, in PyTorch's default layout and with channels last."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     version = torch.__version__.split("+")[0]
     return {
         f"PyTorch {version}": epoch(model, data, batch, torch.contiguous_format),

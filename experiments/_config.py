@@ -19,7 +19,7 @@ class Data:
     Attributes:
         name: A name that ``python -m experiments.list`` shows.
         dir: Folder of prepared TensorFlow Datasets; None takes UNLEARN_DATA.
-        limit: Use only the first so many training examples (0: all).
+        limit: Use only the first so many training and test examples (0: all).
     """
 
     name: str = "digits"

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments._config import Config, parse_options, parse_request
 from unlearn_jax.data import DATASETS
-from unlearn_jax.data.batch import Dataset, check, take
+from unlearn_jax.data.batch import Dataset, Splits, check, take
 from unlearn_jax.data.forget import draw
 from unlearn_jax.methods import METHODS, Method, Request, check_task, make_request
 from unlearn_jax.models import MODELS, Model
@@ -109,20 +109,26 @@ def build_model(config: Config, dataset: Dataset) -> Model:
 
 
 def limited(dataset: Dataset, limit: int) -> Dataset:
-    """The data set with only the first ``limit`` training examples (0: all)."""
-    n = len(dataset.splits.train.targets)
+    """Only the first ``limit`` training and the first ``limit`` test examples (0: all).
+
+    Raises:
+        ValueError: negative, or more than there are training examples.
+    """
+    train, test = dataset.splits
+    n = len(train.targets)
     if limit < 0 or limit > n:
         raise ValueError(
             f"data.limit is {limit}; {dataset.title} has {n} training examples (0: all)"
         )
     if not limit:
         return dataset
-    splits = dataset.splits._replace(train=take(dataset.splits.train, range(limit)))
-    finer = dataset.subclasses
+    left = min(limit, len(test.targets))
+    finer, test_finer = dataset.subclasses, dataset.test_subclasses
     return dataset._replace(
-        title=f"{dataset.title}, first {limit} training examples",
-        splits=splits,
+        title=f"{dataset.title}, first {limit} + {left} examples",
+        splits=Splits(take(train, range(limit)), take(test, range(left))),
         subclasses=None if finer is None else finer[:limit],
+        test_subclasses=None if test_finer is None else test_finer[:left],
     )
 
 

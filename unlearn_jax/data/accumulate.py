@@ -55,7 +55,7 @@ def collect(
     function: Callable[..., Any],
     inputs: Any,
     *constants: Any,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     loop: Loop = "device",
 ) -> Any:
     """``function(inputs, *constants)`` for all examples, computed in batches.
@@ -64,7 +64,8 @@ def collect(
         function: From (b, …) inputs to a pytree with first axis b, example by example.
         inputs: Pytree with first axis n.
         constants: Further arguments of ``function``.
-        batch_size: Examples per call.
+        batch_size: Examples per call; None takes 32 on CPU, where a small batch stays
+            in the cache (twice as fast as 512 for a small CNN), and 512 elsewhere.
         loop: "device" or "host", see :mod:`unlearn_jax.loop`.
 
     Returns:
@@ -74,6 +75,8 @@ def collect(
         ValueError: there are no examples.
     """
     n = leading_axis(inputs)
+    if batch_size is None:
+        batch_size = 32 if jax.default_backend() == "cpu" else 512
     size = _size(n, batch_size)
     body = _collect_body(function, size)
     sample = jax.eval_shape(

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unlearn_jax.data.accumulate import collect
 from unlearn_jax.train.fit import training_loss, weighted_mean
 from unlearn_jax.train.recipe import Learner, optimizer
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
-PROBE = 512
+PROBE = 256
 
 
 def relearn_steps(
@@ -43,7 +44,7 @@ def relearn_steps(
     Returns:
         Steps (int32 scalar); 0 when the loss is under the threshold at the start.
 
-    Cost: per step one gradient of a batch and one forward pass over at most 512
+    Cost: per step one gradient of a batch and one forward pass over at most 256
         examples of the forget set, on which the loss is watched.
     Source: relearn time of Golatkar et al. 2020 and the anamnesis index of Chundawat et
         al. 2023. Differs: a fresh copy for every call, so that order does not matter.
@@ -58,18 +59,23 @@ def relearn_steps(
     step_loss = training_loss(learner._replace(recipe=recipe))
     transformation = optimizer(recipe, 1)
     forget = jax.tree.map(jnp.asarray, forget)
-    odds = jnp.log(forget.weights)
+    cumulative = jnp.cumsum(forget.weights)
     present = jnp.ones(batch_size, forget.weights.dtype)
     probe = jax.tree.map(lambda leaf: leaf[:PROBE], forget)
 
+    def predict(inputs: Array, model: Variables) -> Array:
+        return learner.model.apply(model, inputs)
+
     def watched_loss(model: Variables) -> Array:
-        outputs = learner.model.apply(model, probe.inputs)
+        outputs = collect(predict, probe.inputs, model)
         return weighted_mean(learner.loss(outputs, probe.targets), probe.weights)
 
     def step(carried: Any) -> Any:
         count, model, state, _ = carried
         draw_key, loss_key = jax.random.split(jax.random.fold_in(key, count))
-        index = jax.random.categorical(draw_key, odds, shape=(batch_size,))
+        # In (0, total], so that an example of weight zero is never met.
+        drawn = cumulative[-1] * (1 - jax.random.uniform(draw_key, (batch_size,)))
+        index = jnp.searchsorted(cumulative, drawn, side="left")
         examples = (forget.inputs[index], forget.targets[index])
         slope, stats = jax.grad(step_loss, argnums=1, has_aux=True)(
             loss_key, model.params, model.stats, examples, present
