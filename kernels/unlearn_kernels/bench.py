@@ -86,14 +86,13 @@ def measure(task: Task, implementation: str | None, gradient: bool, seconds: flo
         value, pullback = jax.vjp(operation, *operands)
         return pullback(value)
 
-    def step(total: jax.Array, operands: Any) -> tuple[jax.Array, None]:
-        # Keep every number of the result alive, and store none of them.
-        results = jax.tree.leaves(jax.lax.optimization_barrier(run(*operands)))
-        return total + sum(result.ravel()[0] for result in results), None
-
     first = tuple(array[0] for array in arrays)
+    blank = jax.tree.map(jnp.zeros_like, jax.eval_shape(run, *first))
     outside = jax.jit(run)
-    inside = jax.jit(lambda *xs: jax.lax.scan(step, jnp.zeros(()), xs)[0])
+    # The result is the carry: all of it is computed, and only the last one is kept.
+    inside = jax.jit(
+        lambda *xs: jax.lax.scan(lambda _, x: (run(*x), None), blank, xs)[0]
+    )
     try:
         alone = median_ms(lambda: outside(*first), seconds)
     except NotImplementedError:

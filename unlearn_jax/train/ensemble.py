@@ -19,7 +19,7 @@ Members: TypeAlias = Literal["auto", "vmap", "loop"]
 
 # On CPU a batched product is slower than the products one after another once a member
 # has enough work to fill the cores; measured by benchmarks/training.py.
-CPU_VMAP_PARAMETERS = 20_000
+CPU_VMAP_PARAMETERS = 120_000
 
 
 def fit_ensemble(
