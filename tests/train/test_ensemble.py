@@ -114,7 +114,7 @@ def test_members_that_do_not_divide_over_the_devices_are_refused_before_training
 
 def test_auto_maps_small_models_and_loops_over_large_ones(problem, monkeypatch):
     learner, data, _ = problem
-    wide = Learner(MODELS["mlp"]((4,), 3, widths=(200, 200)), learner.loss)
+    wide = Learner(MODELS["mlp"]((4,), 3, widths=(400, 400)), learner.loss)
     assert choose_members(learner, data) == "vmap"
     assert choose_members(wide, data) == "loop"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
