@@ -45,7 +45,6 @@ CASES = {
 WINOGRAD = (
     "3x3",
     "3x3-pairs",
-    "3x3-cropped",
     "3x3-one-output",
     "3x3-blocks",
     "5x5-stride",
@@ -55,9 +54,7 @@ FORMS = [("patches", name, "float64") for name in CASES]
 FORMS += [("winograd", name, "float64") for name in WINOGRAD]
 FORMS += [
     ("patches", "3x3", "float32"),
-    ("patches", "3x3-stride", "float32"),
     ("winograd", "3x3", "float32"),
-    ("winograd", "5x5-stride", "float32"),
 ]
 
 
