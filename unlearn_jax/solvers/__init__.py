@@ -1,0 +1,1 @@
+"""Inverse products: iterative solvers, low-rank inverses, preconditioners."""
