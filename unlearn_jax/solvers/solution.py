@@ -15,10 +15,24 @@ REASONS = (
     "not finite: a product held NaN or infinity",
     "step size too large for the largest eigenvalue: lower it below 2 / eigenvalue",
     "stagnated: rounding keeps the residual above the tolerance",
+    "preconditioner not positive definite: raise its damping",
+    "inconsistent: the right-hand side is outside of the range of the matrix; the "
+    "value has the least residual; raise the damping",
+    "damping too small for the dtype: below its rounding of the largest eigenvalue; "
+    "raise the damping or use float64",
 )
-CONVERGED, OUT_OF_STEPS, INDEFINITE, DIVERGED, NOT_FINITE, STEP_SIZE, STAGNATED = range(
-    len(REASONS)
-)
+(
+    CONVERGED,
+    OUT_OF_STEPS,
+    INDEFINITE,
+    DIVERGED,
+    NOT_FINITE,
+    STEP_SIZE,
+    STAGNATED,
+    PRECONDITIONER,
+    INCONSISTENT,
+    DAMPING,
+) = range(len(REASONS))
 
 
 class Solution(NamedTuple):
@@ -27,7 +41,8 @@ class Solution(NamedTuple):
     Attributes:
         value: x, shaped like the right-hand side.
         residual: ‖A x − b‖ / ‖b‖ (no unit), computed afresh from ``value``.
-        steps: Iterations done; where a product was not finite, the step it was met.
+        steps: Iterations begun: where a product was not finite or its curvature not
+            positive, the step it was met.
         converged: Whether ``residual`` reached the tolerance.
         code: Index into ``REASONS``.
     """

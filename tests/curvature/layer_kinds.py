@@ -1,0 +1,343 @@
+"""One small net for each kind of layer: (params, predict, inputs), in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from unlearn_jax.models import MODELS
+from unlearn_jax.types import Variables
+from unlearn_kernels.convolution import conv2d
+
+COUNT, OUTPUTS = 5, 3
+
+
+def draw(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def from_module(make, shape):
+    """A Flax module in evaluation mode, its statistics moved away from zero and one."""
+    module = make(nnx.Rngs(0))
+    module.eval()
+    graph, found, rest = nnx.split(module, nnx.Param, ...)
+    params = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float64) + 0.1 * draw(leaf.size, *leaf.shape),
+        nnx.to_pure_dict(found),
+    )
+    rest = jax.tree.map(_moved, rest)
+
+    def predict(params, inputs):
+        fresh = jax.tree.map(lambda leaf: leaf, found)
+        nnx.replace_by_pure_dict(fresh, params)
+        own = jax.tree.map(lambda leaf: leaf, rest)
+        return _head(nnx.merge(graph, fresh, own)(inputs))
+
+    return params, predict, draw(1, COUNT, *shape)
+
+
+def _moved(leaf):
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf.astype(jnp.float64) + 0.3
+    return leaf
+
+
+def _head(values):
+    """Any feature map to (n, OUTPUTS), without parameters, every number used."""
+    flat = jnp.tanh(values.reshape(values.shape[0], -1))
+    mixing = draw(99, flat.shape[1], OUTPUTS) / np.sqrt(flat.shape[1])
+    return 3 * flat @ mixing
+
+
+def net(params, function, shape):
+    return params, lambda p, x: _head(function(p, x)), draw(1, COUNT, *shape)
+
+
+def dense():
+    params = {"w": draw(2, 4, 6), "b": draw(3, 6), "v": draw(4, 6, 3)}
+    return net(params, lambda p, x: jnp.tanh(x @ p["w"] + p["b"][None]) @ p["v"], (4,))
+
+
+def transposed_dense():
+    params = {"w": draw(2, 6, 4)}
+    return net(params, lambda p, x: jnp.einsum("oi,ni->no", p["w"], x), (4,))
+
+
+LAYOUTS = {1: ("NHC", "HIO", "NHC"), 2: ("NHWC", "HWIO", "NHWC")}
+
+
+def convolution(shape, kernel, layout=None, **options):
+    dimensions = len(shape) - 1
+    options = {"window_strides": (1,) * dimensions, "padding": "SAME"} | options
+
+    def apply(p, x):
+        return jax.lax.conv_general_dilated(
+            x, p["k"], dimension_numbers=layout or LAYOUTS[dimensions], **options
+        )
+
+    return net({"k": draw(2, *kernel)}, apply, shape)
+
+
+def transposed_convolution():
+    def apply(p, x):
+        return jax.lax.conv_transpose(x, p["k"], (2, 2), "SAME")
+
+    return net({"k": draw(2, 3, 3, 2, 3)}, apply, (4, 4, 2))
+
+
+def channels_first():
+    return convolution(
+        (2, 6, 5),
+        (3, 2, 3, 2),
+        layout=("NCHW", "OIHW", "NCHW"),
+        window_strides=(2, 1),
+        rhs_dilation=(1, 2),
+        padding=((1, 2), (0, 1)),
+    )
+
+
+def own_convolution(implementation, kernel=(3, 3, 2, 3), **options):
+    def apply(p, x):
+        return conv2d(x, p["k"], implementation=implementation, **options)
+
+    return net({"k": draw(2, *kernel)}, apply, (6, 6, 2))
+
+
+def embedding():
+    params = {"table": draw(2, 7, 4), "v": draw(3, 4, 2)}
+    tokens = jnp.asarray(
+        [[0, 3, 3, 6], [1, 1, 1, 1], [2, 5, 0, 2], [6, 4, 3, 2], [0, 0, 5, 5]]
+    )
+
+    def predict(p, x):
+        return _head(jnp.tanh(jnp.take(p["table"], x, axis=0)) @ p["v"])
+
+    return params, predict, tokens
+
+
+def tied_embedding():
+    params, _, tokens = embedding()
+
+    def predict(p, x):
+        hidden = jnp.tanh(p["table"][x])
+        return _head(jnp.einsum("ntd,vd->ntv", hidden, p["table"]))
+
+    return {"table": params["table"]}, predict, tokens
+
+
+def used_twice():
+    params = {"w": draw(2, 4, 4)}
+    return net(params, lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"], (4,))
+
+
+def low_rank():
+    params = {"w": draw(2, 4, 5), "a": draw(3, 4, 2), "b": draw(4, 2, 5)}
+    return net(params, lambda p, x: x @ p["w"] + x @ p["a"] @ p["b"], (4,))
+
+
+def merged_low_rank():
+    params = {"w": draw(2, 4, 5), "a": draw(3, 4, 2), "b": draw(4, 2, 5)}
+    return net(params, lambda p, x: x @ (p["w"] + p["a"] @ p["b"]), (4,))
+
+
+def attention():
+    params = {
+        name: draw(i, *shape)
+        for i, (name, shape) in enumerate(
+            {"q": (6, 2, 3), "k": (6, 2, 3), "v": (6, 2, 3), "o": (2, 3, 6)}.items()
+        )
+    }
+
+    def apply(p, x):
+        q, k, v = (jnp.einsum("ntd,dhe->nthe", x, p[name]) for name in "qkv")
+        scores = jax.nn.softmax(jnp.einsum("nthe,nshe->nhts", q, k))
+        return jnp.einsum("nhts,nshe,hed->ntd", scores, v, p["o"])
+
+    return net(params, apply, (4, 6))
+
+
+def experts():
+    params = {"w": draw(2, 3, 4, 5)}
+    return net(params, lambda p, x: jnp.einsum("net,etd->ned", x, p["w"]), (3, 4))
+
+
+def normalised(kind, rngs):
+    return nnx.Sequential(kind(4, rngs=rngs), nnx.Linear(4, 3, rngs=rngs))
+
+
+class Recurrence(nnx.Module):
+    """Flax's recurrent layer; it starts from float32 zeros unless told."""
+
+    def __init__(self, rngs):
+        kind = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+        self.layer = nnx.RNN(nnx.LSTMCell(3, 4, **kind, rngs=rngs), rngs=rngs)
+
+    def __call__(self, values):
+        zeros = jnp.zeros((values.shape[0], 4))
+        return self.layer(values, initial_carry=(zeros, zeros))
+
+
+def recurrence():
+    return from_module(Recurrence, (5, 3))
+
+
+def learned_start():
+    params = {"h": draw(2, 4), "w": draw(3, 4, 4), "u": draw(4, 3, 4), "b": draw(5, 4)}
+
+    def apply(p, x):
+        def step(h, row):
+            h = jnp.tanh(h @ p["w"] + row @ p["u"] + p["b"][None])
+            return h, h
+
+        start = jnp.broadcast_to(p["h"][None], (x.shape[0], 4))
+        return jax.lax.scan(step, start, jnp.moveaxis(x, 1, 0), reverse=True)[1].sum(0)
+
+    return net(params, apply, (5, 3))
+
+
+def scanned_layers():
+    params = {"w": draw(2, 3, 4, 4), "b": draw(3, 3, 4)}
+
+    def apply(p, x):
+        def layer(h, own):
+            return jnp.tanh(h @ own["w"] + own["b"][None]), None
+
+        return jax.lax.scan(layer, x, p)[0]
+
+    return net(params, apply, (4,))
+
+
+def branches():
+    params = {"w": draw(2, 4, 4), "v": draw(3, 4, 4)}
+
+    def apply(p, x):
+        def one(row):
+            return jax.lax.cond(
+                row[0] > 0, lambda r: r @ p["w"], lambda r: jnp.tanh(r @ p["v"]), row
+            )
+
+        return jax.vmap(one)(x)
+
+    return net(params, apply, (4,))
+
+
+def custom_rule():
+    @jax.custom_vjp
+    def product(w, x):
+        return x @ w
+
+    product.defvjp(
+        lambda w, x: (x @ w, (w, x)),
+        lambda held, g: (2 * held[1].T @ g, g @ held[0].T),
+    )
+    return net({"w": draw(2, 4, 3)}, lambda p, x: product(p["w"], x), (4,))
+
+
+def weight_norm():
+    params = {"w": draw(2, 4, 3), "g": draw(3, 3)}
+
+    def apply(p, x):
+        norm = jnp.sqrt(jnp.sum(p["w"] ** 2, axis=0))
+        return x @ (p["w"] * (p["g"] / norm)[None])
+
+    return net(params, apply, (4,))
+
+
+def output_bias():
+    params = {"b": draw(2, OUTPUTS), "unused": draw(3, 2)}
+    return (
+        params,
+        lambda p, x: x @ jnp.eye(OUTPUTS) + p["b"][None],
+        draw(1, COUNT, OUTPUTS),
+    )
+
+
+def constant_output():
+    params = {"b": draw(2, OUTPUTS)}
+
+    def predict(p, x):
+        return jnp.broadcast_to(jnp.sin(p["b"]), (x.shape[0], OUTPUTS))
+
+    return params, predict, draw(1, COUNT, 2)
+
+
+def model(name, shape, **options):
+    built = MODELS[name](shape, OUTPUTS, dtype=jnp.float64, **options)
+    init = built.init(jax.random.key(0))
+    stats = jax.tree.map(lambda leaf: leaf + 0.3, init.stats)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * draw(leaf.size, *leaf.shape), init.params
+    )
+    return (
+        params,
+        lambda p, x: built.apply(Variables(p, stats), x),
+        draw(1, COUNT, *shape),
+    )
+
+
+KINDS = {
+    "dense": dense,
+    "transposed dense": transposed_dense,
+    "convolution": lambda: convolution((5, 6, 2), (3, 2, 2, 3)),
+    "strided": lambda: convolution(
+        (6, 5, 2), (3, 3, 2, 3), window_strides=(2, 3), padding="VALID"
+    ),
+    "dilated": lambda: convolution((7, 6, 2), (2, 3, 2, 3), rhs_dilation=(2, 2)),
+    "grouped": lambda: convolution((5, 5, 4), (3, 3, 2, 6), feature_group_count=2),
+    "depthwise": lambda: convolution((5, 5, 3), (3, 3, 1, 6), feature_group_count=3),
+    "one-dimensional": lambda: convolution((8, 2), (3, 2, 3)),
+    "transposed convolution": transposed_convolution,
+    "channels first": channels_first,
+    "own patches": lambda: own_convolution("patches"),
+    "own strided": lambda: own_convolution("patches", strides=(2, 2)),
+    "own grouped": lambda: own_convolution("patches", (3, 3, 1, 4), groups=2),
+    "own winograd": lambda: own_convolution("winograd"),
+    "embedding": embedding,
+    "tied embedding": tied_embedding,
+    "used twice": used_twice,
+    "low rank": low_rank,
+    "merged low rank": merged_low_rank,
+    "attention": attention,
+    "experts": experts,
+    "layer norm": lambda: from_module(
+        lambda rngs: nnx.Sequential(
+            nnx.LayerNorm(4, rngs=rngs), nnx.Linear(4, 3, rngs=rngs)
+        ),
+        (3, 4),
+    ),
+    "batch norm": lambda: from_module(
+        lambda rngs: nnx.Sequential(
+            nnx.BatchNorm(4, rngs=rngs), nnx.Linear(4, 3, rngs=rngs)
+        ),
+        (4,),
+    ),
+    "group norm": lambda: from_module(
+        lambda rngs: nnx.GroupNorm(4, num_groups=2, rngs=rngs), (3, 3, 4)
+    ),
+    "multi-head attention": lambda: from_module(lambda rngs: Attention(rngs), (4, 6)),
+    "recurrence": recurrence,
+    "learned start": learned_start,
+    "scanned layers": scanned_layers,
+    "branches": branches,
+    "custom rule": custom_rule,
+    "weight norm": weight_norm,
+    "output bias": output_bias,
+    "constant output": constant_output,
+    "cnn": lambda: model("cnn", (6, 6, 2), width=3, hidden=4),
+    "resnet9": lambda: model("resnet9", (12, 12, 2), widths=(2, 3, 3, 8)),
+}
+
+
+class Attention(nnx.Module):
+    def __init__(self, rngs):
+        self.attention = nnx.MultiHeadAttention(
+            2,
+            6,
+            decode=False,
+            dtype=jnp.float64,
+            param_dtype=jnp.float64,
+            rngs=rngs,
+        )
+
+    def __call__(self, values):
+        return self.attention(values)

@@ -1,0 +1,284 @@
+"""What per-example gradients are wanted for, computed from their factors.
+
+Every function takes ``Gradients`` as :mod:`unlearn_jax.curvature.per_example` keeps
+them. Positions of a sequence or an image are summed within an example first, as the
+gradient of an example is one vector.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from unlearn_jax.curvature.per_example import (
+    Gradient,
+    Gradients,
+    Outer,
+    Rows,
+    Whole,
+    from_form,
+    to_form,
+)
+from unlearn_jax.curvature.tapping import Tape
+from unlearn_jax.types import Array, Params, PerExample, PRNGKey, Weights
+from unlearn_kernels.fisher_diagonal import square_sum as kernel_square_sum
+
+
+def square_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
+    """Σₙ wₙ gₙ², elementwise, shaped like the parameters.
+
+    Cost: as much as the weight part of one gradient of the batch.
+    """
+
+    def one(leaf: int, gradient: Gradient) -> Array:
+        if isinstance(gradient, Outer):
+            scale = jnp.asarray(weights, gradient.slopes.dtype)
+            return from_form(taped, leaf, kernel_square_sum(*gradient, scale))
+        if isinstance(gradient, Rows):
+            return _scatter_rows(taped, leaf, gradient, weights, square=True)
+        values = gradient.values
+        return jnp.tensordot(weights.astype(values.dtype), jnp.square(values), 1)
+
+    return _tree(taped, [one(*pair) for pair in enumerate(gradients)])
+
+
+def weighted_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
+    """Σₙ wₙ gₙ, shaped like the parameters."""
+
+    def one(leaf: int, gradient: Gradient) -> Array:
+        if isinstance(gradient, Outer):
+            scale = jnp.asarray(weights, gradient.slopes.dtype)
+            total = jnp.einsum("n,ngti,ngto->gio", scale, *gradient)
+            return from_form(taped, leaf, total)
+        if isinstance(gradient, Rows):
+            return _scatter_rows(taped, leaf, gradient, weights, square=False)
+        return jnp.tensordot(
+            weights.astype(gradient.values.dtype), gradient.values, axes=1
+        )
+
+    return _tree(taped, [one(*pair) for pair in enumerate(gradients)])
+
+
+def dense(taped: Tape, gradients: Gradients) -> Params:
+    """The gradients themselves, (n, *shape) in each leaf.
+
+    Cost: n × p numbers of memory; for small blocks and tests.
+    """
+    return _tree(taped, [_whole(taped, *pair) for pair in enumerate(gradients)])
+
+
+def squared_norms(gradients: Gradients) -> PerExample:
+    """‖gₙ‖² for each example, without forming gradients.
+
+    Cost: for t positions, 2 t² (i + o) or 2 t i o operations a layer and example,
+        whichever is less.
+    """
+
+    def one(gradient: Gradient) -> Array:
+        if isinstance(gradient, Rows):
+            same = _same_rows(gradient.indices, gradient.indices)
+            slopes = _flat(gradient.slopes, 2)
+            inner = jnp.einsum("ntd,nsd->nts", slopes, slopes)
+            return jnp.sum(jnp.where(same, inner, 0), axis=(1, 2))
+        if isinstance(gradient, Whole):
+            return jnp.sum(jnp.square(_flat(gradient.values, 1)), axis=1)
+        inputs, slopes = gradient
+        if _by_positions(gradient):
+            left = jnp.einsum("ngti,ngsi->ngts", inputs, inputs)
+            right = jnp.einsum("ngto,ngso->ngts", slopes, slopes)
+            return jnp.einsum("ngts,ngts->n", left, right)
+        formed = jnp.einsum("ngti,ngto->ngio", inputs, slopes)
+        return jnp.sum(jnp.square(formed), axis=(1, 2, 3))
+
+    return sum((one(gradient) for gradient in gradients), start=jnp.zeros(()))
+
+
+def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
+    """⟨gₙ, gₘ⟩ for all pairs of two sets of examples, exactly.
+
+    Cost: without shared weights 2 n m (i + o) operations a layer; with t positions
+        2 n m t² (i + o), or 2 n m i o with the gradients of both sets formed, whichever
+        is less.
+    """
+
+    def one(a: Gradient, b: Gradient) -> Array:
+        if isinstance(a, Outer) and isinstance(b, Outer):
+            return _outer_gram(a, b)
+        if isinstance(a, Rows) and isinstance(b, Rows):
+            return _rows_gram(a, b)
+        if isinstance(a, Whole) and isinstance(b, Whole):
+            return _flat(a.values, 1) @ _flat(b.values, 1).T
+        raise TypeError("the two sets of gradients come from different models")
+
+    return sum(
+        (one(a, b) for a, b in zip(first, second, strict=True)), start=jnp.zeros(())
+    )
+
+
+def along(taped: Tape, gradients: Gradients, vector: Params) -> PerExample:
+    """⟨gₙ, v⟩ for each example: derivatives along a direction.
+
+    Cost: one product with each layer's part of ``vector``.
+    """
+
+    def one(leaf: int, gradient: Gradient, direction: Array) -> Array:
+        if isinstance(gradient, Outer):
+            inputs, slopes = gradient
+            form = to_form(taped, leaf, direction)
+            return jnp.einsum("ngti,gio,ngto->n", inputs, form, slopes)
+        if isinstance(gradient, Rows):
+            rows = to_form(taped, leaf, direction)
+            picked = rows.at[gradient.indices].get(mode="fill", fill_value=0)
+            return jnp.sum(_flat(picked * gradient.slopes, 1), axis=1)
+        return _flat(gradient.values, 1) @ direction.reshape(-1)
+
+    leaves = jax.tree.leaves(vector)
+    parts = [
+        one(leaf, gradient, direction)
+        for leaf, (gradient, direction) in enumerate(
+            zip(gradients, leaves, strict=True)
+        )
+    ]
+    return sum(parts, start=jnp.zeros(()))
+
+
+def sketch(
+    key: PRNGKey, taped: Tape, gradients: Gradients, *, width: int
+) -> Float[Array, "n r"]:
+    """Random projections whose inner products estimate ⟨gₙ, gₘ⟩ without bias.
+
+    A count sketch of an outer product is the circular convolution of two count
+    sketches, so inputs and slopes are sketched and no gradient is formed; all layers
+    add into the same ``width`` buckets.
+
+    Args:
+        key: Draws buckets and signs; the same key gives comparable sketches.
+        taped: From the same model.
+        gradients: Of n examples.
+        width: Buckets r; the variance of an inner product falls as 1/r.
+
+    Cost: t (i + o + r log r) operations a layer and example.
+    Source: Pham & Pagh 2013, Fast and scalable polynomial kernels via explicit feature
+        maps. As published, for one product of two.
+    """
+    total = jnp.zeros(())
+    for leaf, gradient in enumerate(gradients):
+        left, right = jax.random.split(jax.random.fold_in(key, leaf))
+        if isinstance(gradient, Outer):
+            # A group is a part of the parameter of its own: offset by its number.
+            inputs, slopes = gradient
+            for g in range(inputs.shape[1]):
+                a = _count_sketch(jax.random.fold_in(left, g), inputs[:, g], width)
+                b = _count_sketch(jax.random.fold_in(right, g), slopes[:, g], width)
+                joined = jnp.fft.rfft(a) * jnp.fft.rfft(b)
+                total = total + jnp.fft.irfft(jnp.sum(joined, axis=1), width)
+        else:
+            whole = _flat(_whole(taped, leaf, gradient), 1)
+            total = total + _count_sketch(left, whole, width)
+    return total
+
+
+def _count_sketch(key: PRNGKey, values: Array, width: int) -> Array:
+    """Σ over the last axis into ``width`` buckets with random signs, by segments."""
+    size = values.shape[-1]
+    bucket_key, sign_key = jax.random.split(key)
+    buckets = jax.random.randint(bucket_key, (size,), 0, width)
+    signs = jax.random.rademacher(sign_key, (size,), values.dtype)
+    moved = jnp.moveaxis(values, -1, 0)
+    signed = moved * signs.reshape(-1, *(1,) * (moved.ndim - 1))
+    return jnp.moveaxis(jax.ops.segment_sum(signed, buckets, width), 0, -1)
+
+
+def _outer_gram(a: Outer, b: Outer) -> Array:
+    if a.inputs.shape[2] == b.inputs.shape[2] == 1:
+        left = jnp.einsum("ngi,mgi->gnm", a.inputs[:, :, 0], b.inputs[:, :, 0])
+        right = jnp.einsum("ngo,mgo->gnm", a.slopes[:, :, 0], b.slopes[:, :, 0])
+        return jnp.sum(left * right, axis=0)
+    if not _by_positions(a):
+        formed = [
+            jnp.einsum("ngti,ngto->ngio", *gradient).reshape(len(gradient.inputs), -1)
+            for gradient in (a, b)
+        ]
+        return formed[0] @ formed[1].T
+
+    def row(example: Outer) -> Array:
+        left = jnp.einsum("gti,mgsi->mgts", example.inputs, b.inputs)
+        right = jnp.einsum("gto,mgso->mgts", example.slopes, b.slopes)
+        return jnp.einsum("mgts,mgts->m", left, right)
+
+    return jax.lax.map(row, a)
+
+
+def _rows_gram(a: Rows, b: Rows) -> Array:
+    left, right = _flat(a.slopes, 2), _flat(b.slopes, 2)
+
+    def row(example: tuple[Array, Array]) -> Array:
+        indices, slopes = example
+        same = indices[None, :, None] == b.indices[:, None, :]
+        inner = jnp.einsum("td,msd->mts", slopes, right)
+        return jnp.sum(jnp.where(same, inner, 0), axis=(1, 2))
+
+    return jax.lax.map(row, (a.indices, left))
+
+
+def _by_positions(gradient: Outer) -> bool:
+    """Whether pairs of positions cost less than the gradient itself."""
+    _, _, t, i = gradient.inputs.shape
+    o = gradient.slopes.shape[3]
+    return t * (i + o) < i * o
+
+
+def _same_rows(a: Array, b: Array) -> Array:
+    return a[:, :, None] == b[:, None, :]
+
+
+def _scatter_rows(
+    taped: Tape, leaf: int, gradient: Rows, weights: Weights, *, square: bool
+) -> Array:
+    """Into the table: the sum, or the sum of squares of each example's total of a row.
+
+    For squares every position takes the total of its row within the example, squared
+    and shared among the positions that name that row.
+    """
+    indices, slopes = gradient
+    flat = _flat(slopes, 2)
+    scale = weights.astype(flat.dtype)[:, None, None]
+    if square:
+        same = _same_rows(indices, indices).astype(flat.dtype)
+        totals = jnp.einsum("nts,nsd->ntd", same, flat)
+        flat = jnp.square(totals) / jnp.sum(same, axis=2)[..., None]
+    table = jax.eval_shape(
+        lambda: to_form(taped, leaf, jnp.zeros(_leaf_shape(taped, leaf), flat.dtype))
+    )
+    zero = jnp.zeros((table.shape[0], flat.shape[2]), flat.dtype)
+    spread = (scale * flat).reshape(-1, flat.shape[2])
+    filled = zero.at[indices.reshape(-1)].add(spread, mode="drop")
+    return from_form(taped, leaf, filled.reshape(table.shape))
+
+
+def _whole(taped: Tape, leaf: int, gradient: Gradient) -> Array:
+    """One parameter's gradients, formed: (n, *shape)."""
+    if isinstance(gradient, Whole):
+        return gradient.values
+    if isinstance(gradient, Outer):
+        formed = jnp.einsum("ngti,ngto->ngio", *gradient)
+        return jax.vmap(lambda value: from_form(taped, leaf, value))(formed)
+    ones = jnp.ones((1,), gradient.slopes.dtype)
+
+    def single(example: Rows) -> Array:
+        alone = Rows(*(part[None] for part in example))
+        return _scatter_rows(taped, leaf, alone, ones, square=False)
+
+    return jax.vmap(single)(gradient)
+
+
+def _leaf_shape(taped: Tape, leaf: int) -> tuple[int, ...]:
+    return taped.program.shapes[taped.program.inputs[leaf]].shape
+
+
+def _flat(values: Array, axes: int) -> Array:
+    """All axes from ``axes`` on joined."""
+    return values.reshape(*values.shape[:axes], -1)
+
+
+def _tree(taped: Tape, leaves: list[Array]) -> Params:
+    return jax.tree.unflatten(taped.structure, leaves)

@@ -1,0 +1,260 @@
+"""Per-example gradients in factored form, for any model.
+
+For a layer that is linear in its weight, the gradient of one example is a sum over
+positions of (layer input) ⊗ (slope of the layer's output). One forward and one backward
+pass over a batch give all of these; n × p numbers are never stored. A parameter used in
+several places, or in a way that is not such a layer, has its gradients formed whole,
+for the examples of one block.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from unlearn_jax.curvature.sites import Site
+from unlearn_jax.curvature.tapping import Tape, linearise, tape, weights_at
+from unlearn_jax.train.objective import Objective
+from unlearn_jax.types import Array, Batch, Params
+
+CACHE_BYTES = 24 * 2**20
+DEVICE_BYTES = 2**30
+
+
+class Outer(NamedTuple):
+    """Value: gradients Σₜ inputsₜ ⊗ slopesₜ of a weight used in one product."""
+
+    inputs: Float[Array, "n g t i"]
+    slopes: Float[Array, "n g t o"]
+
+
+class Rows(NamedTuple):
+    """Value: gradients of a table whose rows ``indices`` were looked up."""
+
+    indices: Int[Array, "n t"]
+    slopes: Float[Array, "n t ..."]
+
+
+class Whole(NamedTuple):
+    """Value: gradients as they are, (n, *shape of the parameter)."""
+
+    values: Float[Array, "n ..."]
+
+
+Gradient: TypeAlias = Outer | Rows | Whole
+Gradients: TypeAlias = tuple[Gradient, ...]
+"""One entry for each leaf of the parameters, in order."""
+
+
+class PerExample(NamedTuple):
+    """Description: a model linearised at some examples.
+
+    Attributes:
+        tape: Its program and sites.
+        outputs: (n, …, k), as ``predict`` gives them.
+        pull: From cotangents of the outputs to ``Gradients``; may be called many times.
+    """
+
+    tape: Tape
+    outputs: Any
+    pull: Callable[[Any], Gradients]
+
+
+def per_example(
+    predict: Callable[[Any, Any], Any], params: Params, inputs: Any
+) -> PerExample:
+    """Linearise a model at some examples, keeping gradients factored.
+
+    Dense layers, convolutions of every kind, einsum and attention layers (also inside
+    of ``lax.scan``) keep inputs and slopes; embeddings keep the rows that were looked
+    up; biases, normalisation and everything else keep the example's own gradient of
+    that parameter.
+
+    Args:
+        predict: ``(params, inputs) -> outputs``, in evaluation mode: an example's
+            outputs depend on its inputs alone.
+        params: Where.
+        inputs: (n, …).
+
+    Cost: one forward pass, and two thirds of a gradient for each call of ``pull``;
+        memory: inputs and slopes of all layers for the n examples, and the whole
+        gradient of parameters used more than once.
+    """
+    inputs = jnp.asarray(inputs)
+    taped = tape(predict, params, inputs)
+    outputs, seen, slopes = linearise(taped, params, inputs)
+
+    def pull(cotangents: Any) -> Gradients:
+        return _assemble(taped, params, seen, slopes(cotangents))
+
+    return PerExample(taped, outputs, pull)
+
+
+def loss_gradients(
+    objective: Objective, params: Params, batch: Batch
+) -> tuple[Tape, Gradients]:
+    """Gradients of each example's loss, weights and ``l2`` left out.
+
+    Examples of weight zero must already hold harmless values.
+    """
+    linear = per_example(objective.predict, params, batch.inputs)
+    slopes = output_slopes(objective, linear.outputs, batch.targets)
+    return linear.tape, linear.pull(slopes)
+
+
+def output_slopes(objective: Objective, outputs: Any, targets: Any) -> Any:
+    """∂ℓₙ/∂outputsₙ for all examples."""
+    return jax.grad(lambda out: jnp.sum(objective.loss(out, targets)))(outputs)
+
+
+def present(batch: Batch) -> Batch:
+    """Zeros in place of the examples of weight zero: what they hold is never seen.
+
+    Weights alone would not do: the derivative of 0 times NaN is NaN.
+    """
+
+    def kept(leaf: Any) -> Array:
+        mask = (batch.weights > 0).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+    return Batch(kept(batch.inputs), kept(batch.targets), batch.weights)
+
+
+def block_size(taped: Tape, examples: int) -> int:
+    """How many examples to take at once.
+
+    On CPU as many as keep the factors within some megabytes, where they stay in the
+    cache; elsewhere within a gigabyte.
+    """
+    cpu = jax.default_backend() == "cpu"
+    budget = CACHE_BYTES if cpu else DEVICE_BYTES
+    return max(4, min(examples, budget // max(example_bytes(taped), 1)))
+
+
+def example_bytes(taped: Tape) -> int:
+    """Bytes that the inputs and slopes of one example take."""
+    total = 0
+    shapes = [taped.program.shapes[number] for number in taped.program.inputs[:-1]]
+    for leaf, sites in enumerate(sites_of(taped)):
+        if factored_site(sites) is None:
+            total += shapes[leaf].size * shapes[leaf].dtype.itemsize
+    for site in taped.sites:
+        count = site.shape.size
+        if site.layout is not None:
+            # (g, t, o) slopes, and (g, t, i) inputs.
+            operand = functools.partial(weights_at, taped, sites=[site])
+            (like,) = jax.eval_shape(operand, shapes)
+            _, taken, given = jax.eval_shape(site.layout.weight, like).shape
+            count += count * taken // given
+        total += count * site.shape.dtype.itemsize
+    return total
+
+
+def sites_of(taped: Tape) -> list[list[Site]]:
+    """For each leaf of the parameters, the sites that it reaches."""
+    count = taped.structure.num_leaves
+    return [[s for s in taped.sites if leaf in s.leaves] for leaf in range(count)]
+
+
+def factored_site(sites: list[Site]) -> Site | None:
+    """The only site of a parameter, if its gradients stay factored there."""
+    if len(sites) == 1 and sites[0].plain and sites[0].kind != "whole":
+        return sites[0]
+    return None
+
+
+def to_form(taped: Tape, leaf: int, value: Any) -> Any:
+    """A tensor like a factored parameter, in the common form (g, i, o)."""
+    (site,) = sites_of(taped)[leaf]
+    moved = _rearranged(taped, leaf, site, value)
+    return site.layout.weight(moved) if site.layout else moved
+
+
+def from_form(taped: Tape, leaf: int, value: Any) -> Any:
+    """The inverse of :func:`to_form`."""
+    shape = taped.program.shapes[taped.program.inputs[leaf]]
+    dtyped = jax.ShapeDtypeStruct(shape.shape, value.dtype)
+    back = jax.linear_transpose(lambda x: to_form(taped, leaf, x), dtyped)
+    return back(value)[0]
+
+
+def _rearranged(taped: Tape, leaf: int, site: Site, value: Any) -> Any:
+    shapes = [taped.program.shapes[number] for number in taped.program.inputs[:-1]]
+    leaves: list[Any] = [None] * len(shapes)
+    leaves[leaf] = value.astype(shapes[leaf].dtype)
+    (moved,) = weights_at(taped, leaves, [site])
+    return moved.astype(value.dtype)
+
+
+def _assemble(
+    taped: Tape, params: Params, seen: list[Any], slopes: list[Any]
+) -> Gradients:
+    """Sort what was read at the sites by parameter."""
+    leaves = jax.tree.leaves(params)
+    by_site = dict(zip(taped.sites, range(len(taped.sites)), strict=True))
+    reached = sites_of(taped)
+    n = slopes[0].shape[0]
+    gradients: list[Any] = []
+    for sites in reached:
+        site = factored_site(sites)
+        if site is None:
+            gradients.append(None)
+        elif site.kind == "product":
+            at = by_site[site]
+            gradients.append(Outer(seen[at], slopes[at]))
+        else:
+            at = by_site[site]
+            rows = slopes[at]
+            indices = seen[at].reshape(n, -1)
+            gradients.append(
+                Rows(
+                    indices, rows.reshape(*indices.shape, *rows.shape[seen[at].ndim :])
+                )
+            )
+    formed = [leaf for leaf, gradient in enumerate(gradients) if gradient is None]
+    totals = {
+        leaf: jnp.zeros((n, *leaves[leaf].shape), leaves[leaf].dtype) for leaf in formed
+    }
+    for at, site in enumerate(taped.sites):
+        own = [leaf for leaf in site.leaves if leaf in totals]
+        if own:
+            whole = _operand_gradients(taped, leaves, site, seen[at], slopes[at])
+            for leaf, part in _pull_operand(taped, leaves, site, own, whole).items():
+                totals[leaf] += part
+    return tuple(
+        Whole(totals[leaf]) if gradient is None else gradient
+        for leaf, gradient in enumerate(gradients)
+    )
+
+
+def _operand_gradients(
+    taped: Tape, leaves: list[Any], site: Site, seen: Any, slopes: Any
+) -> Any:
+    """Each example's gradient with respect to the operand of a site."""
+    if site.layout is not None:
+        formed = jnp.einsum("ngti,ngto->ngio", seen, slopes)
+        return jax.vmap(site.layout.unweight)(formed)
+    if site.kind == "rows":
+        (like,) = jax.eval_shape(lambda x: weights_at(taped, x, [site]), leaves)
+        return jax.vmap(
+            lambda rows, values: (
+                jnp.zeros(like.shape, values.dtype).at[rows].add(values, mode="drop")
+            )
+        )(seen, slopes)
+    return slopes
+
+
+def _pull_operand(
+    taped: Tape, leaves: list[Any], site: Site, own: list[int], gradients: Any
+) -> dict[int, Any]:
+    """From gradients of an operand to those of the parameters it is computed from."""
+
+    def operand(chosen: dict[int, Any]) -> Any:
+        replaced = [chosen.get(leaf, value) for leaf, value in enumerate(leaves)]
+        return weights_at(taped, replaced, [site])[0]
+
+    _, back = jax.vjp(operand, {leaf: leaves[leaf] for leaf in own})
+    return jax.vmap(lambda g: back(g)[0])(gradients)

@@ -1,0 +1,232 @@
+"""Conjugate gradients, for one right-hand side and for a block of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+
+from unlearn_jax import tree
+from unlearn_jax.curvature.operator import LinearOperator
+from unlearn_jax.solvers.refinement import RUNNING, either, refine
+from unlearn_jax.solvers.solution import (
+    INDEFINITE,
+    NOT_FINITE,
+    OUT_OF_STEPS,
+    PRECONDITIONER,
+    Solution,
+)
+from unlearn_jax.solvers.stacked import combine, gram, orthonormalise
+from unlearn_jax.types import Array, Params
+
+_GROWTH = 100.0
+"""Residual norms may rise on the way, by √(condition number); past this, x is noise."""
+
+
+class _Single(NamedTuple):
+    """Value: x, residual r, direction p, r·z, ‖r‖."""
+
+    x: Params
+    r: Params
+    p: Params
+    rz: Array
+    size: Array
+    steps: Array
+    code: Array
+
+
+class _Block(NamedTuple):
+    """Value: x, residual = q c, duals w = M⁻¹ q, directions p, which of them live."""
+
+    x: Params
+    q: Params
+    w: Params
+    p: Params
+    c: Array
+    live: Array
+    sizes: Array
+    steps: Array
+    code: Array
+
+
+def conjugate_gradient(
+    operator: LinearOperator,
+    rhs: Params,
+    *,
+    start: Params | None = None,
+    preconditioner: Callable[[Any], Any] | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 100,
+) -> Solution:
+    """Solve A x = b for a symmetric positive definite A.
+
+    Args:
+        operator: A; damp it first where the curvature is flat or negative.
+        rhs: b, like what the operator acts on.
+        start: First x; zero if None.
+        preconditioner: Symmetric positive definite approximation of A⁻¹, a function
+            from vectors to vectors.
+        tol: Bound on ‖A x − b‖ / ‖b‖ (no unit).
+        max_steps: Most steps.
+
+    Returns:
+        Solution. A direction with p·Ap ≤ 0, a product that is not finite, or a
+        preconditioner that is not positive definite ends the iteration; the value is
+        the iterate before that, or the start if that iterate's residual norm is more
+        than 100 times larger.
+
+    Raises:
+        ValueError: ``rhs`` or ``start`` is not like what the operator acts on.
+
+    Cost: one product and one preconditioning per step, plus one product to confirm
+        the residual; memory seven vectors.
+    Source: Hestenes & Stiefel 1952, §3, preconditioned. Differs: the residual is
+        confirmed, see :func:`unlearn_jax.solvers.refinement.refine`.
+    """
+    prepare = preconditioner or _same
+
+    def correct(residual: Params, target: Array, steps: Array) -> Any:
+        def step(s: _Single) -> _Single:
+            product = operator.matvec(s.p)
+            curvature = tree.dot(s.p, product)
+            good = jnp.isfinite(curvature) & (curvature > 0)
+            alpha = jnp.where(good, s.rz / jnp.where(good, curvature, 1), 0)
+            # Chosen, not only multiplied by zero: the product may hold NaN.
+            x = tree.where(good, tree.axpy(alpha, s.p, s.x), s.x)
+            r = tree.where(good, tree.axpy(-alpha, product, s.r), s.r)
+            z = prepare(r)
+            rz = tree.dot(r, z)
+            p = tree.axpy(rz / s.rz, s.p, z)
+            size = tree.norm(r)
+            code = jnp.where(size > target, _sign_code(rz, PRECONDITIONER), RUNNING)
+            code = jnp.where(good, code, _sign_code(curvature, INDEFINITE))
+            return _Single(x, r, p, rz, size, s.steps + 1, code)
+
+        def go_on(s: _Single) -> Array:
+            return (s.code == RUNNING) & (s.size > target) & (s.steps < max_steps)
+
+        z = prepare(residual)
+        rz, size = tree.dot(residual, z), tree.norm(residual)
+        code = _sign_code(rz, PRECONDITIONER)
+        zero = tree.zeros_like(residual)
+        first = _Single(zero, residual, z, rz, size, steps, code)
+        last = jax.lax.while_loop(go_on, step, first)
+        late = (last.code == RUNNING) & (last.size > target)
+        return last.x, last.steps, jnp.where(late, OUT_OF_STEPS, last.code)
+
+    return refine(
+        *(correct, operator, rhs),
+        start=start,
+        tol=tol,
+        max_steps=max_steps,
+        growth=_GROWTH,
+    )
+
+
+def block_conjugate_gradient(
+    operator: LinearOperator,
+    rhs_block: Params,
+    *,
+    preconditioner: Callable[[Any], Any] | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 100,
+) -> Solution:
+    """Solve A X = B for several right-hand sides that share one Krylov space.
+
+    Each step multiplies A with a block of k directions, and every right-hand side
+    searches all of them. Where A has a few eigenvalues far from the others this takes
+    fewer steps than k separate solves. The block of residuals is kept as an
+    orthonormal basis times coefficients; a residual that depends on others leaves the
+    basis, so that repeated or zero right-hand sides do no harm.
+
+    Args:
+        operator: A, symmetric positive definite.
+        rhs_block: B, k vectors stacked along the first axis.
+        preconditioner: As in :func:`conjugate_gradient`, on one vector.
+        tol: Bound on ‖A x − b‖ / ‖b‖ for each right-hand side (no unit).
+        max_steps: Most steps, each with one product with a block.
+
+    Returns:
+        Solution; ``residual``, ``steps``, ``converged`` and ``code`` of shape (k,). The
+        steps of a right-hand side are those after which its own residual was small.
+
+    Raises:
+        ValueError: the members of ``rhs_block`` are not like what the operator acts on.
+
+    Cost: k products at once per step, and some 8 k² inner products' worth of memory
+        traffic, so it pays where a product is dear; memory six blocks.
+    Source: O'Leary 1980, Linear Algebra Appl. 29, in the orthonormalised form of
+        Dubrulle 2001, ETNA 12 (BCGrQ). Differs: dependent residuals are dropped, and
+        the residual is confirmed, see :func:`unlearn_jax.solvers.refinement.refine`.
+    """
+    prepare = None if preconditioner is None else jax.vmap(preconditioner)
+
+    def factor(vectors: Params, floor: float) -> Any:
+        return orthonormalise(vectors, prepare and prepare(vectors), floor=floor)
+
+    def sizes_of(q: Params, c: Array) -> Array:
+        return jnp.sqrt(jnp.maximum(jnp.einsum("ij,il,lj->j", c, gram(q, q), c), 0))
+
+    def correct(residual: Params, target: Array, steps: Array) -> Any:
+        def step(s: _Block) -> _Block:
+            product = jax.vmap(operator.matvec)(s.p)
+            # A direction that left the block is zero; one in its place of the
+            # diagonal keeps the matrix regular.
+            curvature = gram(s.p, product) + jnp.diag((~s.live).astype(s.c.dtype))
+            root = jnp.linalg.cholesky(curvature)
+            finite, good = jnp.all(jnp.isfinite(curvature)), jnp.all(jnp.isfinite(root))
+            unit = jnp.eye(len(s.live), dtype=root.dtype)
+            inverse = jax.scipy.linalg.cho_solve(
+                (jnp.where(good, root, unit), True), unit
+            )
+            x = tree.add(s.x, combine((inverse @ s.c).T, s.p))
+            q, w, change = factor(
+                tree.subtract(s.q, combine(inverse.T, product)), floor=1.0
+            )
+            p = tree.add(w, combine(change, s.p))
+            c = change @ s.c
+            sizes = sizes_of(q, c)
+            done = s.steps + (s.sizes > target)
+            code = jnp.where(finite, INDEFINITE, NOT_FINITE)
+            code = jnp.where(good, RUNNING, code).astype(jnp.int32)
+            new = _Block(x, q, w, p, c, jnp.diag(change) > 0, sizes, done, code)
+            stay = s._replace(steps=done, code=code)
+            return either(good, new, stay)
+
+        def go_on(s: _Block) -> Array:
+            more = jnp.any(s.live) & jnp.any(s.sizes > target)
+            return (s.code == RUNNING) & more & (jnp.max(s.steps) < max_steps)
+
+        q, w, c = factor(residual, floor=0.0)
+        code = jnp.asarray(RUNNING, jnp.int32)
+        if prepare is not None:
+            z = prepare(residual)
+            lowest = jnp.min(jax.vmap(tree.dot)(residual, z))
+            code = jnp.where(lowest < 0, PRECONDITIONER, code)
+        zero = tree.zeros_like(residual)
+        sizes = jax.vmap(tree.norm)(residual)
+        first = _Block(zero, q, w, w, c, jnp.diag(c) > 0, sizes, steps, code)
+        last = jax.lax.while_loop(go_on, step, first)
+        short = last.sizes <= target
+        code = jnp.where(short, RUNNING, last.code)
+        late = ~short & (last.code == RUNNING) & (last.steps >= max_steps)
+        return last.x, last.steps, jnp.where(late, OUT_OF_STEPS, code)
+
+    return refine(
+        *(correct, operator, rhs_block),
+        tol=tol,
+        max_steps=max_steps,
+        growth=_GROWTH,
+        over=jax.vmap,
+    )
+
+
+def _same(vector: Params) -> Params:
+    return vector
+
+
+def _sign_code(product: Array, code: int) -> Array:
+    """Running while positive; ``code`` when not; not finite when it is not."""
+    answer = jnp.where(product > 0, RUNNING, code)
+    return jnp.where(jnp.isfinite(product), answer, NOT_FINITE).astype(jnp.int32)

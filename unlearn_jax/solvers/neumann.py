@@ -1,0 +1,181 @@
+"""Inverse products by a Neumann series: full batches, or minibatches (LiSSA)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax import tree
+from unlearn_jax.curvature.operator import LinearOperator, check_like
+from unlearn_jax.loop import tracing
+from unlearn_jax.solvers.krylov import spectral_bounds
+from unlearn_jax.solvers.refinement import RUNNING, either, epsilon, refine
+from unlearn_jax.solvers.solution import (
+    DIVERGED,
+    INDEFINITE,
+    NOT_FINITE,
+    OUT_OF_STEPS,
+    STEP_SIZE,
+    Solution,
+)
+from unlearn_jax.types import Array, Estimate, Params, PRNGKey
+
+
+class _State(NamedTuple):
+    """Value: x, residual r, ‖r‖, the least ‖r‖ so far."""
+
+    x: Params
+    r: Params
+    size: Array
+    least: Array
+    steps: Array
+    code: Array
+
+
+def neumann(
+    operator: LinearOperator,
+    rhs: Params,
+    *,
+    step_size: Any = None,
+    start: Params | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 100,
+    spectrum_steps: int = 10,
+    key: PRNGKey | None = None,
+) -> Solution:
+    """Solve A x = b by ``x ← x + step_size (b − A x)``, A symmetric positive definite.
+
+    Converges for step sizes below 2 / λ_max, at the rate 1 − step_size λ_min: slower
+    than conjugate gradients always, kept as the baseline that much of the literature
+    uses.
+
+    A few Lanczos steps look at the spectrum first. Their Ritz value is a lower bound of
+    λ_max, so a step size of 2 / Ritz value or more surely diverges and is refused. A
+    Ritz value below zero proves that A is not positive definite. A larger λ_max that
+    they miss shows as a growing residual, and ends the iteration with "diverged".
+
+    Args:
+        operator: A.
+        rhs: b, like what the operator acts on.
+        step_size: In units of 1 / eigenvalue. None takes 1 / (Ritz value + residual
+            norm of the last Lanczos step), nearly always below 1 / λ_max.
+        start: First x; zero if None.
+        tol: Bound on ‖A x − b‖ / ‖b‖ (no unit).
+        max_steps: Most steps.
+        spectrum_steps: Lanczos steps.
+        key: Draws the start of the Lanczos steps. None starts them from b, whose
+            Krylov space is the one that the iteration moves in.
+
+    Returns:
+        Solution; the start itself if the step size was refused.
+
+    Raises:
+        ValueError: ``rhs`` or ``start`` is not like what the operator acts on, or a
+            concrete ``step_size`` is not positive.
+
+    Cost: ``spectrum_steps`` products, one per step, one to confirm the residual.
+    Source: Richardson 1910; the series as in Koh & Liang 2017, arXiv 1703.04730, §3.
+        Differs: checks the step size.
+    """
+    if step_size is not None and not tracing(step_size) and not step_size > 0:
+        raise ValueError(f"step_size is {step_size}, expected a positive number")
+    check_like(operator.like, rhs, "right-hand side")
+    probe = rhs if key is None else tree.random_like(key, rhs, jax.random.normal)
+    bounds = spectral_bounds(operator, probe, steps=spectrum_steps)
+    usable = jnp.isfinite(bounds.upper) & (bounds.upper > 0)
+    if step_size is None:
+        rate = jnp.where(usable, 1 / jnp.where(usable, bounds.upper, 1), 1)
+    else:
+        rate = jnp.asarray(step_size, bounds.upper.dtype)
+    refused = jnp.where(rate * bounds.largest >= 2, STEP_SIZE, RUNNING)
+    negative = bounds.lowest < -100 * epsilon(rhs) * jnp.abs(bounds.upper)
+    refused = jnp.where(negative, INDEFINITE, refused).astype(jnp.int32)
+
+    def correct(residual: Params, target: Array, steps: Array) -> Any:
+        def step(s: _State) -> _State:
+            r = tree.axpy(-rate, operator.matvec(s.r), s.r)
+            size = tree.norm(r)
+            # Without rounding ‖r‖ falls at every step; a grown one proves an
+            # eigenvalue outside of (0, 2 / step_size).
+            good = size <= 1.001 * s.least
+            code = jnp.where(jnp.isfinite(size), DIVERGED, NOT_FINITE)
+            code = jnp.where(good, RUNNING, code).astype(jnp.int32)
+            x = tree.axpy(rate, s.r, s.x)
+            least = jnp.minimum(size, s.least)
+            new = _State(x, r, size, least, s.steps + 1, code)
+            return either(good, new, s._replace(steps=s.steps + 1, code=code))
+
+        def go_on(s: _State) -> Array:
+            return (s.code == RUNNING) & (s.size > target) & (s.steps < max_steps)
+
+        size = tree.norm(residual)
+        first = _State(tree.zeros_like(rhs), residual, size, size, steps, refused)
+        last = jax.lax.while_loop(go_on, step, first)
+        late = (last.code == RUNNING) & (last.size > target)
+        return last.x, last.steps, jnp.where(late, OUT_OF_STEPS, last.code)
+
+    return refine(correct, operator, rhs, start=start, tol=tol, max_steps=max_steps)
+
+
+def lissa(
+    key: PRNGKey,
+    operator_of: Callable[[Any], LinearOperator],
+    rhs: Params,
+    *,
+    step_size: Any = 1.0,
+    steps: int = 100,
+    samples: int = 10,
+) -> Estimate:
+    """A⁻¹ b from minibatch products, with its standard error.
+
+    Each sample runs ``x ← x + step_size (b − A_j x)`` from zero, with a freshly drawn
+    A_j of mean A at every step. Its expectation is that of :func:`neumann` after as
+    many steps, (I − (I − step_size A)^steps) A⁻¹ b; the standard error does not know
+    of that bias, which only more steps reduce.
+
+    Args:
+        key: Split over samples and steps.
+        operator_of: From a key to the operator of a minibatch, damping included.
+        rhs: b.
+        step_size: Below 2 / λ_max of the *minibatch* operators, or the variance
+            explodes (in units of 1 / eigenvalue).
+        steps: Steps of each sample.
+        samples: Independent repeats that are averaged, at least 2.
+
+    Returns:
+        Estimate: mean over the samples, and its standard error.
+
+    Raises:
+        ValueError: fewer than 2 samples, or ``rhs`` is not like what the operators act
+            on.
+
+    Cost: samples × steps minibatch products; memory four vectors.
+    Source: Agarwal, Bullins & Hazan 2017, arXiv 1602.03943, algorithm 1. Differs:
+        starts at zero, takes a step size, and returns the scatter of the samples.
+    """
+    if samples < 2:
+        raise ValueError(f"got {samples} samples; a standard error needs at least 2")
+
+    def one_sample(sample_key: PRNGKey) -> Params:
+        def step(j: Any, x: Params) -> Params:
+            operator = operator_of(jax.random.fold_in(sample_key, j))
+            check_like(operator.like, rhs, "right-hand side")
+            left = tree.axpy(-1.0, operator.matvec(x), rhs)
+            return tree.axpy(step_size, left, x)
+
+        return jax.lax.fori_loop(0, steps, step, tree.zeros_like(rhs))
+
+    def add_sample(i: Any, state: Any) -> Any:
+        mean, scatter = state
+        change = tree.subtract(one_sample(jax.random.fold_in(key, i)), mean)
+        mean = tree.axpy(1 / (i + 1), change, mean)
+        square = jax.tree.map(lambda c: c**2, change)
+        return mean, tree.axpy(i / (i + 1), square, scatter)
+
+    zero = tree.zeros_like(rhs)
+    mean, scatter = jax.lax.fori_loop(0, samples, add_sample, (zero, zero))
+    error = jax.tree.map(
+        lambda s: jnp.sqrt(s / (samples * (samples - 1))).astype(s.dtype), scatter
+    )
+    return Estimate(mean, error)

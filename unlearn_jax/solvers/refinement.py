@@ -1,0 +1,182 @@
+"""What all iterative solvers share: scaling, checks, and a residual that is true."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax import tree
+from unlearn_jax.curvature.operator import LinearOperator, check_like
+from unlearn_jax.solvers.solution import (
+    CONVERGED,
+    DIVERGED,
+    NOT_FINITE,
+    OUT_OF_STEPS,
+    STAGNATED,
+    Solution,
+)
+from unlearn_jax.types import Array, Params
+
+RUNNING = -1
+"""The code of a solve that has not ended."""
+
+
+class Progress(NamedTuple):
+    """Value: where the outer iteration stands; one entry per right-hand side."""
+
+    value: Params
+    residual: Params
+    relative: Array
+    steps: Array
+    code: Array
+
+
+def epsilon(vector: Any) -> float:
+    """Rounding unit of the coarsest leaf."""
+    return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(vector))
+
+
+def either(condition: Array, a: Any, b: Any) -> Any:
+    """One of two states of a loop."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def together(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself: one right-hand side; ``jax.vmap`` stands for several."""
+    return function
+
+
+def refine(
+    correct: Callable[[Any, Any, Any], Any],
+    operator: LinearOperator,
+    rhs: Params,
+    *,
+    start: Params | None = None,
+    tol: float,
+    max_steps: int,
+    growth: float = 1.0,
+    over: Callable[..., Any] = together,
+) -> Solution:
+    """Correct x by approximate solves of ``A d = b - A x`` until ``b - A x`` is small.
+
+    An iteration believes the residual it carries along, which drifts from the true one
+    by rounding. Here that belief is checked with one more product after every round; if
+    it was wrong, the iteration goes on from the true residual as long as this at least
+    halves it. The right-hand side is scaled by a power of two first, so that
+    neither 1e-30 b nor 1e+30 b meets underflow or overflow in an inner product.
+
+    Args:
+        correct: ``(residual, target, steps) -> (correction, steps, code)``: an
+            iteration from zero down to the residual norm ``target``; ``RUNNING`` when
+            it believes to be there, otherwise the code of what stopped it.
+        operator: A.
+        rhs: b.
+        start: First x; zero if None.
+        tol: Bound on ‖b − A x‖ / ‖b‖ (no unit).
+        max_steps: Bound on steps in all rounds together.
+        growth: A correction that was stopped is taken back if it raised the residual
+            norm by more than this (no unit).
+        over: ``jax.vmap`` when ``rhs`` is a stack of right-hand sides.
+
+    Returns:
+        Solution, whose residual is the last true one.
+
+    Raises:
+        ValueError: ``rhs`` or ``start`` is not like what the operator acts on.
+
+    Cost: one product for each round, nearly always one round.
+    Source: iterative refinement; residual replacement as in van der Vorst & Ye 2000,
+        SIAM J. Sci. Comput. 22. Differs: restarts the iteration with the true residual.
+    """
+    one = rhs if over is together else jax.eval_shape(lambda v: tree.member(v, 0), rhs)
+    check_like(operator.like, one, "right-hand side")
+    if start is not None:
+        check_like(rhs, start, "start")
+    matvec, norm, choose = over(operator.matvec), over(tree.norm), over(tree.where)
+    factor = over(_power_of_two)(rhs)
+    b = over(tree.scale)(1 / factor, rhs)
+    size = norm(b)
+    tiny = epsilon(b)
+
+    def residual_at(x: Params) -> tuple[Params, Array]:
+        residual = jax.tree.map(lambda u, v: (u - v).astype(u.dtype), b, matvec(x))
+        return residual, relative(residual)
+
+    def relative(residual: Params) -> Array:
+        return norm(residual) / jnp.where(size > 0, size, 1)
+
+    def one_round(old: Progress) -> Progress:
+        active = old.code == RUNNING
+        left = choose(active, old.residual, tree.zeros_like(b))
+        # Later rounds aim lower: the first has shown what its belief was worth.
+        aim = jnp.where(old.steps > 0, 0.1 * tol, tol) * size
+        target = jnp.maximum(aim, tiny * norm(left)).astype(size.dtype)
+        step, steps, code = correct(left, target, old.steps)
+        good = over(tree.all_finite)(step)
+        x = choose(good & active, tree.add(old.value, step), old.value)
+        residual, now = residual_at(x)
+        believed = code == RUNNING
+        better = now < old.relative
+        halved = now < 0.5 * old.relative
+        code = _first(
+            (now <= tol, CONVERGED),
+            (~jnp.isfinite(now), NOT_FINITE),
+            (~believed, code),
+            (halved & (steps < max_steps), RUNNING),
+            (halved, OUT_OF_STEPS),
+            (~better & (old.steps == 0), DIVERGED),
+            otherwise=STAGNATED,
+        )
+        # What was believed to help and did not is taken back, and what blew up.
+        kept = jnp.where(believed, better, now <= growth * old.relative)
+        new = Progress(
+            choose(kept, x, old.value),
+            choose(kept, residual, old.residual),
+            jnp.where(kept, now, old.relative),
+            steps,
+            code,
+        )
+        return Progress(
+            choose(active, new.value, old.value),
+            choose(active, new.residual, old.residual),
+            *(jnp.where(active, n, o) for n, o in zip(new[2:], old[2:], strict=True)),
+        )
+
+    x, left = tree.zeros_like(b), b
+    now = jnp.where(jnp.isfinite(size), jnp.where(size > 0, 1.0, 0.0), size)
+    now = now.astype(size.dtype)
+    if start is not None:
+        x = choose(size == 0, x, over(tree.scale)(1 / factor, start))
+        left, now = residual_at(x)
+    code = _first(
+        (now <= tol, CONVERGED), (~jnp.isfinite(now), NOT_FINITE), otherwise=RUNNING
+    )
+    state = Progress(x, left, now, jnp.zeros(now.shape, jnp.int32), code)
+    state = jax.lax.while_loop(lambda s: jnp.any(s.code == RUNNING), one_round, state)
+    value = over(tree.scale)(factor, state.value)
+    return Solution(
+        value, state.relative, state.steps, state.code == CONVERGED, state.code
+    )
+
+
+def _first(*cases: tuple[Any, Any], otherwise: Any) -> Array:
+    """The value of the first case that holds, as int32."""
+    answer = jnp.asarray(otherwise, jnp.int32)
+    for condition, value in reversed(cases):
+        answer = jnp.where(condition, jnp.asarray(value, jnp.int32), answer)
+    return answer
+
+
+def _power_of_two(rhs: Params) -> Array:
+    """The largest entry rounded up to a power of two, one where there is none."""
+    dtype = np.result_type(np.float32, *(leaf.dtype for leaf in jax.tree.leaves(rhs)))
+    peaks = [
+        jnp.max(jnp.abs(leaf), initial=0).astype(dtype) for leaf in jax.tree.leaves(rhs)
+    ]
+    peak = jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), dtype)
+    usable = (peak > 0) & jnp.isfinite(peak)
+    _, exponent = jnp.frexp(jnp.where(usable, peak, 1))
+    # Both the power and its inverse must be normal numbers in float32.
+    return jnp.ldexp(jnp.ones((), dtype), jnp.clip(exponent, -125, 125))
