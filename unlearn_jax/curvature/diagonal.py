@@ -13,10 +13,9 @@ from unlearn_jax.curvature.per_example import (
     block_size,
     loss_gradients,
     per_example,
-    present,
 )
 from unlearn_jax.curvature.tapping import tape
-from unlearn_jax.data.accumulate import accumulate
+from unlearn_jax.data.accumulate import accumulate, present
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis

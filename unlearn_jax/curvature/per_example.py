@@ -110,19 +110,6 @@ def output_slopes(objective: Objective, outputs: Any, targets: Any) -> Any:
     return jax.grad(lambda out: jnp.sum(objective.loss(out, targets)))(outputs)
 
 
-def present(batch: Batch) -> Batch:
-    """Zeros in place of the examples of weight zero: what they hold is never seen.
-
-    Weights alone would not do: the derivative of 0 times NaN is NaN.
-    """
-
-    def kept(leaf: Any) -> Array:
-        mask = (batch.weights > 0).reshape(-1, *(1,) * (leaf.ndim - 1))
-        return jnp.where(mask, leaf, jnp.zeros_like(leaf))
-
-    return Batch(kept(batch.inputs), kept(batch.targets), batch.weights)
-
-
 def block_size(taped: Tape, examples: int) -> int:
     """How many examples to take at once.
 

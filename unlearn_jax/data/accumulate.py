@@ -1,7 +1,7 @@
 """Sum or collect a function over a data set in batches of one fixed size.
 
-Nothing is padded or copied: the last batch overlaps the one before it, and examples
-already seen get weight zero there.
+On one device nothing is padded or copied: the last batch overlaps the one before it,
+and examples already seen get weight zero there.
 """
 
 import functools
@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from unlearn_jax.loop import Loop, repeat
+from unlearn_jax.parallel.mesh import sum_over_data
 from unlearn_jax.tree import leading_axis
-from unlearn_jax.types import Batch
+from unlearn_jax.types import Array, Batch
 
 
 def accumulate(
@@ -22,6 +24,7 @@ def accumulate(
     *constants: Any,
     batch_size: int = 256,
     loop: Loop = "device",
+    mesh: Mesh | None = None,
 ) -> Any:
     """Σ over batches of ``function(batch, *constants)``.
 
@@ -32,18 +35,40 @@ def accumulate(
         data: The examples; their order is kept.
         constants: Further arguments of ``function``: parameters, keys. Passed on, never
             captured.
-        batch_size: Examples per call; memory grows with it.
+        batch_size: Examples per call (and device); memory grows with it.
         loop: "device" or "host", see :mod:`unlearn_jax.loop`.
+        mesh: From ``data_mesh``: each device sums over batches of its own part of the
+            examples, then the sums are added. Where the examples do not divide over the
+            devices, copies of the last one with weight zero fill up. Batches start
+            anew on each device, so ``function`` must be a sum over examples. Call it
+            inside ``jit``.
 
     Returns:
         The sum, in the structure and dtypes that ``function`` returns.
 
     Raises:
-        ValueError: there are no examples.
+        ValueError: there are no examples, or ``loop="host"`` on a mesh.
     """
+    if mesh is not None:
+        if loop != "device":
+            raise ValueError(
+                f"accumulate got loop={loop!r} and a mesh, expected loop='device': "
+                f"the devices of a mesh run one compiled loop each"
+            )
+        _size(leading_axis(data), batch_size)
+        return sum_over_data(
+            mesh,
+            lambda part, shared: accumulate(
+                function, part, *shared, batch_size=batch_size
+            ),
+            _fill_up(data, mesh.size),
+            constants,
+        )
     n = leading_axis(data)
     size = _size(n, batch_size)
-    body = _sum_body(function, size)
+    # Only the host calls a body again; elsewhere remembering it keeps dead traces.
+    make = _sum_body if loop == "host" else _sum_body.__wrapped__
+    body = make(function, size)
     sample = jax.eval_shape(
         lambda d, c: function(_slice(d, 0, size), *c), data, constants
     )
@@ -88,6 +113,38 @@ def collect(
         lambda leaf: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype), sample
     )
     return repeat(-(-n // size), body, empty, (inputs, constants), loop=loop)
+
+
+def present(batch: Batch) -> Batch:
+    """Another example in place of each one of weight zero: what it holds is not seen.
+
+    Weights alone would not do: the derivative of 0 times NaN is NaN. The stand-in is
+    the heaviest example, which the model is known to digest; zeros if all weigh zero.
+    """
+    weights = jnp.asarray(batch.weights)
+    heaviest = jnp.argmax(weights)
+    some = weights[heaviest] > 0
+
+    def kept(leaf: Any) -> Array:
+        leaf = jnp.asarray(leaf)
+        stand_in = jnp.where(some, leaf[heaviest], jnp.zeros_like(leaf[0]))
+        mask = (weights > 0).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.where(mask, leaf, stand_in[None])
+
+    return Batch(kept(batch.inputs), kept(batch.targets), weights)
+
+
+def _fill_up(data: Batch, devices: int) -> Batch:
+    extra = -data.weights.shape[0] % devices
+    if not extra:
+        return data
+
+    def grow(leaf: Any) -> Array:
+        leaf = jnp.asarray(leaf)
+        return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], extra, axis=0)])
+
+    weights = jnp.pad(jnp.asarray(data.weights), (0, extra))
+    return Batch(grow(data.inputs), grow(data.targets), weights)
 
 
 def _slice(data: Any, start: Any, size: int) -> Any:

@@ -1,5 +1,6 @@
-"""A mesh whose axis runs over ensemble members; the mathematics never sees it."""
+"""Meshes over ensemble members or over data; the mathematics never sees them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,14 +16,19 @@ def member_mesh(devices: int | None = None) -> Mesh:
     Raises:
         ValueError: more devices asked for than there are.
     """
-    available = len(jax.devices())
-    devices = available if devices is None else devices
-    if not 1 <= devices <= available:
-        raise ValueError(
-            f"asked for a mesh of {devices} devices where {available} are visible"
-        )
-    # Explicit axes (the default of make_mesh) make gathers inside `fit` fail to trace.
-    return jax.make_mesh((devices,), ("member",), axis_types=(AxisType.Auto,))
+    return _mesh(devices, "member")
+
+
+def data_mesh(devices: int | None = None) -> Mesh:
+    """A mesh of one axis, ``"data"``, for everything built on ``accumulate``.
+
+    Args:
+        devices: How many devices to use; None takes all.
+
+    Raises:
+        ValueError: more devices asked for than there are.
+    """
+    return _mesh(devices, "data")
 
 
 def shard_members(mesh: Mesh, stacked: Any) -> Any:
@@ -33,3 +39,49 @@ def shard_members(mesh: Mesh, stacked: Any) -> Any:
 def replicate(mesh: Mesh, values: Any) -> Any:
     """Copy every leaf to all devices of the mesh."""
     return jax.device_put(values, NamedSharding(mesh, PartitionSpec()))
+
+
+def sum_over_data(
+    mesh: Mesh, function: Callable[[Any, Any], Any], data: Any, constants: Any
+) -> Any:
+    """Σ over devices of ``function(part, constants)``, the data split over the mesh.
+
+    Args:
+        mesh: From :func:`data_mesh`.
+        function: From a part of the data and the constants to a pytree of arrays.
+        data: Pytree whose first axis divides over the mesh.
+        constants: Pytree that every device gets whole.
+
+    Returns:
+        The sum, the same on all devices.
+
+    Raises:
+        ValueError: the mesh has no axis called ``"data"``.
+    """
+    if mesh.axis_names != ("data",):
+        raise ValueError(
+            f"got a mesh with the axes {mesh.axis_names}, expected ('data',); make it "
+            f"with data_mesh"
+        )
+
+    def part(own: Any, shared: Any) -> Any:
+        return jax.lax.psum(function(own, shared), "data")
+
+    return jax.shard_map(
+        part,
+        mesh=mesh,
+        in_specs=(PartitionSpec("data"), PartitionSpec()),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )(data, constants)
+
+
+def _mesh(devices: int | None, axis: str) -> Mesh:
+    available = len(jax.devices())
+    devices = available if devices is None else devices
+    if not 1 <= devices <= available:
+        raise ValueError(
+            f"asked for a mesh of {devices} devices where {available} are visible"
+        )
+    # Explicit axes (the default of make_mesh) make gathers inside `fit` fail to trace.
+    return jax.make_mesh((devices,), (axis,), axis_types=(AxisType.Auto,))

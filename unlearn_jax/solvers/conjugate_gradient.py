@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 
 from unlearn_jax import tree
-from unlearn_jax.curvature.operator import LinearOperator
+from unlearn_jax.curvature.operator import LinearOperator, block
 from unlearn_jax.solvers.refinement import RUNNING, either, refine
 from unlearn_jax.solvers.solution import (
     INDEFINITE,
@@ -170,7 +170,7 @@ def block_conjugate_gradient(
 
     def correct(residual: Params, target: Array, steps: Array) -> Any:
         def step(s: _Block) -> _Block:
-            product = jax.vmap(operator.matvec)(s.p)
+            product = block(operator, s.p)
             # A direction that left the block is zero; one in its place of the
             # diagonal keeps the matrix regular.
             curvature = gram(s.p, product) + jnp.diag((~s.live).astype(s.c.dtype))

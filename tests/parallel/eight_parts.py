@@ -1,0 +1,91 @@
+"""Run by test_data_mesh.py in a process of its own: eight simulated devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from asserts import assert_trees_close
+from jax.sharding import NamedSharding, PartitionSpec
+from problems import two_layer
+
+from unlearn_jax.curvature.gauss_newton import gauss_newton
+from unlearn_jax.curvature.over_batches import over_batches
+from unlearn_jax.data.accumulate import accumulate
+from unlearn_jax.data.batch import from_arrays
+from unlearn_jax.parallel.mesh import data_mesh
+from unlearn_jax.train.objective import bind
+
+
+def moments(batch, scale):
+    weighted = batch.weights[:, None] * batch.inputs
+    return {
+        "second": scale * weighted.T @ batch.inputs,
+        "present": jnp.sum(batch.weights > 0),
+    }
+
+
+def both(mesh, batch_size):
+    def sums(data, scale):
+        return tuple(
+            accumulate(moments, data, scale, batch_size=batch_size, mesh=m)
+            for m in (None, mesh)
+        )
+
+    return sums
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    mesh = data_mesh()
+    assert mesh.shape == {"data": 8}
+    random = np.random.default_rng(0)
+    for n in (3, 8, 19):  # fewer than devices, as many, not a multiple
+        weights = random.integers(0, 3, n) * 1.0
+        data = from_arrays(random.standard_normal((n, 4)), np.zeros(n), weights)
+        program = jax.jit(both(mesh, 2))
+        alone, meshed = program(data, 1.5)
+        assert_trees_close(meshed, alone, rtol=1e-12, atol=1e-13)
+        assert int(meshed["present"]) == np.count_nonzero(weights)
+
+    # Data that lie on the mesh stay where they are: only the sums are sent.
+    spread = jax.tree.map(lambda leaf: jnp.asarray(leaf[:16]), data)
+    spread = jax.device_put(spread, NamedSharding(mesh, PartitionSpec("data")))
+    meshed = jax.jit(lambda d, s: accumulate(moments, d, s, batch_size=2, mesh=mesh))
+    text = meshed.lower(spread, 1.5).compile().as_text()
+    assert "all-reduce" in text
+    assert not any(word in text for word in ("all-gather", "all-to-all", "permute"))
+
+    # Derivatives and maps pass through the split.
+    def seconds(scale, data):
+        return [sums["second"] for sums in both(mesh, 2)(data, scale)]
+
+    for derivative in (jax.jacfwd, jax.jacrev):
+        alone, meshed = jax.jit(derivative(seconds))(1.5, data)
+        assert_trees_close(meshed, alone, rtol=1e-12, atol=1e-13)
+    scales = jnp.array([1.0, -2.0])
+    many = jax.jit(jax.vmap(both(mesh, 2), (None, 0)))(data, scales)
+    assert_trees_close(many[1], many[0], rtol=1e-12, atol=1e-13)
+
+    # A curvature operator, each device with its own part and some of it NaN.
+    learner, data = two_layer()
+    init = learner.model.init(jax.random.key(0))
+    objective = bind(learner.model, init.stats, learner.loss, learner.l2)
+    weights = np.asarray(data.weights).copy()
+    weights[[0, 5, 17]] = 0
+    inputs = np.asarray(data.inputs).copy()
+    inputs[weights == 0] = np.nan
+    data = data._replace(inputs=jnp.asarray(inputs), weights=jnp.asarray(weights))
+
+    def products(params, data, vector):
+        parts = over_batches(
+            gauss_newton, objective, params, data, batch_size=2, mesh=mesh
+        )
+        return parts(vector), gauss_newton(objective, params, data)(vector)
+
+    vector = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape), init)
+    meshed, whole = jax.jit(products)(init.params, data, vector.params)
+    assert_trees_close(meshed, whole, rtol=1e-12, atol=1e-13)
+
+
+if __name__ == "__main__":
+    main()
+    print("eight parts agree")
