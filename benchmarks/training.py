@@ -17,14 +17,13 @@ import argparse
 import importlib.util
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from timing import Seconds, turns
 
 from unlearn_jax.data.batch import from_arrays
 from unlearn_jax.models import MODELS
@@ -64,13 +63,6 @@ WORKS = (
 )
 MEMBERS = 8
 ENSEMBLES = ((64, 32), (784, 128))
-
-
-class Seconds(NamedTuple):
-    """Medians of one contender."""
-
-    wall: float
-    cpu: float
 
 
 def main() -> None:
@@ -117,23 +109,6 @@ def ours(work: Work, data: Batch) -> Callable[[], Any]:
     run = jax.jit(lambda key, data: fit(key, learner, data))
     key, held = jax.random.key(0), jax.device_put(data)
     return lambda: jax.block_until_ready(run(key, held))
-
-
-def turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Seconds]:
-    """Medians of contenders that take turns, each after one warm-up call."""
-    walls: dict[str, list[float]] = {name: [] for name in contenders}
-    cpus: dict[str, list[float]] = {name: [] for name in contenders}
-    for call in contenders.values():
-        call()
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            time.sleep(0.1)  # threads of the previous contender go to sleep
-            wall, cpu = time.perf_counter(), time.process_time()
-            call()
-            walls[name].append(time.perf_counter() - wall)
-            cpus[name].append(time.process_time() - cpu)
-    median = statistics.median
-    return {name: Seconds(median(walls[name]), median(cpus[name])) for name in walls}
 
 
 def print_training(work: Work, steps: int, seconds: dict[str, Seconds]) -> None:

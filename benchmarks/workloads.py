@@ -56,9 +56,7 @@ def cnn(count: int = 1024, implementation: str | None = None) -> Workload:
     """
     draw = np.random.default_rng(0)
     params: dict[str, Any] = {}
-    for layer, (fan_in, fan_out) in enumerate(
-        pairwise(CHANNELS)
-    ):
+    for layer, (fan_in, fan_out) in enumerate(pairwise(CHANNELS)):
         scale = (9 * fan_in) ** -0.5
         params[f"k{layer}"] = normal(draw, 3, 3, fan_in, fan_out, scale=scale)
         params[f"b{layer}"] = jnp.zeros(fan_out)

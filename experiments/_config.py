@@ -146,15 +146,20 @@ def parse_options(
                 f"{method} has no hyper-parameter {name!r}; it has "
                 f"{', '.join(known) or 'none'}"
             )
-        default = known[name].default
-        try:
-            number = type(default)(ast.literal_eval(value))
-        except (ValueError, SyntaxError, TypeError):
-            raise ValueError(
-                f"{text!r}: {value!r} is not a {type(default).__name__}"
-            ) from None
-        parsed.setdefault(method, {})[name] = number
+        parsed.setdefault(method, {})[name] = _read(text, value, known[name].default)
     return parsed
+
+
+def _read(option: str, value: str, default: Any) -> Any:
+    """A value of the default's type; words need no quotes."""
+    if isinstance(default, str):
+        return value.strip("'\"")
+    try:
+        read = ast.literal_eval(value)
+        return read if default is None else type(default)(read)
+    except (ValueError, SyntaxError, TypeError):
+        kind = "number" if default is None else type(default).__name__
+        raise ValueError(f"{option!r}: {value!r} is not a {kind}") from None
 
 
 def hyperparameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:

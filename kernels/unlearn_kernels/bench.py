@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unlearn_kernels import convolution, pooling
+from unlearn_kernels import convolution, fisher_diagonal, pooling
 from unlearn_kernels.convolution.shapes import SHAPES as CONVOLUTIONS
+from unlearn_kernels.fisher_diagonal.shapes import SHAPES as FISHER_DIAGONALS
 from unlearn_kernels.pooling.shapes import SHAPES as POOLINGS
 
 ITERATIONS = 2
@@ -57,7 +58,21 @@ def poolings() -> Iterator[Task]:
         yield Task(label, (shape.images,), operation, pooling.IMPLEMENTATIONS)
 
 
-OPERATIONS = {"convolution": convolutions, "pooling": poolings}
+def fisher_diagonals() -> Iterator[Task]:
+    """The tasks of ``fisher_diagonal/shapes.py``."""
+    for shape in FISHER_DIAGONALS:
+        rows = (shape.examples, shape.groups, shape.positions)
+        arrays = ((*rows, shape.taken), (*rows, shape.given), (shape.examples,))
+        label = f"{shape.source}: {rows} {shape.taken} * {shape.given}"
+        implementations = fisher_diagonal.IMPLEMENTATIONS
+        yield Task(label, arrays, fisher_diagonal.square_sum, implementations)
+
+
+OPERATIONS = {
+    "convolution": convolutions,
+    "fisher_diagonal": fisher_diagonals,
+    "pooling": poolings,
+}
 
 
 def median_ms(call: Callable[[], Any], seconds: float) -> float:

@@ -19,10 +19,19 @@ SETTINGS = {
     "finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
     "gradient_ascent": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "random_labels": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
+    "salun": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
+    "prioritised_finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
+    "ewc": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "strength": 1.0},
+    "l2_to_init": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
+    "fisher_merging": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
     "ssd": {"alpha": 1.0},
     "ssd_batch": {"alpha": 1.0, "importance_batch": 4},
     "lfssd": {"alpha": 1.0, "importance_batch": 4},
     "assd": {"importance_batch": 4},
+    "fisher_forgetting": {"alpha": 1e-6},
+    "influence_removal": {"damping": 0.1, "tol": 1e-12, "batch_size": 16},
+    "newton_removal": {"damping": 0.1, "tol": 1e-12, "batch_size": 16},
+    "influence_unlearning": {"samples": 16, "tol": 1e-12, "batch_size": 16},
     "bad_teacher": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
     "scrub": {
         "epochs": 2,
@@ -32,9 +41,23 @@ SETTINGS = {
         "forget_batch": 4,
     },
 }
-NOT_RANDOM = {"identity", "ssd", "ssd_batch", "lfssd", "assd"}
+NOT_RANDOM = {
+    "identity",
+    "ssd",
+    "ssd_batch",
+    "lfssd",
+    "assd",
+    "influence_removal",
+    "newton_removal",
+}
 # With nothing to forget these leave the model as it is, bit for bit.
-IDLE_ON_NOTHING = NOT_RANDOM | {"gradient_ascent"}
+IDLE_ON_NOTHING = (NOT_RANDOM - {"newton_removal"}) | {
+    "influence_unlearning",
+    "gradient_ascent",
+    "prioritised_finetune",
+    "ewc",
+    "l2_to_init",
+}
 NETS = ("mlp", "norm")
 BOTH = [(name, net) for name in METHODS for net in NETS]
 

@@ -7,6 +7,10 @@ from asserts import assert_trees_close
 from jax.sharding import NamedSharding, PartitionSpec
 from problems import two_layer
 
+from unlearn_jax.curvature.diagonal import (
+    empirical_fisher_diagonal,
+    sampled_fisher_diagonal,
+)
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.over_batches import over_batches
 from unlearn_jax.data.accumulate import accumulate
@@ -84,6 +88,18 @@ def main():
     vector = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape), init)
     meshed, whole = jax.jit(products)(init.params, data, vector.params)
     assert_trees_close(meshed, whole, rtol=1e-12, atol=1e-13)
+
+    # Diagonals: sums over parts; drawn labels belong to examples, not to devices.
+    def diagonals(params, data, mesh):
+        key = jax.random.key(3)
+        return (
+            empirical_fisher_diagonal(objective, params, data, mesh=mesh),
+            sampled_fisher_diagonal(key, objective, params, data, mesh=mesh),
+        )
+
+    run = jax.jit(diagonals, static_argnums=2)
+    meshed, alone = (run(init.params, data, m) for m in (mesh, None))
+    assert_trees_close(meshed, alone, rtol=1e-12, atol=1e-13)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import accumulate
 from unlearn_jax.train.objective import Objective
+from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params
 
 
@@ -41,7 +42,8 @@ def over_batches(
         Operator on trees like ``params``.
 
     Cost: every product linearises anew: one gradient's (``hessian``) or one forward
-        pass's (the others) worth on top of the linear part; memory one batch.
+        pass's (the others) worth on top of the linear part; memory one batch. Data of a
+        single batch are linearised once for all products.
     """
 
     def one_batch(
@@ -51,6 +53,8 @@ def over_batches(
         share = jnp.where(weighted, jnp.sum(batch.weights), 1)
         return tree.scale(share, build(objective, at, batch)(vector)), share
 
+    if mesh is None and leading_axis(data) <= batch_size:
+        return build(objective, params, data)
     weighted = jnp.sum(data.weights) > 0
 
     def product(vector: Params) -> Params:

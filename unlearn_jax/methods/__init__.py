@@ -7,15 +7,23 @@ here, a line in ``tests/methods/test_contract.py``, and a law of its own.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from unlearn_jax.methods.anchored_finetune import ewc, l2_to_init
 from unlearn_jax.methods.assd import assd
 from unlearn_jax.methods.bad_teacher import bad_teacher
 from unlearn_jax.methods.finetune import finetune
+from unlearn_jax.methods.fisher_forgetting import fisher_forgetting
+from unlearn_jax.methods.fisher_merging import fisher_merging
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
 from unlearn_jax.methods.identity import identity
+from unlearn_jax.methods.influence_removal import influence_removal
+from unlearn_jax.methods.influence_unlearning import influence_unlearning
 from unlearn_jax.methods.lfssd import lfssd
 from unlearn_jax.methods.method import Method, Request, chain, make_request, restrict
+from unlearn_jax.methods.newton_removal import newton_removal
+from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.retrain import retrain
+from unlearn_jax.methods.salun import salun
 from unlearn_jax.methods.scrub import scrub
 from unlearn_jax.methods.ssd import ssd, ssd_batch
 
@@ -52,11 +60,30 @@ METHODS: Mapping[str, Entry] = {
         gradient_ascent, _ANY, "forget", False, "arXiv 2304.04934"
     ),
     "random_labels": Entry(random_labels, _CLASSES, "both", False, "arXiv 2310.12508"),
+    "salun": Entry(salun, _CLASSES, "both", False, "arXiv 2310.12508"),
+    "prioritised_finetune": Entry(
+        prioritised_finetune, _ANY, "both", False, "no single source"
+    ),
+    "ewc": Entry(ewc, _ANY, "both", False, "arXiv 1612.00796"),
+    "l2_to_init": Entry(l2_to_init, _ANY, "forget", False, "no single source"),
+    "fisher_merging": Entry(fisher_merging, _ANY, "retain", False, "arXiv 2111.09832"),
     # dampening by curvature diagonals
     "ssd": Entry(ssd, _ANY, "forget", True, "arXiv 2308.07707"),
     "ssd_batch": Entry(ssd_batch, _ANY, "forget", True, "arXiv 2308.07707"),
     "lfssd": Entry(lfssd, _ANY, "forget", True, "arXiv 2402.19308"),
     "assd": Entry(assd, _ANY, "both", False, "arXiv 2402.10098"),
+    # noise by curvature diagonals
+    "fisher_forgetting": Entry(
+        fisher_forgetting, _CLASSES, "retain", False, "arXiv 1911.04933"
+    ),
+    # steps by full curvature
+    "influence_removal": Entry(
+        influence_removal, _ANY, "both", False, "arXiv 1703.04730"
+    ),
+    "newton_removal": Entry(newton_removal, _ANY, "retain", False, "arXiv 1911.03030"),
+    "influence_unlearning": Entry(
+        influence_unlearning, _ANY, "both", False, "arXiv 2304.04934"
+    ),
     # teacher and student
     "bad_teacher": Entry(bad_teacher, _CLASSES, "both", False, "arXiv 2205.08096"),
     "scrub": Entry(scrub, _CLASSES, "both", False, "arXiv 2302.09880"),

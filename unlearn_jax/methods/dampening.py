@@ -46,13 +46,11 @@ def importance(
             batch's mean loss. "label_free": mean over batches of the absolute gradient
             of the mean squared norm of the outputs.
         batch_size: For "batch" and "label_free" part of the definition; for "example"
-            only of the memory.
+            not read.
     """
     if kind == "example":
         objective = bind(learner.model, variables.stats, learner.loss)
-        value = empirical_fisher_diagonal(
-            objective, variables.params, data, batch_size=batch_size
-        )
+        value = empirical_fisher_diagonal(objective, variables.params, data)
         return Importance(value, jnp.asarray(1, jnp.int32))
     loss = squared_norm if kind == "label_free" else learner.loss
     value = batch_gradient_moment(

@@ -36,10 +36,10 @@ def ssd(
         squares; their code squares gradients of batch means.
     """
     check_importance_batch("ssd", importance_batch, 1)
-    kind, size = (
-        ("example", 32) if importance_batch == 1 else ("batch", importance_batch)
+    kind = "example" if importance_batch == 1 else "batch"
+    return dampening_method(
+        learner, kind, importance_batch, alpha=alpha, dampening=dampening
     )
-    return dampening_method(learner, kind, size, alpha=alpha, dampening=dampening)
 
 
 def ssd_batch(

@@ -52,10 +52,14 @@ COLOURS = {
     "gradient_ascent": ORANGE,
     "random_labels": ORANGE,
     "l1_sparse": ORANGE,
+    "prioritised_finetune": ORANGE,
+    "ewc": ORANGE,
+    "l2_to_init": ORANGE,
+    "fisher_merging": ORANGE,
     # teacher and student, masks
     "scrub": VERMILION,
     "bad_teacher": VERMILION,
-    "saliency": VERMILION,
+    "salun": VERMILION,
     # diagonal curvature
     "ssd": GREEN,
     "ssd_batch": GREEN,
@@ -63,8 +67,9 @@ COLOURS = {
     "lfssd": GREEN,
     "fisher_forgetting": GREEN,
     # full curvature
-    "influence": BLUE,
-    "newton": BLUE,
+    "influence_removal": BLUE,
+    "newton_removal": BLUE,
+    "influence_unlearning": BLUE,
     # outputs of the oracle
     "oracle_matching": PURPLE,
     "datamodel_matching": PURPLE,

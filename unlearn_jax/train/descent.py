@@ -64,6 +64,7 @@ def descend(
     recipe: Recipe,
     *,
     total_steps: Any,
+    pace: Any = None,
     loop: Loop = "device",
 ) -> TrainState:
     """One pass in random order over the examples whose weight is positive.
@@ -77,6 +78,8 @@ def descend(
             stable function object, since compiled steps are remembered by it.
         recipe: Optimiser, batch size and schedule.
         total_steps: Length of the schedule, over all passes.
+        pace: Tree like the parameters that multiplies every update, after momentum and
+            decay: what is 0 there never moves. None for 1 everywhere.
         loop: "device" or "host", see :mod:`unlearn_jax.loop`.
 
     Cost: one gradient per example; the steps are one compiled loop.
@@ -87,7 +90,7 @@ def descend(
     count = jnp.sum(present).astype(jnp.int32)
     shuffled = jax.random.uniform(order_key, weights.shape, jnp.float32)
     order = jnp.argsort(jnp.where(present, shuffled, 2.0))
-    constants = (step_key, examples, weights, order, count, total_steps)
+    constants = (step_key, examples, weights, order, count, total_steps, pace)
     body = _step(step_loss, recipe, size)
     state = state._replace(loss=jnp.zeros((), jnp.float32))
     steps = steps_per_pass(weights, size)
@@ -103,13 +106,14 @@ def optimise(
     step_loss: StepLoss,
     recipe: Recipe,
     *,
+    pace: Any = None,
     loop: Loop = "device",
 ) -> TrainState:
     """``recipe.epochs`` passes of :func:`descend`, each with a key of its own."""
     total = recipe.epochs * steps_per_pass(weights, recipe.batch_size)
 
     def one_pass(epoch: Any, carried: TrainState, constants: Any) -> TrainState:
-        key, examples, weights, total = constants
+        key, examples, weights, total, pace = constants
         return descend(
             jax.random.fold_in(key, epoch),
             carried,
@@ -118,17 +122,18 @@ def optimise(
             step_loss,
             recipe,
             total_steps=total,
+            pace=pace,
             loop=loop,
         )
 
-    constants = (key, examples, weights, total)
+    constants = (key, examples, weights, total, pace)
     return rounds(recipe.epochs, one_pass, state, constants, loop=loop)
 
 
 @functools.lru_cache(maxsize=64)
 def _step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..., Any]:
     def step(i: Any, state: TrainState, constants: Any) -> TrainState:
-        key, examples, weights, order, count, total_steps = constants
+        key, examples, weights, order, count, total_steps, pace = constants
         position = i * size + jnp.arange(size)
         index = order[position % jnp.maximum(count, 1)]
         chosen = jax.tree.map(lambda leaf: leaf[index], examples)
@@ -141,6 +146,8 @@ def _step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..., Any]:
         updates, optimizer_state = optimizer(recipe, total_steps).update(
             slope, state.optimizer_state, variables.params
         )
+        if pace is not None:
+            updates = jax.tree.map(lambda u, p: u * p.astype(u.dtype), updates, pace)
         params = optax.apply_updates(variables.params, updates)
         return TrainState(
             Variables(params, stats),

@@ -30,7 +30,12 @@ class FitState(NamedTuple):
 
 
 def fit(
-    key: PRNGKey, learner: Learner, data: Batch, *, start: Variables | None = None
+    key: PRNGKey,
+    learner: Learner,
+    data: Batch,
+    *,
+    start: Variables | None = None,
+    pace: Any = None,
 ) -> Variables:
     """Train on the examples of ``data`` whose weight is positive.
 
@@ -42,6 +47,7 @@ def fit(
         learner: Model, loss, l2 and recipe.
         data: Examples with weights; a subset is a choice of weights.
         start: Variables to start from instead of a fresh initialisation.
+        pace: Multiplies every update, see :func:`unlearn_jax.train.descent.descend`.
 
     Returns:
         Variables after ``recipe.epochs`` passes.
@@ -56,6 +62,7 @@ def fit(
         data.weights,
         training_loss(learner),
         learner.recipe,
+        pace=pace,
         loop=loop,
     )
     return state.variables

@@ -1,0 +1,121 @@
+"""IU: a true inverse against the dense one; what the released recursion does."""
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from asserts import assert_trees_close
+
+from unlearn_jax.methods.influence_unlearning import (
+    draw,
+    influence_unlearning,
+    published_correction,
+)
+from unlearn_jax.train.objective import bind
+
+SAMPLES = 12
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return tiny.learner("mlp", l2=0.3)  # l2 is no part of it
+
+
+@pytest.fixture(scope="module")
+def slopes(learner, original, train):
+    """Per-example gradients as the rows of a matrix."""
+    objective = bind(learner.model, {}, learner.loss)
+    flat, unflatten = jax.flatten_util.ravel_pytree(original.params)
+    losses = tiny.quick_jit(
+        jax.jacobian(lambda p: objective.example_losses(unflatten(p), train))
+    )
+    return np.asarray(losses(flat)), flat, unflatten
+
+
+def run(method, original, request):
+    forget = tiny.quick_jit(method.forget)
+    return forget(jax.random.key(3), (), original, request)[0].params
+
+
+def direction(rows, request):
+    """W_f/W times the difference of the mean gradients."""
+    kept = np.asarray(request.retain.weights) > 0
+    return (~kept).mean() * (rows[~kept].mean(0) - rows[kept].mean(0))
+
+
+@pytest.mark.parametrize("samples", [SAMPLES, 1000])
+def test_the_intended_step_is_the_dense_inverse(
+    learner, original, request_a, slopes, samples
+):
+    rows, flat, unflatten = slopes
+    method = influence_unlearning(
+        learner, alpha=2.0, samples=samples, damping=0.5, tol=1e-12, batch_size=8
+    )
+    moved = run(method, original, request_a)
+    chosen = draw(jax.random.key(3), request_a.retain, samples)
+    objective = bind(learner.model, {}, learner.loss)
+    own = jax.jacobian(lambda p: objective.example_losses(unflatten(p), chosen))(flat)
+    own = np.asarray(own)[np.asarray(chosen.weights) > 0]
+    assert len(own) == min(samples, tiny.COUNT - 6)
+    matrix = 0.5 * np.eye(flat.size) + own.T @ own / len(own)
+    step = np.linalg.solve(matrix, direction(rows, request_a))
+    assert_trees_close(moved, unflatten(flat + 2.0 * step), rtol=1e-9, atol=1e-12)
+
+
+def test_drawn_samples_are_distinct_examples_of_the_retain_set(request_a):
+    index = jnp.arange(tiny.COUNT)
+    data = request_a.retain._replace(targets=index)
+    chosen = draw(jax.random.key(0), data, SAMPLES)
+    assert len(set(np.asarray(chosen.targets).tolist())) == SAMPLES
+    assert np.all(np.asarray(data.weights)[chosen.targets] > 0)
+
+
+def test_the_published_step_adds_a_multiple_of_the_first_gradient(
+    learner, original, request_a, slopes
+):
+    rows, flat, _ = slopes
+    method = influence_unlearning(learner, variant="published", samples=SAMPLES)
+    moved = jax.flatten_util.ravel_pytree(run(method, original, request_a))[0]
+    change = np.asarray(moved - flat) - direction(rows, request_a)
+    chosen = draw(jax.random.key(3), request_a.retain, SAMPLES)
+    same = np.asarray(request_a.retain.inputs) == np.asarray(chosen.inputs[0])
+    first = np.flatnonzero(same.all(axis=1))
+    g = rows[first[0]]
+    cosine = abs(change @ g) / np.linalg.norm(change) / np.linalg.norm(g)
+    np.testing.assert_allclose(cosine, 1, rtol=1e-9)
+    # The true inverse does something else.
+    meant = influence_unlearning(learner, samples=SAMPLES)
+    meant = jax.flatten_util.ravel_pytree(run(meant, original, request_a))[0]
+    other = np.asarray(meant - flat) - direction(rows, request_a)
+    assert abs(other @ g) < 0.99 * np.linalg.norm(other) * np.linalg.norm(g)
+
+
+def test_the_published_recursion_step_by_step(learner, original, train, slopes):
+    rows, flat, unflatten = slopes
+    vector = np.linspace(-1, 1, flat.size)
+    data = jax.tree.map(lambda leaf: leaf[:SAMPLES], train)
+    found = tiny.quick_jit(
+        lambda p, v: published_correction(
+            bind(learner.model, {}, learner.loss), p, data, v, SAMPLES
+        )
+    )(original.params, unflatten(jnp.asarray(vector)))
+    k, o = vector, rows[0]
+    for g in rows[1:SAMPLES]:
+        t = o @ g
+        k, o = k - (k @ g) / (SAMPLES + t) * o, o - t / (SAMPLES + t) * o
+    assert_trees_close(found, unflatten(jnp.asarray(k)), rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"variant": "paper"}, "variant 'paper' is unknown; choose from intended"),
+        ({"damping": 0.0}, "samples and damping must be positive"),
+        ({"variant": "published", "damping": 0.1}, "recursion has damping 1, got 0.1"),
+    ],
+)
+def test_impossible_settings_are_refused(learner, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        influence_unlearning(learner, **options)
