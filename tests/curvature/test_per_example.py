@@ -9,7 +9,14 @@ from asserts import assert_trees_close
 from layer_kinds import COUNT, KINDS, OUTPUTS
 
 from unlearn_jax.curvature import contractions
-from unlearn_jax.curvature.per_example import Outer, Rows, Whole, loss_gradients
+from unlearn_jax.curvature.per_example import (
+    Outer,
+    Rows,
+    Whole,
+    formed_whole,
+    loss_gradients,
+)
+from unlearn_jax.curvature.tapping import tape
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch
@@ -137,6 +144,15 @@ def test_products_with_a_direction_are_directional_derivatives(case):
 def test_layers_stay_factored_where_they_can(case):
     if case.name in FACTORED:
         assert case.kinds == FACTORED[case.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [("dense", ()), ("low rank", ()), ("tied embedding", (("table",),))],
+)
+def test_what_is_formed_whole_is_told(name, paths):
+    params, predict, inputs = KINDS[name]()
+    assert formed_whole(tape(predict, params, inputs)) == paths
 
 
 @pytest.mark.parametrize("name", ["dense", "attention", "embedding"])

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 from unlearn_jax.curvature.sites import Site
 from unlearn_jax.curvature.tapping import Tape, linearise, tape, weights_at
 from unlearn_jax.train.objective import Objective
-from unlearn_jax.types import Array, Batch, Params
+from unlearn_jax.tree import path_names
+from unlearn_jax.types import Array, Batch, Params, Path
 
 CACHE_BYTES = 24 * 2**20
 DEVICE_BYTES = 2**30
@@ -151,6 +152,24 @@ def factored_site(sites: list[Site]) -> Site | None:
     if len(sites) == 1 and sites[0].plain and sites[0].kind != "whole":
         return sites[0]
     return None
+
+
+def formed_whole(taped: Tape) -> tuple[Path, ...]:
+    """Paths of the matrices and tables whose gradients do not stay factored.
+
+    Vectors (biases, scales) are always formed; they are small. What is listed here
+    costs its own size for each example of a block: a weight used in several places, or
+    in an operation that is no product.
+    """
+    leaves = [taped.program.shapes[number] for number in taped.program.inputs[:-1]]
+    paths = jax.tree_util.tree_leaves_with_path(
+        jax.tree.unflatten(taped.structure, leaves)
+    )
+    return tuple(
+        path_names(path)
+        for (path, like), sites in zip(paths, sites_of(taped), strict=True)
+        if len(like.shape) > 1 and sites and factored_site(sites) is None
+    )
 
 
 def to_form(taped: Tape, leaf: int, value: Any) -> Any:
