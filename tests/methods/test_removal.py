@@ -10,6 +10,9 @@ from asserts import assert_trees_close
 from problems import ridge, softmax, two_layer
 
 from unlearn_jax import tree
+from unlearn_jax.curvature.eigen_kronecker import ekfac
+from unlearn_jax.curvature.kronecker_inverse import kronecker_operator
+from unlearn_jax.curvature.operator import dense
 from unlearn_jax.methods import make_request
 from unlearn_jax.methods.influence_removal import influence_removal
 from unlearn_jax.methods.inverse import INVERSES
@@ -171,7 +174,7 @@ def test_every_curvature_is_that_of_all_the_data(net, kind):
     assert_trees_close(moved, answer, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("inverse", INVERSES)
+@pytest.mark.parametrize("inverse", [name for name in INVERSES if name != "ekfac"])
 def test_every_inverse_agrees_with_the_dense_one(net, inverse):
     learner, params, data = net
     request = make_request(data, GONE)
@@ -183,6 +186,22 @@ def test_every_inverse_agrees_with_the_dense_one(net, inverse):
     )
     if inverse == "diagonal":
         matrix = np.diag(np.diag(matrix))
+    answer = unflatten(flat + jnp.linalg.solve(matrix, change))
+    assert_trees_close(run(method, params, request), answer, rtol=1e-7, atol=1e-10)
+
+
+def test_ekfac_inverts_its_own_matrix_over_all_the_data(net):
+    learner, params, data = net
+    request = make_request(data, GONE)
+    _, change, flat, unflatten = in_closed_form(
+        learner, params, request, "gauss_newton", 0.5
+    )
+    objective = bind(learner.model, {}, learner.loss)
+    state = ekfac(None, objective, params, data, labels="exact")
+    matrix = dense(kronecker_operator(state, params))
+    matrix += (0.5 + learner.l2) * np.eye(flat.size)
+    options = {"curvature": "gauss_newton", "damping": 0.5}
+    method = influence_removal(learner, inverse="ekfac", **options)
     answer = unflatten(flat + jnp.linalg.solve(matrix, change))
     assert_trees_close(run(method, params, request), answer, rtol=1e-7, atol=1e-10)
 

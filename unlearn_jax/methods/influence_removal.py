@@ -34,8 +34,9 @@ def influence_removal(
         curvature: "gauss_newton", "hessian" or "empirical_fisher", over the retain and
             the forget set together.
         inverse: "cg", "minres", "neumann", "low_rank", "diagonal" (for Hessian and
-            Gauss-Newton estimated by max_steps random signs), or "dense" for small
-            nets. "cg" and "neumann" want a positive definite matrix.
+            Gauss-Newton estimated by max_steps random signs), "ekfac" (of the
+            Gauss-Newton matrix also for "hessian"), or "dense" for small nets. "cg" and
+            "neumann" want a positive definite matrix.
         damping: Added to the curvature.
         scale: Length of the step (no unit).
         correct_gradient: The formula takes the original for a minimum. A net stopped

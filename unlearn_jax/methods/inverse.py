@@ -12,9 +12,11 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
+from unlearn_jax.curvature.eigen_kronecker import ekfac
 from unlearn_jax.curvature.fisher import empirical_fisher
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.hessian import hessian
+from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.operator import LinearOperator, add, damped, dense, scale
 from unlearn_jax.curvature.over_batches import over_batches
 from unlearn_jax.curvature.per_example import example_bytes
@@ -154,7 +156,7 @@ def check_choice(curvature: str, inverse: str, settings: Settings) -> None:
             )
     if not settings.damping >= 0:
         raise ValueError(f"damping must not be negative, got {settings.damping}")
-    if inverse in ("low_rank", "diagonal") and not settings.damping > 0:
+    if inverse in ("low_rank", "diagonal", "ekfac") and not settings.damping > 0:
         raise ValueError(
             f"inverse {inverse!r} needs a positive damping, got {settings.damping}"
         )
@@ -217,11 +219,24 @@ def _dense(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Par
     return unflatten(jnp.linalg.solve(state, flat))
 
 
+def _kronecker(key: Any, curvature: Curvature, s: Settings) -> Any:
+    labels = "true" if curvature.kind == "empirical_fisher" else "exact"
+    parts = curvature.parts
+    data = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    return ekfac(None, curvature.objective, curvature.params, data, labels=labels)
+
+
+def _ekfac(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Params:
+    damping = s.damping + curvature.objective.l2
+    return kronecker_inverse(state, damping=damping)(vector)
+
+
 INVERSES: Mapping[str, Inverse] = {
     "cg": Inverse(_with_key, _cg),
     "minres": Inverse(_with_key, _minres),
     "neumann": Inverse(_with_key, _neumann),
     "low_rank": Inverse(_eigenvectors, _low_rank),
     "diagonal": Inverse(_entries, _diagonal),
+    "ekfac": Inverse(_kronecker, _ekfac),
     "dense": Inverse(_matrix, _dense),
 }

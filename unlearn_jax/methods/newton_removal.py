@@ -35,8 +35,9 @@ def newton_removal(
         learner: Model, loss and l2 that the original was trained with.
         curvature: "gauss_newton", "hessian" or "empirical_fisher" of the retain set.
         inverse: "cg", "minres", "neumann", "low_rank", "diagonal" (for Hessian and
-            Gauss-Newton estimated by max_steps random signs), or "dense" for small
-            nets. "cg" and "neumann" want a positive definite matrix.
+            Gauss-Newton estimated by max_steps random signs), "ekfac" (of the
+            Gauss-Newton matrix also for "hessian"), or "dense" for small nets. "cg" and
+            "neumann" want a positive definite matrix.
         damping: Added to the curvature.
         iterations: Steps, each with fresh gradient and curvature.
         noise: Standard deviation of Gaussian noise added to every parameter at the end

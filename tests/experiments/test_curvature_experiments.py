@@ -1,0 +1,326 @@
+"""Truth, fidelity, spectrum and scaling: their laws, and each once at tiny sizes."""
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+import tiny
+from scipy import stats
+
+from experiments import _fidelity, curvature_fidelity, scaling, spectrum, truth
+from experiments._curvatures import Effort, diagonals, inverses, products, states
+from experiments._net import written_out
+from experiments._refit import minimise
+from unlearn_jax import tree
+from unlearn_jax.curvature.gauss_newton import gauss_newton
+from unlearn_jax.curvature.hessian import hessian
+from unlearn_jax.curvature.operator import dense, linear_operator
+from unlearn_jax.curvature.spectrum import extreme_eigenvalues, spectral_density
+from unlearn_jax.results.record import read_records
+from unlearn_jax.results.run import read_run
+from unlearn_jax.train.objective import bind
+
+DAMPING = 0.05
+
+
+@pytest.fixture(scope="module")
+def net():
+    learner, data = problems.two_layer()
+    objective = bind(learner.model, {}, learner.loss, 0.02)
+    params = learner.model.init(jax.random.key(3)).params
+    vector = jax.tree.map(jnp.sin, tree.add(params, params))
+    return objective, params, data, vector
+
+
+@pytest.fixture(scope="module")
+def matrices(net):
+    objective, params, data, _ = net
+
+    @tiny.quick_jit
+    def both(params, data):
+        return {
+            "hessian": dense(hessian(objective, params, data)),
+            "gauss_newton": dense(gauss_newton(objective, params, data)),
+        }
+
+    return {name: np.asarray(m) for name, m in both(params, data).items()}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """The only run's folder under a study's name, and its records."""
+
+    def read(experiment):
+        (folder,) = (tmp_path / experiment).iterdir()
+        assert read_run(folder).seconds is not None
+        for name in ("tables.md", "tables.tex", "tables.csv", "index.html"):
+            assert (folder / name).stat().st_size > 200
+        assert list((folder / "figures").glob("*.png"))
+        return folder, read_records(folder / "records.jsonl")
+
+    return read
+
+
+def flat(values):
+    return np.asarray(jax.flatten_util.ravel_pytree(values)[0])
+
+
+def full_effort(net):
+    """So much effort that solvers and low rank reach the matrix itself."""
+    size = tree.size(net[1])
+    return Effort((4, 8), (1, 2), (5, 400), size, 18)
+
+
+def run_entry(net, effort, entry):
+    objective, params, data, vector = net
+
+    @tiny.quick_jit
+    def apply(params, data, vector):
+        state = ()
+        if entry.state:
+            make = states(effort)[entry.state]
+            state = make(jax.random.key(0), objective, params, data, DAMPING)
+        return entry.apply(state, objective, params, data, vector, DAMPING)
+
+    return flat(apply(params, data, vector))
+
+
+def test_written_out_equals_dense(net, matrices):
+    objective, params, data, _ = net
+    written = tiny.quick_jit(
+        lambda p, d: written_out(hessian(objective, p, d), block_size=7)
+    )(params, data)
+    np.testing.assert_allclose(written, matrices["hessian"], atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["Hessian", "Gauss-Newton", "low rank"])
+def test_exact_products_equal_their_matrix(net, matrices, name):
+    effort = full_effort(net)
+    entries = products(effort)
+    (entry,) = (e for key, e in entries.items() if key.startswith(name))
+    found = run_entry(net, effort, entry)
+    expected = matrices[entry.target] @ flat(net[3])
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("CG 400", 0, 1e-5),
+        ("MINRES", 0, 1e-5),
+        ("low rank", 0, 1e-6),
+        ("Neumann", 0, 0.05),
+        ("CG 5, EK-FAC", 1e-5, 0.05),
+        ("damping alone", 0.1, 100),
+    ],
+)
+def test_inverses_invert_as_far_as_they_can(net, matrices, name, least, most):
+    effort = full_effort(net)
+    entries = inverses(effort)
+    (entry,) = (e for key, e in entries.items() if key.startswith(name))
+    found = run_entry(net, effort, entry)
+    matrix = matrices[entry.target]
+    expected = np.linalg.solve(matrix + DAMPING * np.eye(len(matrix)), flat(net[3]))
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert least <= error <= most
+
+
+@pytest.mark.parametrize("name", ["WoodFisher", "K-FAC", "EK-FAC", "diagonal"])
+def test_closed_inverses_undo_their_own_matrix(net, name):
+    """Two roads: the damped inverse of an entry against its product, where both are."""
+    objective, params, data, vector = net
+    effort = full_effort(net)
+    inverse = next(e for k, e in inverses(effort).items() if k.startswith(name))
+    solved = run_entry(net, effort, inverse)
+    _, unflatten = jax.flatten_util.ravel_pytree(vector)
+    again = next(
+        e
+        for k, e in products(effort).items()
+        if k == {"WoodFisher": "empirical Fisher"}.get(name, name)
+    )
+    moved = (objective, params, data, unflatten(jnp.asarray(solved)))
+    back = run_entry(moved, effort, again) + DAMPING * solved
+    np.testing.assert_allclose(back, flat(vector), atol=1e-8)
+
+
+def test_exact_diagonals_equal_those_of_their_matrix(net, matrices):
+    objective, params, data, _ = net
+    table = diagonals(full_effort(net))
+    bare = objective._replace(l2=0.0)
+    expected = np.diag(matrices["gauss_newton"]) - objective.l2
+    entry = table["Gauss-Newton (Fisher)"]
+    make = tiny.quick_jit(lambda p, d: entry.make(jax.random.key(0), bare, p, d))
+    np.testing.assert_allclose(flat(make(params, data)), expected, atol=1e-12)
+
+
+def test_minimise_finds_the_minimum_of_any_weights():
+    learner, data = problems.softmax()
+    objective = bind(learner.model, {}, learner.loss, learner.l2)
+    start = learner.model.init(jax.random.key(0)).params
+    weights = jnp.ones((2, 24)).at[1, :7].set(0.0)
+    find = tiny.quick_jit(
+        jax.vmap(lambda w: minimise(objective, start, data._replace(weights=w)))
+    )
+    found = find(weights)
+    assert float(jnp.max(found.slope)) <= 1e-11
+    second = tree.member(found.params, 1)
+    gathered = jax.tree.map(lambda leaf: leaf[7:], data)
+    slope = jax.grad(objective.risk)(second, gathered)
+    assert float(tree.norm(slope)) < 1e-10
+    gap = tree.subtract(second, tree.member(found.params, 0))
+    assert float(tree.norm(gap)) > 1e-2
+
+
+def test_correlations_are_those_of_scipy():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 4, 9))
+    b = b + a
+    pearson = np.mean([stats.pearsonr(x, y)[0] for x, y in zip(a, b, strict=True)])
+    spearman = np.mean([stats.spearmanr(x, y)[0] for x, y in zip(a, b, strict=True)])
+    np.testing.assert_allclose(truth.correlation(a, b, ranks=False), pearson)
+    np.testing.assert_allclose(truth.correlation(a, b, ranks=True), spearman)
+
+
+def test_slope_of_a_power_is_its_exponent():
+    rows = [{"size": s, "value": 3.0 * s**1.5} for s in (2.0, 5.0, 11.0)]
+    np.testing.assert_allclose(scaling.slope(rows), 1.5)
+
+
+def test_facts_of_a_known_spectrum():
+    values = jnp.asarray([-3.0, -1.0] + [0.0] * 5 + [2.0, 4.0, 10.0])
+    operator = linear_operator(lambda v: values * v, values)
+
+    @tiny.quick_jit
+    def look(key):
+        ends = extreme_eigenvalues(key, operator, steps=6)
+        return ends, spectral_density(key, operator, probes=2, steps=6)
+
+    ends, density = look(jax.random.key(0))
+    facts = spectrum.facts(density, ends, jnp.asarray([10.0, 4.0]))
+    # A diagonal matrix is seen exactly by vectors of signs.
+    expected = {
+        "largest_eigenvalue": 10.0,
+        "smallest_eigenvalue": -3.0,
+        "trace": 12.0,
+        "negative_share": 0.2,
+        "negative_mass": 0.2,
+        "outlier_mass": 0.7,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(facts[name], value, rtol=1e-9, err_msg=name)
+    rows = spectrum.density_rows("Hessian", density, np.asarray([10.0]), 3)
+    for kind, count in (("positive", 3), ("negative", 2)):
+        own = [row for row in rows if row["kind"] == kind]
+        decades = np.log10([abs(row["eigenvalue"]) for row in own])
+        area = np.trapezoid([row["value"] for row in own], decades)
+        np.testing.assert_allclose(area, count, rtol=1e-3)
+
+
+def test_truth_end_to_end_meets_its_bars(tmp_path, results):
+    words = "--scale smoke --data.limit 120 --leave-outs 8 --queries 6 --subsets 8"
+    code = truth.command(
+        [*words.split(), "--bootstrap", "4", "--results", str(tmp_path)]
+    )
+    assert code == 0
+    _, records = results("truth")
+    found = {(r.method, r.metric): r.value for r in records}
+    for inverse in truth.INVERSES:
+        for metric, bar in truth.BARS.items():
+            assert found[inverse, metric] >= bar
+    np.testing.assert_allclose(
+        found["dense", "loo_pearson"], found["cg", "loo_pearson"], atol=1e-5
+    )
+    assert found["retrained", "gradient_norm"] <= 1e-10
+
+
+def test_fidelity_end_to_end(tmp_path, results, monkeypatch):
+    """A few entries: all of them are tried above."""
+
+    def few(table, *names):
+        return lambda effort: {
+            k: v for k, v in table(effort).items() if k.startswith(names)
+        }
+
+    patch = monkeypatch.setattr
+    patch(_fidelity, "diagonals", few(diagonals, "Gauss-Newton", "empirical"))
+    patch(_fidelity, "products", few(products, "Hessian", "diagonal"))
+    patch(_fidelity, "inverses", few(inverses, "MINRES", "diagonal"))
+    patch(_fidelity, "states", few(states, "diagonal"))
+    words = "--scale smoke --data.limit 60 --nets linear --epochs 400 --forget 2 "
+    words += "--l2 0.1 --damping 1e-4"
+    code = curvature_fidelity.command(
+        [*words.split(), "--vectors", "2", "--results", str(tmp_path)]
+    )
+    assert code == 0
+    _, records = results("curvature_fidelity")
+    found = {(r.method, r.request, r.metric): r.value for r in records}
+    for name in ("Gauss-Newton (Fisher)", "empirical Fisher"):
+        assert found[name, "diagonal", "error"] < 1e-5
+    assert found["Hessian", "product", "error"] < 1e-5
+    assert found["diagonal", "product", "error"] > 0.01
+    # Where the risk is convex, influence goes most of the way to the oracle.
+    steps = {
+        name: found[name, "inverse", "parameter_distance"]
+        for name in ("dense Hessian", "MINRES 50, Hessian", "diagonal")
+    }
+    assert steps["dense Hessian"] < 0.5 < steps["diagonal"]
+    np.testing.assert_allclose(
+        steps["MINRES 50, Hessian"], steps["dense Hessian"], rtol=0.1
+    )
+
+
+def test_spectrum_end_to_end(tmp_path, results, monkeypatch):
+    monkeypatch.setattr(spectrum, "MATRICES", {"Hessian": hessian})
+    words = "--scale smoke --data.limit 80 --net linear --epochs 20 --probes 2"
+    code = spectrum.command(
+        [*words.split(), "--steps", "12", "--outliers", "4", "--results", str(tmp_path)]
+    )
+    assert code == 0
+    _, records = results("spectrum")
+    found = {(r.method, r.metric): r.value for r in records}
+    # A linear model has a convex loss.
+    assert found["Hessian", "negative_mass"] < 1e-6
+    assert found["Hessian", "largest_eigenvalue"] < found["Hessian", "trace"]
+    assert found["Hessian", "largest_eigen_residual"] < 1e-3
+
+
+def test_scaling_end_to_end_and_memory_does_not_grow(tmp_path, results, monkeypatch):
+    few = {k: scaling.OPERATIONS[k] for k in ("gradient", "Gauss-Newton product")}
+    monkeypatch.setattr(scaling, "OPERATIONS", few)
+    words = "--scale smoke --examples 64 256 --widths 8 16 --batch-size 32"
+    assert scaling.command([*words.split(), "--results", str(tmp_path)]) == 0
+    _, records = results("scaling")
+    slopes = {
+        r.method: r.value
+        for r in records
+        if (r.metric, r.request) == ("bytes_slope", "examples")
+    }
+    assert set(slopes) == set(scaling.OPERATIONS)
+    assert all(abs(value) < 0.05 for value in slopes.values())
+    seconds = [r.value for r in records if r.metric == "seconds"]
+    assert len(seconds) == 4 * len(scaling.OPERATIONS)
+    assert min(seconds) > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "says"),
+    [
+        (truth.command, "--l2 0", "positive"),
+        (truth.command, "--queries 9999", "360 test examples"),
+        (truth.command, "--data.name diabetes", "classes"),
+        (truth.command, "--data.name fashion_mnist --data.dir nowhere", "nowhere"),
+        (truth.command, "--scale tiny", "choose from"),
+        (curvature_fidelity.command, "--width 600", "at most 6000"),
+        (curvature_fidelity.command, "--forget 9999", "training examples"),
+        (curvature_fidelity.command, "--damping 0", "damping"),
+        (spectrum.command, "--steps 99999", "parameters"),
+        (scaling.command, "--widths 8", "two different"),
+        (scaling.command, "--batch-size 99999", "smallest"),
+    ],
+)
+def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, command, words, says):
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        command([*words.split(), "--results", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
