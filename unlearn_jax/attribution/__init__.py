@@ -1,0 +1,1 @@
+"""Attribution: what the training examples do to parameters and outputs."""
