@@ -270,6 +270,7 @@ def traps(rounds: int) -> None:
     print("\nTraps of XLA on CPU: the naive form over ours\n")
     print("| trap | naive ms | ours ms | naive ÷ ours |\n|---|---:|---:|---:|")
     for name, pair in (
+        ("arrays captured by closure, trace and compile", captured()),
         ("gradient of a convolution inside a loop", loops()),
         ("batched products, squared", batched()),
         ("reverse over reverse on convolutions", reverse_twice()),
@@ -281,6 +282,25 @@ def traps(rounds: int) -> None:
             f"| {naive.wall / own.wall:.1f} |",
             flush=True,
         )
+
+
+def captured() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Making a Hessian product: data folded into the program against arguments."""
+    work = cnn(64)
+    vector = jax.tree.map(jnp.cos, work.params)
+
+    def folded() -> Any:
+        return (
+            jax.jit(lambda v: hessian(work.objective, work.params, work.batch)(v))
+            .lower(vector)
+            .compile()
+        )
+
+    def passed() -> Any:
+        run = partial(single, hessian, work.objective)
+        return jax.jit(run).lower(work.params, work.batch, vector).compile()
+
+    return folded, passed
 
 
 def loops() -> tuple[Callable[[], Any], Callable[[], Any]]:
