@@ -8,9 +8,10 @@ import tiny
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
+from unlearn_jax.curvature.diagonal import fisher_diagonal
 from unlearn_jax.methods.fisher_forgetting import (
+    batch_label_moment,
     fisher_forgetting,
-    model_fisher_diagonal,
     noise_variance,
 )
 from unlearn_jax.train.objective import bind
@@ -43,12 +44,16 @@ def test_the_fisher_equals_explicit_gradients(
     chances, slopes = by_label
     kept = np.asarray(request_a.retain.weights) > 0
     objective = bind(learner.model, {}, learner.loss, 0.3)  # l2 is no part of it
-    size = tiny.COUNT if mean else 7
-    found = tiny.quick_jit(
-        lambda p: model_fisher_diagonal(
-            objective, p, request_a.retain, batch_size=size, mean=mean
-        )
-    )(original.params)
+    if mean:
+        found = tiny.quick_jit(
+            lambda p: batch_label_moment(
+                objective, p, request_a.retain, batch_size=tiny.COUNT
+            )
+        )(original.params)
+    else:
+        found = tiny.quick_jit(
+            lambda p: fisher_diagonal(objective, p, request_a.retain)
+        )(original.params)
 
     def expected(leaf):
         leaf = np.asarray(leaf)[:, kept]
@@ -89,9 +94,7 @@ def test_the_noise_has_the_variance_that_was_computed(learner, original, request
         jax.vmap(lambda k, v: method.forget(k, (), v, request_a)[0].params, (0, None))
     )(keys, original)
     objective = bind(learner.model, {}, learner.loss)
-    fisher = model_fisher_diagonal(
-        objective, original.params, request_a.retain, batch_size=16
-    )
+    fisher = fisher_diagonal(objective, original.params, request_a.retain)
     for drawn, start, f in zip(
         *map(jax.tree.leaves, (many, original.params, fisher)), strict=True
     ):

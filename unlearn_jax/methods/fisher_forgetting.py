@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
+from unlearn_jax.curvature.diagonal import fisher_diagonal
 from unlearn_jax.data.accumulate import accumulate, present
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.objective import Objective, bind
@@ -37,8 +38,7 @@ def fisher_forgetting(
             with g the gradient of example n at label y. "batch": the mean over batches
             of Σ_y p̄(y) ḡ², with the probabilities and gradients averaged over each
             batch first, as the released code has it.
-        fisher_batch: Examples per batch: for "batch" part of the definition, for
-            "example" only of the memory.
+        fisher_batch: Examples per batch under "batch", part of the definition.
 
     Batch statistics stay.
 
@@ -63,9 +63,12 @@ def fisher_forgetting(
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         objective = bind(learner.model, variables.stats, learner.loss)
         params, retain = variables.params, request.retain
-        diagonal = model_fisher_diagonal(
-            objective, params, retain, batch_size=fisher_batch, mean=fisher == "batch"
-        )
+        if fisher == "example":
+            diagonal = fisher_diagonal(objective, params, retain)
+        else:
+            diagonal = batch_label_moment(
+                objective, params, retain, batch_size=fisher_batch
+            )
         classes = jax.eval_shape(objective.predict, params, retain.inputs).shape[-1]
         noise = tree.random_like(key, params, jax.random.normal)
 
@@ -89,46 +92,25 @@ def noise_variance(fisher: Array, classes: int) -> Array:
     return variance * (10.0 if last or fisher.ndim <= 1 else 1.0)
 
 
-def model_fisher_diagonal(
-    objective: Objective,
-    params: Params,
-    data: Batch,
-    *,
-    batch_size: int,
-    mean: bool = False,
+def batch_label_moment(
+    objective: Objective, params: Params, data: Batch, *, batch_size: int
 ) -> Params:
-    """Squared gradients at every label, weighted by the model's probability of it.
+    """Squared batch gradients at every label, weighted by its mean probability.
+
+    Not a Fisher diagonal: gradients and probabilities are averaged over each batch
+    before they are squared, then the squares over the batches that hold any weight.
 
     Args:
         objective: With a loss of logits (n, k) and class indices; ``l2`` is left out.
         params: Where the gradients are taken.
         data: Examples with weights; their targets are not read.
-        batch_size: Examples held at once.
-        mean: Average gradients and probabilities over each batch before squaring, and
-            then over the batches that hold any weight.
+        batch_size: Examples per gradient.
 
     Returns:
         Tree like ``params``, non-negative.
 
-    Cost: k gradients per example; with ``mean`` memory of one gradient.
+    Cost: k gradients per example.
     """
-
-    def one_example(at: Params, x: Array) -> Params:
-        logits = objective.predict(at, x[None])[0]
-
-        def square(label: Array) -> Params:
-            slope = jax.grad(lambda p: _loss_at(objective, p, x[None], label)[0])(at)
-            return jax.tree.map(jnp.square, slope)
-
-        return _expected(square, jax.nn.softmax(logits), at)
-
-    def examples(batch: Batch, at: Params) -> tuple[Params, Array]:
-        batch = present(batch)
-        squares = jax.vmap(one_example, (None, 0))(at, jnp.asarray(batch.inputs))
-        total = jax.tree.map(
-            lambda s: jnp.tensordot(batch.weights.astype(s.dtype), s, axes=1), squares
-        )
-        return total, jnp.sum(batch.weights)
 
     def means(batch: Batch, at: Params) -> tuple[Params, Array]:
         batch = present(batch)
@@ -146,8 +128,7 @@ def model_fisher_diagonal(
         expected = _expected(square, mean_chances, at)
         return expected, (mass > 0).astype(mass.dtype)
 
-    part = means if mean else examples
-    total, mass = accumulate(part, data, params, batch_size=batch_size)
+    total, mass = accumulate(means, data, params, batch_size=batch_size)
     return tree.scale(1.0 / jnp.where(mass > 0, mass, 1), total)
 
 
