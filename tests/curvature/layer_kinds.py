@@ -207,6 +207,43 @@ def scanned_layers():
     return net(params, apply, (4,))
 
 
+def nested_scans():
+    params = {"w": draw(2, 2, 3, 4, 4), "c": draw(3, 4, 4)}
+
+    def apply(p, x):
+        def outer(h, own):
+            def inner(g, w):
+                return jnp.tanh(g @ w + h @ p["c"]), None
+
+            return jax.lax.scan(inner, h, own)[0], None
+
+        return jax.lax.scan(outer, x, p["w"])[0]
+
+    return net(params, apply, (4,))
+
+
+def shared_and_own_weight():
+    params = {"w": draw(2, 4, 4), "u": draw(3, 3, 4, 4)}
+
+    def apply(p, x):
+        def layer(h, own):
+            return jnp.tanh(h @ (p["w"] + own)), None
+
+        return jax.lax.scan(jax.checkpoint(layer), x, p["u"])[0]
+
+    return net(params, apply, (4,))
+
+
+def spectral_weights():
+    params = {"a": draw(2, 3, 4), "b": draw(3, 3, 4)}
+
+    def apply(p, x):
+        found = jnp.fft.rfft(x, axis=1) @ (p["a"] + 1j * p["b"])
+        return jnp.concatenate([found.real, found.imag], axis=1)
+
+    return net(params, apply, (4,))
+
+
 def branches():
     params = {"w": draw(2, 4, 4), "v": draw(3, 4, 4)}
 
@@ -275,7 +312,76 @@ def model(name, shape, **options):
     )
 
 
+def same_weight_twice_in_a_scan():
+    """Once as a start, read by rows, once as a constant."""
+
+    def apply(p, x):
+        def layer(h, row):
+            return jnp.tanh(h @ p["w"] + row[None]), None
+
+        return jax.lax.scan(layer, x, p["w"], reverse=True)[0]
+
+    return net({"w": draw(2, 4, 4)}, apply, (4,))
+
+
+def indexed_layers():
+    """A scan over constant numbers of layers."""
+
+    def apply(p, x):
+        def layer(h, i):
+            return jnp.tanh(h @ p["w"][i]), None
+
+        return jax.lax.scan(layer, x, jnp.arange(3))[0]
+
+    return net({"w": draw(2, 3, 4, 4)}, apply, (4,))
+
+
+def clipped_lookup():
+    """Numbers out of range name the last row."""
+    params, _, tokens = embedding()
+
+    def predict(p, x):
+        rows = jnp.take(p["table"], x, axis=0, mode="clip")
+        return _head(jnp.tanh(rows) @ p["v"])
+
+    return params, predict, tokens + 3
+
+
+def absent_rows():
+    """Numbers out of range read nothing."""
+    params, _, tokens = embedding()
+
+    def predict(p, x):
+        rows = p["table"].at[x].get(mode="fill", fill_value=0)
+        return _head(jnp.tanh(rows) @ p["v"])
+
+    return params, predict, tokens - 11
+
+
+def real_weight_of_a_spectrum():
+    def apply(p, x):
+        y = jnp.einsum("nf,fo->no", jnp.fft.rfft(x, axis=1), p["w"])
+        return jnp.concatenate([y.real, y.imag], axis=1)
+
+    return net({"w": draw(2, 3, 4)}, apply, (4,))
+
+
+def frozen():
+    params = {"w": draw(2, 4, 3), "u": draw(3, 3, 3)}
+
+    def apply(p, x):
+        return jnp.tanh(x @ p["w"]) @ jax.lax.stop_gradient(p["u"])
+
+    return net(params, apply, (4,))
+
+
 KINDS = {
+    "same weight twice in a scan": same_weight_twice_in_a_scan,
+    "indexed layers": indexed_layers,
+    "clipped lookup": clipped_lookup,
+    "absent rows": absent_rows,
+    "real weight of a spectrum": real_weight_of_a_spectrum,
+    "frozen": frozen,
     "dense": dense,
     "transposed dense": transposed_dense,
     "convolution": lambda: convolution((5, 6, 2), (3, 2, 2, 3)),
@@ -288,6 +394,14 @@ KINDS = {
     "one-dimensional": lambda: convolution((8, 2), (3, 2, 3)),
     "transposed convolution": transposed_convolution,
     "channels first": channels_first,
+    "mixed axes": lambda: convolution(
+        (4, 5, 6),
+        (6, 3, 2, 2),
+        layout=("NCHW", "OHWI", "NHCW"),
+        feature_group_count=2,
+        lhs_dilation=(1, 2),
+        padding=((-1, 1), (2, -2)),
+    ),
     "own patches": lambda: own_convolution("patches"),
     "own strided": lambda: own_convolution("patches", strides=(2, 2)),
     "own grouped": lambda: own_convolution("patches", (3, 3, 1, 4), groups=2),
@@ -318,6 +432,9 @@ KINDS = {
     "recurrence": recurrence,
     "learned start": learned_start,
     "scanned layers": scanned_layers,
+    "nested scans": nested_scans,
+    "shared and own weight": shared_and_own_weight,
+    "spectral weights": spectral_weights,
     "branches": branches,
     "custom rule": custom_rule,
     "weight norm": weight_norm,

@@ -204,6 +204,30 @@ def test_the_program_holds_nothing_of_the_size_examples_times_parameters():
     assert held < 3 * parameters  # n × p would be 64 of them
 
 
+def test_half_precision_layers_are_summed_in_the_precision_of_the_parameters():
+    def net(p, x):
+        half = jnp.bfloat16
+        return (x.astype(half) @ p["w"].astype(half)).astype(jnp.float32)
+
+    n = 2048
+    draw = np.random.default_rng(0)
+    params = {"w": jnp.asarray(draw.normal(size=(4, 3)), jnp.float32)}
+    inputs = jnp.asarray(draw.normal(size=(n, 4)), jnp.float32)
+    batch = Batch(inputs, jnp.zeros(n, jnp.int32), jnp.ones(n, jnp.float32))
+    objective = Objective(net, cross_entropy)
+    taped, gradients = loss_gradients(objective, params, batch)
+    value = contractions.square_sum(taped, gradients, batch.weights)
+    stacked = jax.vmap(
+        jax.grad(
+            lambda p, x, y: objective.loss(net(p, x[None]), y[None])[0],
+        ),
+        (None, 0, 0),
+    )(params, inputs, batch.targets)
+    assert_trees_close(
+        value, {"w": jnp.sum(jnp.square(stacked["w"]), axis=0)}, rtol=0.02
+    )
+
+
 def test_another_batch_of_the_same_shape_compiles_nothing():
     params, predict, inputs = KINDS["dense"]()
     traces = []

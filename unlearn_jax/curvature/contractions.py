@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax.curvature.per_example import (
+    CACHE_BYTES,
+    DEVICE_BYTES,
     Gradient,
     Gradients,
     Outer,
@@ -19,6 +21,7 @@ from unlearn_jax.curvature.per_example import (
     to_form,
 )
 from unlearn_jax.curvature.tapping import Tape
+from unlearn_jax.data.accumulate import collect
 from unlearn_jax.types import Array, Params, PerExample, PRNGKey, Weights
 from unlearn_kernels.fisher_diagonal import square_sum as kernel_square_sum
 
@@ -86,8 +89,7 @@ def squared_norms(gradients: Gradients) -> PerExample:
             left = jnp.einsum("ngti,ngsi->ngts", inputs, inputs)
             right = jnp.einsum("ngto,ngso->ngts", slopes, slopes)
             return jnp.einsum("ngts,ngts->n", left, right)
-        formed = jnp.einsum("ngti,ngto->ngio", inputs, slopes)
-        return jnp.sum(jnp.square(formed), axis=(1, 2, 3))
+        return jnp.sum(jnp.square(_formed(gradient)), axis=(1, 2, 3))
 
     return sum((one(gradient) for gradient in gradients), start=jnp.zeros(()))
 
@@ -96,8 +98,8 @@ def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
     """⟨gₙ, gₘ⟩ for all pairs of two sets of examples, exactly.
 
     Cost: without shared weights 2 n m (i + o) operations a layer; with t positions
-        2 n m t² (i + o), or 2 n m i o with the gradients of both sets formed, whichever
-        is less.
+        2 n m t² (i + o), or 2 n m i o with the gradients of both sets formed in blocks,
+        whichever is less.
     """
 
     def one(a: Gradient, b: Gradient) -> Array:
@@ -193,12 +195,8 @@ def _outer_gram(a: Outer, b: Outer) -> Array:
         left = jnp.einsum("ngi,mgi->gnm", a.inputs[:, :, 0], b.inputs[:, :, 0])
         right = jnp.einsum("ngo,mgo->gnm", a.slopes[:, :, 0], b.slopes[:, :, 0])
         return jnp.sum(left * right, axis=0)
-    if not _by_positions(a):
-        formed = [
-            jnp.einsum("ngti,ngto->ngio", *gradient).reshape(len(gradient.inputs), -1)
-            for gradient in (a, b)
-        ]
-        return formed[0] @ formed[1].T
+    if not _pairs_pay(a, b):
+        return _formed_gram(a, b)
 
     def row(example: Outer) -> Array:
         left = jnp.einsum("gti,mgsi->mgts", example.inputs, b.inputs)
@@ -206,6 +204,45 @@ def _outer_gram(a: Outer, b: Outer) -> Array:
         return jnp.einsum("mgts,mgts->m", left, right)
 
     return jax.lax.map(row, a)
+
+
+def _pairs_pay(a: Outer, b: Outer) -> bool:
+    """Whether pairs of positions cost less than forming gradients, set by set."""
+    n, _, t, i = a.inputs.shape
+    m, o = b.inputs.shape[0], b.slopes.shape[3]
+    return n * m * t * t * (i + o) < (n * m + (n + m) * t) * i * o
+
+
+def _formed_gram(a: Outer, b: Outer) -> Array:
+    """Blocks of both sets at a time, so that no more than two blocks are formed."""
+    _, g, _, i = a.inputs.shape
+    cpu = jax.default_backend() == "cpu"
+    one = g * i * a.slopes.shape[3] * a.inputs.dtype.itemsize
+    size = max(8, (4 * CACHE_BYTES if cpu else DEVICE_BYTES) // one)
+
+    def with_second(second: Outer, first: Array) -> Array:
+        return _flat(_formed(second), 1) @ first.T
+
+    def with_first(first: Outer, b: Outer) -> Array:
+        formed = _flat(_formed(first), 1)
+        return collect(with_second, b, formed, batch_size=size).T
+
+    return collect(with_first, a, b, batch_size=size)
+
+
+def _formed(gradient: Outer) -> Float[Array, "n g i o"]:
+    """The gradients of one layer; on CPU one example after the other.
+
+    There, XLA computes many small products at once with a poor kernel.
+    """
+    if jax.default_backend() != "cpu" or gradient.inputs.shape[2] == 1:
+        return jnp.einsum("ngti,ngto->ngio", *gradient)
+
+    def one(example: Outer) -> Array:
+        groups = zip(*example, strict=True)
+        return jnp.stack([inputs.T @ slopes for inputs, slopes in groups])
+
+    return jax.lax.map(one, gradient)
 
 
 def _rows_gram(a: Rows, b: Rows) -> Array:
@@ -260,7 +297,7 @@ def _whole(taped: Tape, leaf: int, gradient: Gradient) -> Array:
     if isinstance(gradient, Whole):
         return gradient.values
     if isinstance(gradient, Outer):
-        formed = jnp.einsum("ngti,ngto->ngio", *gradient)
+        formed = _formed(gradient)
         return jax.vmap(lambda value: from_form(taped, leaf, value))(formed)
     ones = jnp.ones((1,), gradient.slopes.dtype)
 

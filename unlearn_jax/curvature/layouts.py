@@ -165,3 +165,16 @@ def looks_up_rows(params: dict[str, Any], shapes: Sequence[Any]) -> bool:
         and tuple(numbers.offset_dims)
         == tuple(range(rank - 1, rank - 1 + len(table) - 1))
     )
+
+
+def rows_read(params: dict[str, Any], indices: Array, rows: int) -> tuple[Array, Array]:
+    """Rows of the table that a ``gather`` reads, and whether it reads the table at all.
+
+    Indices out of range are moved to the nearest row (mode "clip") or read nothing.
+    """
+    wide = jnp.promote_types(indices.dtype, jnp.int32)
+    own = indices[..., 0].astype(wide)
+    inside = (own >= 0) & (own < rows)
+    if params["mode"] == lax.GatherScatterMode.CLIP:
+        inside = jnp.ones_like(inside)
+    return jnp.clip(own, 0, rows - 1), inside

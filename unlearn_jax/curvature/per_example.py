@@ -76,7 +76,8 @@ def per_example(
 
     Args:
         predict: ``(params, inputs) -> outputs``, in evaluation mode: an example's
-            outputs depend on its inputs alone.
+            outputs depend on its inputs alone. It is traced with a single example,
+            inputs (1, …), and must not create mutable state.
         params: Where.
         inputs: (n, …).
 
@@ -89,7 +90,7 @@ def per_example(
     outputs, seen, slopes = linearise(taped, params, inputs)
 
     def pull(cotangents: Any) -> Gradients:
-        return _assemble(taped, params, seen, slopes(cotangents))
+        return _assemble(taped, params, len(inputs), seen, slopes(cotangents))
 
     return PerExample(taped, outputs, pull)
 
@@ -136,7 +137,7 @@ def example_bytes(taped: Tape) -> int:
             operand = functools.partial(weights_at, taped, sites=[site])
             (like,) = jax.eval_shape(operand, shapes)
             _, taken, given = jax.eval_shape(site.layout.weight, like).shape
-            count += count * taken // given
+            count += count * taken // max(given, 1)
         total += count * site.shape.dtype.itemsize
     return total
 
@@ -149,9 +150,12 @@ def sites_of(taped: Tape) -> list[list[Site]]:
 
 def factored_site(sites: list[Site]) -> Site | None:
     """The only site of a parameter, if its gradients stay factored there."""
-    if len(sites) == 1 and sites[0].plain and sites[0].kind != "whole":
-        return sites[0]
-    return None
+    if len(sites) != 1 or not sites[0].plain or sites[0].kind == "whole":
+        return None
+    # A real weight in a complex product: only the real part is its gradient.
+    if jnp.issubdtype(sites[0].shape.dtype, jnp.complexfloating):
+        return None
+    return sites[0]
 
 
 def formed_whole(taped: Tape) -> tuple[Path, ...]:
@@ -196,24 +200,25 @@ def _rearranged(taped: Tape, leaf: int, site: Site, value: Any) -> Any:
 
 
 def _assemble(
-    taped: Tape, params: Params, seen: list[Any], slopes: list[Any]
+    taped: Tape, params: Params, n: int, seen: list[Any], slopes: list[Any]
 ) -> Gradients:
     """Sort what was read at the sites by parameter."""
     leaves = jax.tree.leaves(params)
     by_site = dict(zip(taped.sites, range(len(taped.sites)), strict=True))
     reached = sites_of(taped)
-    n = slopes[0].shape[0]
     gradients: list[Any] = []
-    for sites in reached:
+    for sites, leaf in zip(reached, leaves, strict=True):
         site = factored_site(sites)
         if site is None:
             gradients.append(None)
         elif site.kind == "product":
             at = by_site[site]
-            gradients.append(Outer(seen[at], slopes[at]))
+            # In the parameter's dtype, so that sums over examples are too.
+            parts = (part.astype(leaf.dtype) for part in (seen[at], slopes[at]))
+            gradients.append(Outer(*parts))
         else:
             at = by_site[site]
-            rows = slopes[at]
+            rows = slopes[at].astype(leaf.dtype)
             indices = seen[at].reshape(n, -1)
             gradients.append(
                 Rows(
@@ -262,5 +267,7 @@ def _pull_operand(
         replaced = [chosen.get(leaf, value) for leaf, value in enumerate(leaves)]
         return weights_at(taped, replaced, [site])[0]
 
-    _, back = jax.vjp(operand, {leaf: leaves[leaf] for leaf in own})
-    return jax.vmap(lambda g: back(g)[0])(gradients)
+    like, back = jax.vjp(operand, {leaf: leaves[leaf] for leaf in own})
+    if not jnp.issubdtype(like.dtype, jnp.complexfloating):
+        gradients = jnp.real(gradients)
+    return jax.vmap(lambda g: back(g)[0])(gradients.astype(like.dtype))

@@ -109,6 +109,8 @@ def flatten(closed: jex_core.ClosedJaxpr, roles: Sequence[int]) -> Program:
                 names.update(zip(equation.outvars, results, strict=True))
                 continue
             role = max(map(role_of, operands), default=CONSTANT)
+            if role == PARAMETER and equation.primitive.name == "stop_gradient":
+                role = CONSTANT  # No gradient passes: as good as a number.
             results = tuple(number(var, role) for var in equation.outvars)
             names.update(zip(equation.outvars, results, strict=True))
             operations.append(Operation(equation, operands, results))
@@ -139,7 +141,9 @@ def bind(operation: Operation, values: Sequence[Any]) -> list[Any]:
     bound = primitive.get_bind_params(operation.params)
     # Older releases of JAX hand out subfunctions apart from the parameters.
     subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
-    result = primitive.bind(*subfunctions, *values, **params)
+    # What was set where the model was traced (random bits, precision) holds here too.
+    with operation.equation.ctx.manager:
+        result = primitive.bind(*subfunctions, *values, **params)
     return list(result) if primitive.multiple_results else [result]
 
 

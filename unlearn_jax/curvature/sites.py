@@ -190,7 +190,9 @@ def _inner_site(
     operation = program.operations[index]
     params = operation.params
     inside = body.operations[place[0]]
-    stacked = any(position >= params["num_consts"] for position in used)
+    # A constant row makes another weight at each step just as a parameter's does.
+    reached = ancestors(body, [inside.inputs[place[1]]])
+    stacked = not reached.isdisjoint(body.inputs[params["num_consts"] :])
     layout = step_layout(body, inside, place[1])
     result = body.shapes[inside.outputs[0]]
     outer = [operation.inputs[position] for position in used]
@@ -244,7 +246,7 @@ def _plain(program: Program, operand: Any) -> int | None:
                 return None
             source, result = program.shapes[first], program.shapes[operand]
             cast = name == "convert_element_type" and jnp.issubdtype(
-                result.dtype, jnp.inexact
+                result.dtype, jnp.floating
             )
             spread = name == "broadcast_in_dim" and source.size == result.size
             if name in _REARRANGE or cast or spread:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.curvature.layouts import rows_read
 from unlearn_jax.curvature.program import (
     DATA,
     PARAMETER,
@@ -147,9 +148,15 @@ def _execute(
             site = sites[number]
             if site.kind == "whole":
                 copied = operation.inputs[site.position]
+                # Each operand of a scan is a site of its own, equal operands too.
                 values = [
-                    value + zeros[number] if operand == copied else value
-                    for operand, value in zip(operation.inputs, values, strict=True)
+                    value + zeros[number]
+                    if place == site.position
+                    or (operand == copied and index not in taped.bodies)
+                    else value
+                    for place, (operand, value) in enumerate(
+                        zip(operation.inputs, values, strict=True)
+                    )
                 ]
         inner = [number for number in at[index] if sites[number].inner is not None]
         if index in taped.bodies:
@@ -159,13 +166,22 @@ def _execute(
             site = sites[number]
             if site.kind == "whole":
                 continue
-            results = [results[0] + zeros[number]]
-            other = values[1 - site.position]
-            layout = site.layout
-            found[number] = layout.inputs(other) if layout else other[..., 0]
+            other, added = values[1 - site.position], zeros[number]
+            if site.layout:
+                found[number] = site.layout.inputs(other)
+            else:
+                rows = values[0].shape[0]
+                found[number], read_at = rows_read(operation.params, other, rows)
+                reached = read_at.reshape(*read_at.shape, *(1,) * (values[0].ndim - 1))
+                added = jnp.where(reached, added, jnp.zeros_like(added))
+            results = [results[0] + added]
         return results
 
-    read = run(program, known, lambda op: program.roles[op.outputs[0]] == DATA, special)
+    def computed(operation: Operation) -> bool:
+        # An operation without results (a print) is left out.
+        return any(program.roles[output] == DATA for output in operation.outputs)
+
+    read = run(program, known, computed, special)
     outputs = [read(output) for output in program.outputs]
     for number in at.get(len(program.operations), []):
         outputs[sites[number].position] += zeros[number]
