@@ -161,7 +161,7 @@ def _execute(
         inner = [number for number in at[index] if sites[number].inner is not None]
         if index in taped.bodies:
             return _scan(taped, index, operation, values, inner, zeros, found)
-        results = bind(operation, values)
+        results = _product(operation, sites[at[index][0]], values)
         for number in at[index]:
             site = sites[number]
             if site.kind == "whole":
@@ -186,6 +186,27 @@ def _execute(
     for number in at.get(len(program.operations), []):
         outputs[sites[number].position] += zeros[number]
     return outputs[0], found
+
+
+def _product(operation: Operation, site: Site, values: list[Any]) -> list[Any]:
+    """The operation; with one position as a vector times a matrix.
+
+    Mapped over examples that is a plain matrix product, where the axis of length one
+    would cost a copy of the result on CPU.
+    """
+    if site.layout is None or operation.name != "dot_general":
+        return bind(operation, values)
+    inputs = site.layout.inputs(values[1 - site.position])
+    if inputs.shape[:2] != (1, 1):
+        return bind(operation, values)
+    params = operation.params
+    outputs = jax.lax.dot(
+        inputs[0, 0],
+        site.layout.weight(values[site.position])[0],
+        precision=params["precision"],
+        preferred_element_type=params["preferred_element_type"],
+    )
+    return [outputs.reshape(site.shape.shape).astype(site.shape.dtype)]
 
 
 def _scan(
