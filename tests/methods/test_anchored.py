@@ -135,3 +135,11 @@ def test_the_pace_multiplies_updates_after_momentum_and_decay(original, optimize
     plain = tiny.quick_jit(lambda start: fit(jax.random.key(0), learner, data,
                                              start=start))(original)  # fmt: skip
     assert_trees_close(train(original, ones), plain, rtol=1e-12)
+
+
+def test_no_strength_makes_descent_diverge(learner, original, request_a):
+    options = {"epochs": 20, "learning_rate": 0.05, "batch_size": 16}
+    strong = run(ewc(learner, strength=1e9, **options), original, request_a)
+    weak = run(ewc(learner, strength=1.0, **options), original, request_a)
+    assert tree.all_finite(strong)
+    assert distance(strong, original) < distance(weak, original)

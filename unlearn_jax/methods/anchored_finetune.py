@@ -37,8 +37,9 @@ def anchored_finetune(
         anchor: What holds a parameter: "fisher", the mean squared gradient per retain
             example at the original; "uniform", one everywhere.
         push: "ascend" on the loss of the forget set, or descend on the "retain" set.
-        strength: Of the penalty [loss / F / parameter²]; plain descent diverges where
-            learning_rate × strength × F exceeds 2.
+        strength: Of the penalty [loss / F / parameter²]. The pull strength × F of a
+            parameter is capped at 1 / learning_rate, where one step leads back to the
+            original: beyond, descent would overshoot and diverge.
         epochs: Passes over the set that pushes.
         learning_rate: Constant step size.
         batch_size: Examples per step.
@@ -78,7 +79,7 @@ def anchored_finetune(
         value, stats = data_loss(key, params, riding["stats"], examples, weights)
         gap = tree.subtract(params, riding["start"])
         pull = tree.dot(jax.tree.map(jnp.multiply, riding["stiffness"], gap), gap)
-        return sign * value + 0.5 * strength * pull, {**riding, "stats": stats}
+        return sign * value + 0.5 * pull, {**riding, "stats": stats}
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         if anchor == "fisher":
@@ -86,10 +87,12 @@ def anchored_finetune(
                 bind(learner.model, variables.stats, learner.loss),
                 variables.params,
                 request.retain,
-                batch_size=32,
             )
         else:
             stiffness = jax.tree.map(jnp.ones_like, variables.params)
+        stiffness = jax.tree.map(
+            lambda f: jnp.minimum(strength * f, 1 / learning_rate), stiffness
+        )
         riding = {
             "stats": variables.stats,
             "start": variables.params,
