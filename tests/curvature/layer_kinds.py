@@ -375,7 +375,31 @@ def frozen():
     return net(params, apply, (4,))
 
 
+def own_context():
+    """Random bits of a setting that holds inside of the model alone."""
+
+    def apply(p, x):
+        with jax.threefry_partitionable(False):
+            noise = jax.random.normal(jax.random.key(0), (4,))
+        return jnp.tanh(x * noise[None]) @ p["w"]
+
+    return net({"w": draw(2, 4, 3)}, apply, (4,))
+
+
+def with_a_print():
+    """An operation without results, and a kernel without outputs."""
+    params = {"w": draw(2, 4, 3), "none": draw(3, 4, 0)}
+
+    def apply(p, x):
+        jax.debug.callback(lambda value: None, x)
+        return jnp.concatenate([x @ p["w"], x @ p["none"]], axis=1)
+
+    return net(params, apply, (4,))
+
+
 KINDS = {
+    "own context": own_context,
+    "with a print": with_a_print,
     "same weight twice in a scan": same_weight_twice_in_a_scan,
     "indexed layers": indexed_layers,
     "clipped lookup": clipped_lookup,

@@ -101,7 +101,8 @@ def case(request):
 
 
 def close(case, actual, expected):
-    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    leaves = map(np.asarray, jax.tree.leaves(expected))
+    scale = max(np.abs(leaf).max(initial=0) for leaf in leaves)
     assert scale > 0
     small = 1e-2 * case.tolerance * scale
     assert_trees_close(actual, expected, rtol=case.tolerance, atol=small)
