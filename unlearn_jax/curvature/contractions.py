@@ -5,10 +5,13 @@ them. Positions of a sequence or an image are summed within an example first, as
 gradient of an example is one vector.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from unlearn_jax.curvature.moments import row_squares
 from unlearn_jax.curvature.per_example import (
     CACHE_BYTES,
     DEVICE_BYTES,
@@ -37,7 +40,9 @@ def square_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
             scale = jnp.asarray(weights, gradient.slopes.dtype)
             return from_form(taped, leaf, kernel_square_sum(*gradient, scale))
         if isinstance(gradient, Rows):
-            return _scatter_rows(taped, leaf, gradient, weights, square=True)
+            rows = _table(taped, leaf, gradient.slopes.dtype).shape
+            squares = row_squares(gradient, jnp.asarray(weights), rows[0])
+            return from_form(taped, leaf, squares.reshape(rows))
         values = gradient.values
         return jnp.tensordot(weights.astype(values.dtype), jnp.square(values), 1)
 
@@ -53,7 +58,7 @@ def weighted_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
             total = jnp.einsum("n,ngti,ngto->gio", scale, *gradient)
             return from_form(taped, leaf, total)
         if isinstance(gradient, Rows):
-            return _scatter_rows(taped, leaf, gradient, weights, square=False)
+            return _scatter_rows(taped, leaf, gradient, weights)
         return jnp.tensordot(
             weights.astype(gradient.values.dtype), gradient.values, axes=1
         )
@@ -268,28 +273,21 @@ def _same_rows(a: Array, b: Array) -> Array:
     return a[:, :, None] == b[:, None, :]
 
 
-def _scatter_rows(
-    taped: Tape, leaf: int, gradient: Rows, weights: Weights, *, square: bool
-) -> Array:
-    """Into the table: the sum, or the sum of squares of each example's total of a row.
-
-    For squares every position takes the total of its row within the example, squared
-    and shared among the positions that name that row.
-    """
+def _scatter_rows(taped: Tape, leaf: int, gradient: Rows, weights: Weights) -> Array:
+    """Σₙ wₙ gₙ of a table, from the slopes in the rows that were looked up."""
     indices, slopes = gradient
     flat = _flat(slopes, 2)
-    scale = weights.astype(flat.dtype)[:, None, None]
-    if square:
-        same = _same_rows(indices, indices).astype(flat.dtype)
-        totals = jnp.einsum("nts,nsd->ntd", same, flat)
-        flat = jnp.square(totals) / jnp.sum(same, axis=2)[..., None]
-    table = jax.eval_shape(
-        lambda: to_form(taped, leaf, jnp.zeros(_leaf_shape(taped, leaf), flat.dtype))
-    )
+    table = _table(taped, leaf, flat.dtype)
     zero = jnp.zeros((table.shape[0], flat.shape[2]), flat.dtype)
-    spread = (scale * flat).reshape(-1, flat.shape[2])
-    filled = zero.at[indices.reshape(-1)].add(spread, mode="drop")
+    scaled = weights.astype(flat.dtype)[:, None, None] * flat
+    filled = zero.at[indices].add(scaled, mode="drop")
     return from_form(taped, leaf, filled.reshape(table.shape))
+
+
+def _table(taped: Tape, leaf: int, dtype: Any) -> jax.ShapeDtypeStruct:
+    """A looked-up parameter as its rows lie."""
+    shape = taped.program.shapes[taped.program.inputs[leaf]].shape
+    return jax.eval_shape(lambda: to_form(taped, leaf, jnp.zeros(shape, dtype)))
 
 
 def _whole(taped: Tape, leaf: int, gradient: Gradient) -> Array:
@@ -303,13 +301,9 @@ def _whole(taped: Tape, leaf: int, gradient: Gradient) -> Array:
 
     def single(example: Rows) -> Array:
         alone = Rows(*(part[None] for part in example))
-        return _scatter_rows(taped, leaf, alone, ones, square=False)
+        return _scatter_rows(taped, leaf, alone, ones)
 
     return jax.vmap(single)(gradient)
-
-
-def _leaf_shape(taped: Tape, leaf: int) -> tuple[int, ...]:
-    return taped.program.shapes[taped.program.inputs[leaf]].shape
 
 
 def _flat(values: Array, axes: int) -> Array:

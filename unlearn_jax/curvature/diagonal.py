@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.contractions import square_sum
+from unlearn_jax.curvature.label_slopes import output_eigenpairs
 from unlearn_jax.curvature.per_example import (
     block_size,
     loss_gradients,
@@ -186,19 +187,14 @@ def gauss_newton_diagonal(
         batch = present(batch)
         linear = per_example(objective.predict, at, batch.inputs)
 
-        def loss(out: Array, target: Array) -> Array:
-            return objective.loss(out[None], target[None])[0]
-
-        curvature = jax.vmap(jax.hessian(loss))(linear.outputs, batch.targets)
-        values, vectors = jnp.linalg.eigh(curvature)
+        pairs = output_eigenpairs(objective, linear.outputs, batch.targets)
 
         def one(total: Params, pair: Any) -> tuple[Params, None]:
-            value, vector = pair
+            vector, value = pair
             gradients = linear.pull(vector)
             scaled = batch.weights * value
             return tree.add(total, square_sum(linear.tape, gradients, scaled)), None
 
-        pairs = (values.T, jnp.moveaxis(vectors, 2, 0))
         return jax.lax.scan(one, tree.zeros_like(at), pairs)[0]
 
     return _mean(squares, objective, params, data, (), batch_size, mesh)

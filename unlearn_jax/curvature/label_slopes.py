@@ -165,7 +165,7 @@ def label_slopes(
         slopes = output_slopes(objective, outputs, targets)
         return slopes[None], jnp.ones((1, n), outputs.dtype)
     if labels == "exact":
-        return _eigenpairs(objective, outputs, targets)
+        return output_eigenpairs(objective, outputs, targets)
 
     def draw(number: Any) -> Array:
         own = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
@@ -182,9 +182,10 @@ def label_slopes(
     return cotangents, jnp.full((samples, n), 1 / samples, outputs.dtype)
 
 
-def _eigenpairs(
+def output_eigenpairs(
     objective: Objective, outputs: Any, targets: Any
 ) -> tuple[Array, Array]:
+    """Eigenvectors (s, n, …) and values (s, n) of the loss's Hessian in the outputs."""
     shape = outputs.shape[1:]
 
     def loss(flat: Array, target: Array) -> Array:
