@@ -2,55 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from convolution_kinds import (
+    channels_first,
+    convolution,
+    own_convolution,
+    transposed_convolution,
+)
 from flax import nnx
-
-from unlearn_jax.models import MODELS
-from unlearn_jax.types import Variables
-from unlearn_kernels.convolution import conv2d
-
-COUNT, OUTPUTS = 5, 3
-
-
-def draw(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
-
-
-def from_module(make, shape):
-    """A Flax module in evaluation mode, its statistics moved away from zero and one."""
-    module = make(nnx.Rngs(0))
-    module.eval()
-    graph, found, rest = nnx.split(module, nnx.Param, ...)
-    params = jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float64) + 0.1 * draw(leaf.size, *leaf.shape),
-        nnx.to_pure_dict(found),
-    )
-    rest = jax.tree.map(_moved, rest)
-
-    def predict(params, inputs):
-        fresh = jax.tree.map(lambda leaf: leaf, found)
-        nnx.replace_by_pure_dict(fresh, params)
-        own = jax.tree.map(lambda leaf: leaf, rest)
-        return _head(nnx.merge(graph, fresh, own)(inputs))
-
-    return params, predict, draw(1, COUNT, *shape)
-
-
-def _moved(leaf):
-    if jnp.issubdtype(leaf.dtype, jnp.floating):
-        return leaf.astype(jnp.float64) + 0.3
-    return leaf
-
-
-def _head(values):
-    """Any feature map to (n, OUTPUTS), without parameters, every number used."""
-    flat = jnp.tanh(values.reshape(values.shape[0], -1))
-    mixing = draw(99, flat.shape[1], OUTPUTS) / np.sqrt(flat.shape[1])
-    return 3 * flat @ mixing
-
-
-def net(params, function, shape):
-    return params, lambda p, x: _head(function(p, x)), draw(1, COUNT, *shape)
+from kind_parts import COUNT, OUTPUTS, draw, from_module, head, model, net
 
 
 def dense():
@@ -63,46 +22,6 @@ def transposed_dense():
     return net(params, lambda p, x: jnp.einsum("oi,ni->no", p["w"], x), (4,))
 
 
-LAYOUTS = {1: ("NHC", "HIO", "NHC"), 2: ("NHWC", "HWIO", "NHWC")}
-
-
-def convolution(shape, kernel, layout=None, **options):
-    dimensions = len(shape) - 1
-    options = {"window_strides": (1,) * dimensions, "padding": "SAME"} | options
-
-    def apply(p, x):
-        return jax.lax.conv_general_dilated(
-            x, p["k"], dimension_numbers=layout or LAYOUTS[dimensions], **options
-        )
-
-    return net({"k": draw(2, *kernel)}, apply, shape)
-
-
-def transposed_convolution():
-    def apply(p, x):
-        return jax.lax.conv_transpose(x, p["k"], (2, 2), "SAME")
-
-    return net({"k": draw(2, 3, 3, 2, 3)}, apply, (4, 4, 2))
-
-
-def channels_first():
-    return convolution(
-        (2, 6, 5),
-        (3, 2, 3, 2),
-        layout=("NCHW", "OIHW", "NCHW"),
-        window_strides=(2, 1),
-        rhs_dilation=(1, 2),
-        padding=((1, 2), (0, 1)),
-    )
-
-
-def own_convolution(implementation, kernel=(3, 3, 2, 3), **options):
-    def apply(p, x):
-        return conv2d(x, p["k"], implementation=implementation, **options)
-
-    return net({"k": draw(2, *kernel)}, apply, (6, 6, 2))
-
-
 def embedding():
     params = {"table": draw(2, 7, 4), "v": draw(3, 4, 2)}
     tokens = jnp.asarray(
@@ -110,7 +29,7 @@ def embedding():
     )
 
     def predict(p, x):
-        return _head(jnp.tanh(jnp.take(p["table"], x, axis=0)) @ p["v"])
+        return head(jnp.tanh(jnp.take(p["table"], x, axis=0)) @ p["v"])
 
     return params, predict, tokens
 
@@ -120,7 +39,7 @@ def tied_embedding():
 
     def predict(p, x):
         hidden = jnp.tanh(p["table"][x])
-        return _head(jnp.einsum("ntd,vd->ntv", hidden, p["table"]))
+        return head(jnp.einsum("ntd,vd->ntv", hidden, p["table"]))
 
     return {"table": params["table"]}, predict, tokens
 
@@ -298,20 +217,6 @@ def constant_output():
     return params, predict, draw(1, COUNT, 2)
 
 
-def model(name, shape, **options):
-    built = MODELS[name](shape, OUTPUTS, dtype=jnp.float64, **options)
-    init = built.init(jax.random.key(0))
-    stats = jax.tree.map(lambda leaf: leaf + 0.3, init.stats)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * draw(leaf.size, *leaf.shape), init.params
-    )
-    return (
-        params,
-        lambda p, x: built.apply(Variables(p, stats), x),
-        draw(1, COUNT, *shape),
-    )
-
-
 def same_weight_twice_in_a_scan():
     """Once as a start, read by rows, once as a constant."""
 
@@ -342,7 +247,7 @@ def clipped_lookup():
 
     def predict(p, x):
         rows = jnp.take(p["table"], x, axis=0, mode="clip")
-        return _head(jnp.tanh(rows) @ p["v"])
+        return head(jnp.tanh(rows) @ p["v"])
 
     return params, predict, tokens + 3
 
@@ -353,7 +258,7 @@ def absent_rows():
 
     def predict(p, x):
         rows = p["table"].at[x].get(mode="fill", fill_value=0)
-        return _head(jnp.tanh(rows) @ p["v"])
+        return head(jnp.tanh(rows) @ p["v"])
 
     return params, predict, tokens - 11
 
