@@ -1,0 +1,397 @@
+"""Gaussian processes as state: fit once, then predict, leave out and remove exactly.
+
+With A = K(X, X) + diag(noise) and B = A⁻¹, taking the rows S out needs no new
+factorisation: on the rows that stay, the inverse is B − B[:, S] B[S, S]⁻¹ B[S, :].
+That is the oracle of unlearning for every kernel model. A row of weight zero or removed
+is not there: its row and column of B are zero, and nothing of it is kept.
+
+A kernel is any function ``(x, z) -> (n, m)``; :mod:`unlearn_jax.curvature.jacobian`
+makes one of a trained model::
+
+    kernel = lambda x, z: tangent_kernel(objective, params, x, z, trace=True)
+
+Use float64: what is lost is the condition number of A times the rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jaxtyping import Bool, Float, Int, Shaped
+
+from unlearn_jax import tree
+from unlearn_jax.attribution.leave_out import checked_members, valid_members
+from unlearn_jax.data import accumulate
+from unlearn_jax.loop import tracing
+from unlearn_jax.solvers import refusal
+from unlearn_jax.types import Array, Batch
+
+Kernel: TypeAlias = Callable[[Any, Any], Any]
+"""(n, ...) and (m, ...) inputs -> (n, m)."""
+
+
+class GaussianProcess(NamedTuple):
+    """Value: a fitted process; of absent rows only their place is left.
+
+    Attributes:
+        inputs: X; another row's input in place of an absent one.
+        targets: y; zero where absent.
+        noise: Variance of each row's noise; zero where absent.
+        inverse: B; zero in absent rows and columns.
+        pull: B y; zero where absent.
+        present: Which rows are in.
+        code: Index into ``solvers.refusal.REFUSALS`` of the latest request.
+    """
+
+    inputs: Shaped[Array, "n ..."]
+    targets: Float[Array, "n k"]
+    noise: Float[Array, " n"]
+    inverse: Float[Array, "n n"]
+    pull: Float[Array, "n k"]
+    present: Bool[Array, " n"]
+    code: Int[Array, ""]
+
+
+class Posterior(NamedTuple):
+    """Value: the joint normal law of the noise-free outputs at some queries.
+
+    Attributes:
+        mean: One column per output.
+        covariance: Shared by all outputs, which are independent.
+    """
+
+    mean: Float[Array, "*g q k"]
+    covariance: Float[Array, "*g q q"]
+
+
+class Marginals(NamedTuple):
+    """Value: the normal law of each row's noise-free output, one row at a time."""
+
+    mean: Float[Array, "n k"]
+    variance: Float[Array, " n"]
+
+
+def gp_fit(
+    kernel: Kernel, inputs: Any, targets: Any, *, noise: Any, weights: Any = None
+) -> GaussianProcess:
+    """Condition the process of mean zero on observed rows.
+
+    Args:
+        kernel: Covariance of the outputs between inputs.
+        inputs: Rows (n, ...).
+        targets: Shape (n, k): one process per column, all with this kernel.
+        noise: Variance of the observations' noise, positive.
+        weights: A row of weight w has noise / w, and is absent at zero, whatever it
+            holds; None for ones.
+
+    Returns:
+        The state; ``code`` tells whether A B y = y up to the root of the rounding.
+
+    Raises:
+        ValueError: shapes do not fit, or the noise is not positive.
+
+    Cost: the kernel's n² entries and n³ multiplications; memory n².
+    Source: Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, alg.
+        2.1. Differs: the inverse is kept, not the factor; weighted rows.
+    """
+    inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
+    n = inputs.shape[0] if inputs.ndim else 0
+    weights = jnp.ones(n, targets.dtype) if weights is None else jnp.asarray(weights)
+    if targets.shape[:1] != (n,) or targets.ndim != 2 or weights.shape != (n,) or not n:
+        raise ValueError(
+            f"got inputs {inputs.shape}, targets {targets.shape} and weights "
+            f"{weights.shape}, expected (n, ...), (n, k) and (n,) with n at least 1"
+        )
+    if not tracing(noise) and (np.ndim(noise) or not noise > 0):
+        raise ValueError(f"noise is {noise}, expected one positive variance")
+    inputs = accumulate.present(Batch(inputs, targets, weights)).inputs
+    present = weights > 0
+    covariance = jnp.asarray(kernel(inputs, inputs))
+    dtype = jnp.result_type(covariance, targets)
+    targets = jnp.where(present[:, None], targets, 0).astype(dtype)
+    spread = jnp.where(present, noise / jnp.where(present, weights, 1), 0)
+    spread = spread.astype(dtype)
+    both = present[:, None] & present[None]
+    eye = jnp.eye(n, dtype=dtype)
+    matrix = jnp.where(both, covariance, eye) + jnp.diag(spread)
+    lower = jnp.linalg.cholesky(matrix)
+    inverse = jnp.where(both, cho_solve((lower, True), eye), 0)
+    pull = cho_solve((lower, True), targets)
+    probe = jnp.concatenate([targets, present.astype(dtype)[:, None]], axis=1)
+    gap = jnp.max(jnp.abs(matrix @ (inverse @ probe) - probe), axis=0)
+    solved = gap <= jnp.finfo(dtype).eps ** 0.5 * jnp.max(jnp.abs(probe), axis=0)
+    why = jnp.where(
+        tree.all_finite((matrix, targets)), refusal.ILL_CONDITIONED, refusal.NOT_FINITE
+    )
+    code = jnp.where(jnp.all(solved), refusal.APPLIED, why).astype(jnp.int32)
+    return GaussianProcess(inputs, targets, spread, inverse, pull, present, code)
+
+
+def gp_predict(kernel: Kernel, state: GaussianProcess, queries: Any) -> Posterior:
+    """Posterior of the noise-free outputs at queries (q, ...).
+
+    Args:
+        kernel: The one that the state was fitted with.
+        state: From :func:`gp_fit` or :func:`gp_remove`.
+        queries: Inputs (q, ...).
+
+    Returns:
+        Mean K(Q, X) B y and covariance K(Q, Q) − K(Q, X) B K(X, Q).
+
+    Cost: q n kernel entries, q n² + q² n multiplications.
+    Source: Rasmussen & Williams 2006, eq. 2.23 and 2.24. As published.
+    """
+    cross = kernel(queries, state.inputs)
+    covariance = kernel(queries, queries) - cross @ state.inverse @ cross.T
+    return Posterior(cross @ state.pull, 0.5 * (covariance + covariance.T))
+
+
+def gp_remove(state: GaussianProcess, members: Any) -> GaussianProcess:
+    """The process fitted without some rows, by a down-date of the inverse.
+
+    Args:
+        state: The fitted process; its shapes stay.
+        members: Indices (s,) of rows that are present; −1 pads.
+
+    Returns:
+        The state without them. A request that names an absent row is refused: the old
+        state with ``code`` set, for ``refusal.check_applied``. Under ``jit`` so are
+        rows out of range or named twice.
+
+    Raises:
+        ValueError: the set is empty, out of range or names a row twice.
+
+    Cost: s n² multiplications; no factorisation of more than s rows. Rounding adds up
+        over requests; fit anew after thousands.
+    Source: inverse of a partitioned matrix. As published.
+    """
+    members = _one_set(members, state)
+    real, code = members >= 0, _request_code(state, members)
+    taken = jnp.where(real, members, 0)
+    lower, across = _blocks(state, members)
+    gone = jnp.zeros_like(state.present).at[taken].max(real)
+    kept = state.present & ~gone
+    half = solve_triangular(lower, across, lower=True)
+    own = jnp.where(real[:, None], state.pull[taken], 0)
+    inverse = state.inverse - half.T @ half
+    pull = state.pull - half.T @ solve_triangular(lower, own, lower=True)
+    inverse = jnp.where(kept[:, None] & kept[None], inverse, 0)
+    pull = jnp.where(kept[:, None], pull, 0)
+    fine = tree.all_finite((inverse, pull)) & jnp.all(jnp.isfinite(lower))
+    code = jnp.where((code == refusal.APPLIED) & ~fine, refusal.INDEFINITE, code)
+    rest = Batch(state.inputs, state.targets, kept.astype(state.noise.dtype))
+    less = state._replace(
+        inputs=accumulate.present(rest).inputs,
+        targets=jnp.where(kept[:, None], state.targets, 0),
+        noise=jnp.where(kept, state.noise, 0),
+        inverse=inverse,
+        pull=pull,
+        present=kept,
+    )
+    applied = code == refusal.APPLIED
+    chosen = jax.tree.map(lambda a, b: jnp.where(applied, a, b), less, state)
+    return chosen._replace(code=code)
+
+
+def gp_leave_one_out(state: GaussianProcess) -> Marginals:
+    """Posterior of each row's noise-free output by the process without that row.
+
+    Returns:
+        Mean yₙ − (B y)ₙ / Bₙₙ and variance 1 / Bₙₙ − noiseₙ; zero where absent.
+
+    Cost: n k, from the state.
+    Source: Rasmussen & Williams 2006, eq. 5.12. Differs: the variance without noise.
+    """
+    scale = 1 / jnp.where(state.present, jnp.diagonal(state.inverse), 1)
+    mean = state.targets - state.pull * scale[:, None]
+    return Marginals(mean, jnp.where(state.present, scale - state.noise, 0))
+
+
+def gp_leave_set_out(
+    kernel: Kernel,
+    state: GaussianProcess,
+    members: Any,
+    queries: Any = None,
+    *,
+    set_batch_size: int = 32,
+) -> Posterior:
+    """Posterior by the process without a set of rows, for one set or many.
+
+    Args:
+        kernel: The one that the state was fitted with; unused without queries.
+        state: The fitted process.
+        members: Indices (s,) of one set, or (g, s) of g sets; −1 pads.
+        queries: Inputs (q, ...); None for the members themselves, zero at the padding.
+        set_batch_size: Sets handled at once.
+
+    Returns:
+        Posterior of shapes (q, …) or (g, q, …), q = s without queries. NaN for a set
+        that names an absent row; under ``jit`` also for one that is out of range or
+        repeats itself.
+
+    Raises:
+        ValueError: a set is empty, out of range or names a row twice.
+
+    Cost: for each set s³ and, with queries, q n s and q² s; with queries also
+        :func:`gp_predict` once. The down-dated inverse is never formed.
+    Source: inverse of a partitioned matrix. As published.
+    """
+    members = checked_members(members, state.present.shape[0])
+    if queries is None:
+        cross, full = None, None
+    else:
+        cross = kernel(queries, state.inputs)
+        full = gp_predict(kernel, state, queries)
+
+    def without(at: Array) -> Posterior:
+        real = at >= 0
+        taken = jnp.where(real, at, 0)
+        lower, across = _blocks(state, at)
+        own = jnp.where(real[:, None], state.pull[taken], 0)
+        if cross is None or full is None:
+            targets = jnp.where(real[:, None], state.targets[taken], 0)
+            noise = jnp.where(real, state.noise[taken], 1)
+            mean = targets - cho_solve((lower, True), own)
+            eye = jnp.eye(at.shape[0], dtype=own.dtype)
+            covariance = cho_solve((lower, True), eye) - jnp.diag(noise)
+        else:
+            half = solve_triangular(lower, across @ cross.T, lower=True)
+            mean = full.mean - half.T @ solve_triangular(lower, own, lower=True)
+            covariance = full.covariance + half.T @ half
+        good = _request_code(state, at) == refusal.APPLIED
+        parts = mean, 0.5 * (covariance + covariance.T)
+        return Posterior(*(jnp.where(good, part, jnp.nan) for part in parts))
+
+    if members.ndim == 1:
+        return without(members)
+    return jax.lax.map(without, members, batch_size=set_batch_size)
+
+
+def linear(x: Any, z: Any, *, variance: Any = 1.0) -> Float[Array, "n m"]:
+    """⟨x, z⟩ · variance: ridge regression with l2 = noise / variance."""
+    return variance * (_flat(x) @ _flat(z).T)
+
+
+def rbf(
+    x: Any, z: Any, *, length: Any = 1.0, variance: Any = 1.0
+) -> Float[Array, "n m"]:
+    """exp(−‖x − z‖² / (2 length²)) · variance."""
+    x, z = _flat(x), _flat(z)
+    own = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(z**2, axis=1)[None]
+    distance = jnp.maximum(own - 2 * (x @ z.T), 0)
+    return variance * jnp.exp(-distance / (2 * length**2))
+
+
+def relu_network(
+    x: Any,
+    z: Any,
+    *,
+    depth: int = 2,
+    weight_std: Any = 2**0.5,
+    bias_std: Any = 0.0,
+    tangent: bool = False,
+) -> Float[Array, "n m"]:
+    """Kernel of a fully connected ReLU network of infinite width, in closed form.
+
+    A layer of width m takes its input h of length f to weight_std / √f · W h +
+    bias_std · b, W and b standard normal; ReLU follows all but the last. With Σ the
+    kernel before an activation, ρ its cosine and θ = arccos ρ, each layer makes
+
+        Σ ← weight_std² √(Σxx Σzz) (sin θ + (π − θ) ρ) / 2π + bias_std²
+        Θ ← Σ + weight_std² Θ (π − θ) / 2π.
+
+    Args:
+        x: Inputs (n, ...), flattened.
+        z: Inputs (m, ...).
+        depth: Hidden layers; at 0 the network is linear.
+        weight_std: Of the weights, times the root of the layer's input length.
+        bias_std: Of the biases.
+        tangent: Return Θ, the neural tangent kernel, instead of Σ, the covariance of
+            the outputs at random initialisation. Where two inputs point the same way
+            Θ has a kink; inputs within 1e-7 rad (float64) count as the same direction.
+
+    Raises:
+        ValueError: depth is negative.
+
+    Cost: n m (f + a few operations for each layer).
+    Source: Cho & Saul 2009, Kernel methods for deep learning; Jacot et al. 2018,
+        arXiv 1806.07572. As published.
+    """
+    if depth < 0:
+        raise ValueError(f"depth is {depth}, expected the number of hidden layers")
+    x, z = _flat(x), _flat(z)
+    weight, bias = weight_std**2, bias_std**2
+    scale = weight / x.shape[1]
+    own_x, own_z = (scale * jnp.sum(side**2, axis=1) + bias for side in (x, z))
+    covariance = slopes = scale * (x @ z.T) + bias
+    for _ in range(depth):
+        there = (own_x > 0)[:, None] & (own_z > 0)[None]
+        root_x, root_z = (jnp.sqrt(jnp.where(v > 0, v, 1)) for v in (own_x, own_z))
+        root = root_x[:, None] * root_z[None]
+        cosine = covariance / root
+        edge = 1 - 16 * jnp.finfo(cosine.dtype).eps
+        cosine = jnp.where(jnp.abs(cosine) > edge, jnp.sign(cosine), cosine)
+        covariance = weight * jnp.where(there, root * _arc_one(cosine), 0) / 2 + bias
+        slopes = covariance + weight * slopes * _arc_zero(cosine) / 2
+        own_x, own_z = weight * own_x / 2 + bias, weight * own_z / 2 + bias
+    return slopes if tangent else covariance
+
+
+def _one_set(members: Any, state: GaussianProcess) -> Array:
+    members = checked_members(members, state.present.shape[0])
+    if members.ndim != 1:
+        raise ValueError(
+            f"members have shape {members.shape}, expected one set (s,); flatten "
+            f"it, or map over sets with jax.vmap"
+        )
+    return members
+
+
+def _request_code(state: GaussianProcess, members: Array) -> Array:
+    n = state.present.shape[0]
+    known = (members < 0) | state.present[jnp.clip(members, 0, n - 1)]
+    good = valid_members(members, n) & jnp.all(known)
+    return jnp.where(good, refusal.APPLIED, refusal.TOO_MUCH).astype(jnp.int32)
+
+
+def _blocks(state: GaussianProcess, members: Array) -> tuple[Array, Array]:
+    """Cholesky factor of B[S, S], the identity at padding, and B[S, :]."""
+    real = members >= 0
+    taken = jnp.where(real, members, 0)
+    across = jnp.where(real[:, None], state.inverse[taken], 0)
+    eye = jnp.eye(members.shape[0], dtype=across.dtype)
+    block = jnp.where(real[:, None] & real[None], across[:, taken], eye)
+    return jnp.linalg.cholesky(block), across
+
+
+@jax.custom_jvp
+def _arc_one(cosine: Array) -> Array:
+    """2 E[relu(u) relu(v)] of standard normals with this correlation."""
+    sine = jnp.sqrt((1 - cosine) * (1 + cosine))
+    return sine / jnp.pi + _arc_zero(cosine) * cosine
+
+
+@_arc_one.defjvp
+def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # The derivatives of the two terms are infinite at ±1 and cancel.
+    return _arc_one(*primals), _arc_zero(*primals) * tangents[0]
+
+
+def _arc_zero(cosine: Array) -> Array:
+    """2 P[u > 0, v > 0] = 1 − θ / π."""
+    inside = jnp.abs(cosine) < 1
+    return (
+        1
+        - jnp.where(
+            inside, jnp.arccos(jnp.where(inside, cosine, 0)), jnp.pi * (cosine < 0)
+        )
+        / jnp.pi
+    )
+
+
+def _flat(inputs: Any) -> Array:
+    inputs = jnp.asarray(inputs)
+    return inputs.reshape(inputs.shape[0], -1)
