@@ -1,0 +1,38 @@
+"""What became of a request to a ridge regression: applied, or refused and why."""
+
+from typing import Any
+
+import numpy as np
+
+REFUSALS = (
+    "applied",
+    "not positive definite: without these rows the Gram matrix would have a negative "
+    "eigenvalue, so they were never learned, or not with this weight; remove exactly "
+    "what was added",
+    "not finite: a row, target or weight is NaN or infinite, or a weight is negative; "
+    "clean the rows",
+    "too ill-conditioned: the weights would carry an error above the bound; raise l2, "
+    "use float64, or the Gram form",
+    "more weight removed than was ever added: some rows were never learned",
+)
+APPLIED, INDEFINITE, NOT_FINITE, ILL_CONDITIONED, TOO_MUCH = range(len(REFUSALS))
+
+
+class RefusedError(ValueError):
+    """A request that was not applied; the state is as it was before."""
+
+
+def check_applied(state: Any) -> Any:
+    """The state, if its latest request was applied.
+
+    Args:
+        state: Any ridge state, outside of ``jit``; of a stack, every member is read.
+
+    Raises:
+        RefusedError: the latest request was refused; the reason is told.
+    """
+    codes = np.unique(np.asarray(state.code))
+    refused = [REFUSALS[code] for code in codes if code != APPLIED]
+    if refused:
+        raise RefusedError(f"refused, the state is unharmed: {'; '.join(refused)}")
+    return state
