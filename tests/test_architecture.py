@@ -18,6 +18,7 @@ ORDER = (
     "methods",
     "evaluation",
     "results",
+    "service",
 )
 ONLY_IN = {
     "flax": ("unlearn_jax/models/",),

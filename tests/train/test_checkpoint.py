@@ -9,7 +9,13 @@ import pytest
 from asserts import assert_trees_close
 from problems import two_layer
 
-from unlearn_jax.train.checkpoint import CheckpointError, export_npz, load, save
+from unlearn_jax.train.checkpoint import (
+    CheckpointError,
+    export_npz,
+    load,
+    load_as_written,
+    save,
+)
 from unlearn_jax.train.fit import start_fit
 from unlearn_jax.types import Variables
 
@@ -57,6 +63,26 @@ def test_variables_and_the_state_of_a_run_come_back_bit_for_bit(tmp_path, key):
 def test_numpy_arrays_are_saved_too(tmp_path):
     save(tmp_path / "a", {"x": np.arange(3.0)})
     same_bits(load(tmp_path / "a", {"x": np.zeros(3)}), {"x": jnp.arange(3.0)})
+
+
+def test_a_nested_dict_comes_back_without_a_tree_like_it(tmp_path):
+    tree = {"a": {"b": TREE["wide"], "0": TREE["half"]}, "c d[1]": jnp.zeros((2, 3, 1))}
+    save(tmp_path / "a", tree)
+    same_bits(load_as_written(tmp_path / "a"), tree)
+
+
+def test_what_does_not_tell_its_structure_is_refused(tmp_path):
+    save(tmp_path / "numbered", {0: jnp.zeros(2)})
+    save(tmp_path / "listed", {"a": [jnp.zeros(2)]})
+    (tmp_path / "empty").mkdir()
+    for name in ("numbered", "listed", "empty", "missing"):
+        with pytest.raises(CheckpointError, match=f"{name} does not tell its struct"):
+            load_as_written(tmp_path / name)
+    save(tmp_path / "a", {"x": jnp.arange(9.0)})
+    largest = max((tmp_path / "a" / "d").iterdir(), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="bytes instead"):
+        load_as_written(tmp_path / "a")
 
 
 def test_an_older_checkpoint_of_the_same_name_is_replaced_and_nothing_is_left(tmp_path):

@@ -1,6 +1,7 @@
 """Trees of arrays on disk through Orbax: written whole or not at all."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,44 @@ def load(path: str | Path, like: Any) -> Any:
             f"configuration ({type(error).__name__}: {reason[:200]}); delete that "
             f"folder and run the same command again, only this piece is computed anew"
         ) from error
+
+
+def load_as_written(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint back in the shapes and dtypes that it was written with.
+
+    For trees whose shapes are not known beforehand, since they grow; only for nested
+    dicts with text as keys (without quotes), where the names in the folder tell the
+    structure.
+
+    Args:
+        path: Folder that :func:`save` wrote.
+
+    Raises:
+        CheckpointError: nothing there, half-written, or another kind of tree.
+    """
+    target = Path(path).absolute()
+    _settle(target)
+    like: dict[str, Any] = {}
+    try:
+        leaves = json.loads((target / _CONTENTS).read_text())["leaves"]
+        for name, text in leaves.items():
+            keys = re.findall(r"\['([^']+)'\]", name)
+            if not keys or name != "".join(f"['{key}']" for key in keys):
+                raise ValueError(f"{name} is not made of the keys of dicts")
+            dtype, _, shape = text.partition("[")
+            inner = like
+            for key in keys[:-1]:
+                inner = inner.setdefault(key, {})
+            inner[keys[-1]] = jax.ShapeDtypeStruct(
+                tuple(json.loads(f"[{shape}")), jax.numpy.dtype(dtype)
+            )
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"the checkpoint at {target} does not tell its structure "
+            f"({type(error).__name__}: {error}); it is missing, damaged, or no nested "
+            f"dict: read it with ``load`` and a tree like it"
+        ) from error
+    return load(target, like)
 
 
 def export_npz(path: str | Path, values: Any) -> None:

@@ -1,0 +1,309 @@
+"""What a service promises its caller: once, in order, told, refused, cleared."""
+
+import os
+import stat
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from service.toy import apply, bits, open_toy, requests, start_state
+
+from unlearn_jax.results.store import BusyError
+from unlearn_jax.service.audit import audit, verify
+from unlearn_jax.service.disk import ServiceError
+from unlearn_jax.service.open import open_service
+
+ROWS = np.arange(8.0).reshape(2, 4)
+
+
+def learn(name, rows=ROWS):
+    return name, "learn", {"rows": rows, "targets": np.zeros((len(rows), 0))}
+
+
+def refused(name):
+    return name, "forget", learn(name, 9 * ROWS)[2]
+
+
+def payloads(folder):
+    return sorted(os.listdir(folder / "pieces"))
+
+
+def snapshots(folder):
+    return sorted(os.listdir(folder / "snapshots"))
+
+
+def test_the_same_id_again_is_told_the_outcome_and_applied_once(tmp_path):
+    with open_toy(tmp_path) as service:
+        first = service.submit(*learn("a"))
+        after = bits(service.state)
+        assert service.submit(*learn("a")) == first
+        assert bits(service.state) == after
+        service.submit(*learn("b"))
+        assert bits(service.state) != after
+    with open_toy(tmp_path) as service:
+        again = service.submit(*learn("a"))
+        assert again._replace(cleared="") == first
+        assert len(service.entries) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        learn("a", ROWS + 1e-15),
+        learn("a", ROWS.reshape(4, 2)),
+        learn("a", ROWS.astype("float32")),
+        ("a", "forget", learn("a")[2]),
+        ("a", "learn", {"rows": ROWS}),
+    ],
+)
+def test_the_same_id_for_another_request_is_an_error(tmp_path, other):
+    with open_toy(tmp_path) as service:
+        service.submit(*learn("a"))
+        before = bits(service.state)
+        with pytest.raises(ValueError, match=r"'a' was used for another .*number 1"):
+            service.submit(*other)
+        assert bits(service.state) == before
+        service.submit(*learn("b"))
+        assert [e.id for e in service.entries] == ["a", "b"]
+
+
+def test_a_refused_request_leaves_the_state_its_line_and_no_rows(tmp_path):
+    with open_toy(tmp_path) as service:
+        service.submit(*learn("a"))
+        before = bits(service.state)
+        entry = service.submit(*refused("b"))
+        assert entry.outcome.startswith("refused: not positive definite (")
+        assert bits(service.state) == before
+        assert payloads(tmp_path) == ["1.npz"]
+        wrong = service.submit("c", "learn", {"rows": ROWS, "targets": np.zeros(3)})
+        assert wrong.outcome.startswith("refused: ")
+        assert verify(tmp_path).entries == service.entries
+
+
+def test_rows_are_gone_after_a_kind_that_clears_and_at_the_end(tmp_path):
+    with open_toy(tmp_path, snapshot_every=99, snapshot_after=("forget",)) as service:
+        service.submit(*learn("a"))
+        service.submit(*learn("b", ROWS[::-1]))
+        assert payloads(tmp_path) == ["1.npz", "2.npz"]
+        assert snapshots(tmp_path) == []
+        service.submit("c", "forget", learn("a")[2])
+        assert payloads(tmp_path) == []
+        assert snapshots(tmp_path) == ["3"]
+        assert all(e.cleared for e in service.entries)
+        service.submit(*learn("d"))
+        assert payloads(tmp_path) == ["4.npz"]
+    assert payloads(tmp_path) == []
+    assert snapshots(tmp_path) == ["4"]
+    rows = ROWS.tobytes()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(rows in path.read_bytes() for path in files)
+
+
+def test_snapshots_come_after_so_many_applied_requests(tmp_path):
+    with open_toy(tmp_path, snapshot_every=2) as service:
+        seen = []
+        for request in (learn("a"), learn("b"), refused("c"), learn("d")):
+            service.submit(*request)
+            seen.append(snapshots(tmp_path))
+    assert seen == [[], ["2"], ["2"], ["2"]]
+    assert snapshots(tmp_path) == ["4"]
+
+
+def test_opening_and_closing_changes_nothing(tmp_path):
+    with open_toy(tmp_path) as service:
+        service.submit(*learn("a"))
+
+    def files():
+        paths = [path for path in tmp_path.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in paths}
+
+    before = files()
+    for _ in range(2):
+        with open_toy(tmp_path) as service:
+            service.submit(*learn("a"))
+    assert files() == before
+
+
+def test_the_log_and_the_audit_tell_what_happened(tmp_path):
+    with open_toy(tmp_path) as service:
+        for request in requests(8):
+            service.submit(*request)
+        table = audit(tmp_path)  # while it is open, too
+    assert len(table.rows) == len(service.entries) == 7
+    first, refusal = table.rows[1], table.rows[-1]
+    assert [cell.text for cell in first[:4]] == ["2", "l1", "learn", "5"]
+    assert first[6].text == "applied"
+    assert first[7].text.startswith("smallest ")
+    assert refusal[6].text.startswith("refused: ")
+    assert "6 applied, 1 refused, 0 under way" in table.caption
+    assert first[1].text in table.to_markdown()
+    by_id = {e.id: e for e in verify(tmp_path).entries}
+    assert by_id["l1"].accepted <= by_id["l1"].done <= by_id["l1"].cleared
+
+
+def test_the_log_holds_no_rows_and_digests_need_the_key(tmp_path):
+    for name in ("one", "two"):
+        with open_toy(tmp_path / name) as service:
+            service.submit(*learn("a"))
+    one, two = (verify(tmp_path / name).entries[0] for name in ("one", "two"))
+    assert one.digest != two.digest
+    mode = (tmp_path / "one" / "digest.key").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+
+
+def test_figures_that_are_no_numbers_of_json_come_back(tmp_path):
+    def figures(state, kind, arrays):
+        del kind, arrays
+        return state, {"a": float("nan"), "b": jnp.float32(0.1), "c": float("inf")}
+
+    with open_toy(tmp_path, apply=figures) as service:
+        service.submit(*learn("a"))
+    numbers = dict(verify(tmp_path).entries[0].figures)
+    assert np.isnan(numbers["a"])
+    assert numbers["b"] == float(np.float32(0.1))
+    assert numbers["c"] == float("inf")
+
+
+def test_an_error_in_between_stops_and_opening_again_goes_on(tmp_path):
+    def failing(*_):
+        raise MemoryError("no room")
+
+    service = open_toy(tmp_path, apply=failing)
+    with pytest.raises(MemoryError):
+        service.submit(*learn("a"))
+    with pytest.raises(ServiceError, match=r"request 1 \('a'\) ended in MemoryError"):
+        service.submit(*learn("b"))
+    service.close()
+    with pytest.raises(MemoryError):
+        open_toy(tmp_path, apply=failing)
+    pending = verify(tmp_path).pending
+    assert pending is not None
+    assert "1 under way" in audit(tmp_path).caption
+    with open_toy(tmp_path) as service:
+        assert service.entries[0].outcome == "applied"
+
+
+def test_a_request_that_always_fails_can_be_withdrawn(tmp_path):
+    def failing(*_):
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError), open_toy(tmp_path, apply=failing) as service:
+        service.submit(*learn("a"))
+    with open_toy(tmp_path, apply=failing, withdraw="a") as service:
+        assert service.entries[0].outcome == "refused: withdrawn by the caller"
+        assert bits(service.state) == bits(start_state() | {"count": jnp.zeros(())})
+        assert payloads(tmp_path) == []
+
+
+def test_a_folder_is_locked_while_it_is_open(tmp_path):
+    with open_toy(tmp_path), pytest.raises(BusyError):
+        open_toy(tmp_path)
+    service = open_toy(tmp_path)
+    service.close()
+    with pytest.raises(ServiceError, match="it was closed"):
+        service.submit(*learn("a"))
+
+
+class State(NamedTuple):
+    """Value: leaves as they are met."""
+
+    weak: Any
+    half: Any
+    empty: Any
+    numpy: Any
+    number: Any
+
+
+def types(state):
+    return [
+        (type(leaf), leaf.dtype, leaf.shape, getattr(leaf, "weak_type", None))
+        for leaf in state
+    ]
+
+
+def test_a_restart_gives_back_types_as_they_were(tmp_path):
+    """Weak types would otherwise promote differently afterwards, and numpy's arrays
+    add in another order than JAX's."""
+    seen = []
+
+    def watching(state, kind, arrays):
+        del kind, arrays
+        seen.append(types(state))
+        weak, wide = jnp.asarray(1.5), np.asfortranarray(np.ones((2, 3), ">u8"))
+        return State(weak, state.half * 2.0, state.empty, wide, np.float64(2.0)), {}
+
+    start = State(
+        jnp.asarray(0.5), jnp.ones(2, jnp.bfloat16), jnp.zeros((0, 2)),
+        np.zeros((0, 2), np.uint64), 1.0,
+    )  # fmt: skip
+    assert start.weak.weak_type
+    for name, opened in (("once", 1), ("often", 3)):
+        for _ in range(opened):
+            with open_service(tmp_path / name, start, watching) as service:
+                for i in "abc"[: 3 if opened == 1 else len(service.entries) + 1]:
+                    service.submit(i, "x", {"half": np.ones(2, jnp.bfloat16)})
+    assert seen[:3] == seen[3:]
+    assert not any(each[0][3] for each in seen)
+    with open_service(tmp_path / "often", start, watching) as service:
+        back = service.state
+    assert type(back) is State
+    assert np.asarray(back.half).tolist() == [8.0, 8.0]
+    assert back.numpy.flags.writeable
+    assert back.numpy.tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_the_callers_arrays_are_copied_in_their_values(tmp_path):
+    """Views, other orders and JAX arrays are one request with their plain copy."""
+    with open_toy(tmp_path) as service:
+        first = service.submit(*learn("a"))
+        for rows in (np.asfortranarray(ROWS), jnp.asarray(ROWS), ROWS[::-1][::-1]):
+            assert service.submit(*learn("a", rows)) == first
+
+
+def test_what_cannot_be_kept_is_refused_before_it_is_accepted(tmp_path):
+    with open_toy(tmp_path) as service:
+        with pytest.raises(ValueError, match="'rows' holds objects"):
+            service.submit("a", "learn", {"rows": np.array([object()])})
+        assert service.entries == ()
+        assert payloads(tmp_path) == []
+    for leaf, words in (
+        (jax.random.key(0), "random key"),
+        (np.array([object()]), "expected an array"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            open_service(tmp_path / "b", {"x": leaf}, apply)
+    with pytest.raises(ValueError, match="snapshot_every is 0"):
+        open_toy(tmp_path, snapshot_every=0)
+
+
+def test_a_state_that_changes_its_structure_stops_the_service(tmp_path):
+    def more(state, kind, arrays):
+        del kind, arrays
+        return state | {"new": jnp.zeros(1)}, {}
+
+    service = open_toy(tmp_path, apply=more)
+    with pytest.raises(ServiceError, match="shapes may change, the structure may not"):
+        service.submit(*learn("a"))
+    service.close()
+
+
+def test_a_state_given_away_and_then_refused_is_named(tmp_path):
+    def donating(state, kind, arrays):
+        if kind == "forget":
+            state["gram"].delete()
+        return apply(state, "learn", arrays) if kind == "learn" else refuse()
+
+    def refuse():
+        raise ValueError("no")
+
+    service = open_toy(tmp_path, apply=donating)
+    service.submit(*learn("a"))
+    want = bits(service.state)
+    with pytest.raises(ServiceError, match=r"request 2 was refused .*donate"):
+        service.submit("b", "forget", {})
+    service.close()
+    with open_toy(tmp_path, apply=donating) as service:
+        assert bits(service.state) == want
+        assert service.entries[1].outcome == "refused: no"

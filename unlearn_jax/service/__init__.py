@@ -1,0 +1,1 @@
+"""A state that outlives kills and power cuts: request log, payloads, snapshots."""

@@ -1,0 +1,73 @@
+"""Keyed digests of arrays: equal arrays are recognised, guesses are not confirmed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from unlearn_jax.results.write import raise_storage_error
+from unlearn_jax.service.disk import ServiceError, sync
+
+KEY_FILE = "digest.key"
+_BYTES = 16
+
+
+def make_key(folder: Path) -> bytes:
+    """Draw a secret key and keep it in the folder, readable for its owner alone."""
+    path, key = folder / KEY_FILE, os.urandom(32)
+    try:
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, key)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise_storage_error(path, len(key), error)
+    sync(folder)
+    return key
+
+
+def read_key(folder: Path) -> bytes:
+    """The key of the folder.
+
+    Raises:
+        ServiceError: missing or cut short.
+    """
+    path = folder / KEY_FILE
+    key = path.read_bytes() if path.is_file() else b""
+    if len(key) != 32:
+        raise ServiceError(
+            f"{path} holds {len(key)} bytes, expected 32: without the key no request "
+            "and no snapshot can be recognised; put the file back from a copy"
+        )
+    return key
+
+
+def digest_arrays(key: bytes, label: str, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """BLAKE2b of names, dtypes, shapes and bytes under a secret key.
+
+    Without the key nobody can test, from a digest, whether a row they know of was in
+    the arrays.
+
+    Args:
+        key: 32 secret bytes.
+        label: What the arrays are; other labels give other digests.
+        arrays: By name; their order does not matter.
+
+    Returns:
+        16 bytes.
+    """
+    digest = hashlib.blake2b(key=key, digest_size=_BYTES)
+    names = sorted(arrays)
+    head = [label, *([n, arrays[n].dtype.str, arrays[n].dtype.name] for n in names)]
+    shapes = [list(arrays[n].shape) for n in names]
+    digest.update(json.dumps([head, shapes]).encode() + b"\n")
+    for name in names:
+        flat = np.ascontiguousarray(arrays[name]).reshape(-1)
+        digest.update(flat.view(np.uint8).data if flat.size else b"")
+    return digest.digest()
