@@ -1,0 +1,170 @@
+"""Sums and products without rounding, from ordinary arithmetic.
+
+A value is kept as an unevaluated pair ``high + low`` with ``high`` the nearest number
+of its dtype: twice the digits. A product is free of rounding if its factors are cut
+into slices so short that no sum of their products needs more digits than the dtype has:
+then the order of summation does not matter, on any machine.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from unlearn_jax.types import Scalar
+
+
+class Pair(NamedTuple):
+    """Value: high + low, unevaluated; ``high`` is the sum rounded to its dtype."""
+
+    high: Float[Array, "..."]
+    low: Float[Array, "..."]
+
+
+def two_sum(a: Array, b: Array) -> Pair:
+    """A + b without error: the rounded sum, and what rounding took from it.
+
+    Cost: six additions. Source: Knuth 1997, The Art of Computer Programming 2, 4.2.2.
+    """
+    total = a + b
+    other = total - a
+    return Pair(total, (a - (total - other)) + (b - other))
+
+
+def pair_add(pair: Pair, term: Array) -> tuple[Pair, Bool[Array, ""]]:
+    """Add an array to a pair.
+
+    Returns:
+        The new pair, the same bits whatever the order in which its terms came, and
+        whether nothing was rounded at all.
+    """
+    total, left = two_sum(pair.high, term)
+    low, lost = two_sum(pair.low, left)
+    return two_sum(total, low), ~jnp.any(lost != 0)
+
+
+def digits(dtype: object) -> int:
+    """Binary digits of a floating-point dtype: 53 in float64, 24 in float32."""
+    return int(jnp.finfo(dtype).nmant) + 1  # pyright: ignore[reportArgumentType]
+
+
+def slice_digits(dtype: object, terms: int) -> int:
+    """Most digits of factors whose products can be summed ``terms`` times exactly."""
+    return (digits(dtype) - math.ceil(math.log2(max(terms, 1)))) // 2
+
+
+def cut(values: Array, bits: int, count: int, axis: int) -> tuple[list[Array], Array]:
+    """Slices of ``bits`` digits, the leading ones first, and what is left over.
+
+    Args:
+        values: Finite.
+        bits: Digits per slice.
+        count: Slices.
+        axis: Along which all entries share the units of their slices: the axis that a
+            product will sum over.
+
+    Returns:
+        The slices and the remainder; their sum is ``values`` without error.
+    """
+    largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
+    _, exponent = jnp.frexp(jnp.where(largest > 0, largest, 1))
+    slices = []
+    for position in range(count):
+        unit = jnp.ldexp(jnp.ones_like(largest), exponent - bits * (position + 1))
+        part = jnp.round(values / unit) * unit
+        slices.append(part)
+        values = values - part
+    return slices, values
+
+
+def rows_product(
+    total: Pair,
+    left: Array,
+    right: Array | None = None,
+    *,
+    sign: int = 1,
+    slices: int = 3,
+) -> tuple[Pair, Bool[Array, ""]]:
+    """``total + sign · leftᵀ right`` without rounding, where the slices reach.
+
+    Args:
+        total: (f, k).
+        left: Rows (n, f), n at most 2,048 in float64 for slices of 21 digits.
+        right: Rows (n, k); None: the left ones.
+        sign: 1 or −1.
+        slices: Slices of the left factor; one takes rows of up to 21 digits. The right
+            one, if it is another, is cut into three.
+
+    Returns:
+        The new pair, and whether every digit of every product was counted.
+
+    Cost: n f k for each pair of slices; of the same rows, s (s + 1) / 2 pairs.
+    """
+    bits = slice_digits(left.dtype, left.shape[0])
+    lefts, rest = cut(left, bits, slices, 0)
+    exact = ~jnp.any(rest != 0)
+    same = right is None
+    rights = lefts
+    if right is not None:
+        rights, rest = cut(right, bits, 3, 0)
+        exact &= ~jnp.any(rest != 0)
+    for i, a in enumerate(lefts):
+        for j, b in enumerate(rights):
+            if same and j < i:
+                continue
+            product = sign * jnp.matmul(a.T, b, precision="highest")
+            terms = [product, product.T] if same and j > i else [product]
+            for term in terms:
+                total, kept = pair_add(total, term)
+                exact &= kept
+    return total, exact
+
+
+_PANEL = 1024
+"""Rows of a matrix that are cut into slices at a time."""
+
+
+def residual(matrix: Pair, value: Array, rhs: Pair) -> Float[Array, "f k"]:
+    """``rhs − matrix @ value`` with twice the digits of the dtype, in float64.
+
+    In float32 slices would be too short for wide matrices: there the sum over columns
+    is made in panels whose partial sums are added without error.
+
+    Args:
+        matrix: (f, f), symmetric.
+        value: (f, k).
+        rhs: (f, k).
+
+    Cost: four products with the matrix in float64, three of them of 4 k columns.
+    """
+    f = matrix.high.shape[0]
+    total = rhs
+    if digits(value.dtype) < 53:
+        for start in range(0, f, 64):
+            part = slice(start, start + 64)
+            for each in (matrix.high, matrix.low):
+                term = jnp.matmul(each[:, part], value[part], precision="highest")
+                total, _ = pair_add(total, -term)
+        return total.high + total.low
+    bits = slice_digits(value.dtype, f)
+    columns, last = cut(value, bits, 3, 0)
+    wide = jnp.concatenate([*columns, last], axis=1)
+    parts = []
+    for start in range(0, f, _PANEL):
+        part = slice(start, start + _PANEL)
+        rest = Pair(rhs.high[part], rhs.low[part])
+        rows, left_over = cut(matrix.high[part], bits, 3, 1)
+        # Slices times slices are exact; the rest is small, and may be rounded.
+        for row in rows:
+            for term in jnp.split(row @ wide, 4, axis=1):
+                rest, _ = pair_add(rest, -term)
+        rest, _ = pair_add(rest, -((left_over + matrix.low[part]) @ value))
+        parts.append(rest.high + rest.low)
+    return jnp.concatenate(parts)
+
+
+def norm(values: Array) -> Scalar:
+    """Root of the sum of squares."""
+    return jnp.sqrt(jnp.sum(jnp.square(values)))

@@ -1,0 +1,369 @@
+"""Ridge regression kept as sums: Gram matrix and moments, free of history.
+
+The minimiser of Σ w ‖y − xW‖² + l2 ‖W‖² depends on rows only through G = Σ w x xᵀ and
+Q = Σ w x yᵀ. Rows that are added and removed as exact numbers leave no trace, not in
+the last bit: the state is the one that never saw them.
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, DTypeLike, Float, Int
+
+from unlearn_jax.data.accumulate import present
+from unlearn_jax.solvers.extended import (
+    Pair,
+    digits,
+    norm,
+    pair_add,
+    residual,
+    rows_product,
+)
+from unlearn_jax.solvers.refusal import (
+    APPLIED,
+    ILL_CONDITIONED,
+    INDEFINITE,
+    NOT_FINITE,
+    TOO_MUCH,
+)
+from unlearn_jax.types import Batch, Scalar
+
+BLOCK = 2048
+"""Rows per exact product: 21 digits each in float64."""
+
+
+class GramRidge(NamedTuple):
+    """Value: ridge regression as exact sums.
+
+    Attributes:
+        weight: The solution W of the latest solve.
+        gram: G rounded to its dtype; without the ridge.
+        gram_low: What rounding took from ``gram``.
+        moment: Q, likewise.
+        moment_low: Likewise.
+        l2: Coefficient of ‖W‖² (no factor ½, not scaled by the number of rows).
+        count: Total weight of the rows within.
+        residual: ‖Q − (G + l2) W‖ / (‖G + l2‖ ‖W‖ + ‖Q‖) of the latest solve, Frobenius
+            norms, with twice the digits of the dtype: its backward error.
+        error: Relative error that the latest solve left in ``weight``: its last
+            correction over ‖W‖.
+        exact: Whether no sum was ever rounded: then the state has no history.
+        code: Index into ``refusal.REFUSALS``, of the latest request.
+    """
+
+    weight: Float[Array, "f k"]
+    gram: Float[Array, "f f"]
+    gram_low: Float[Array, "f f"]
+    moment: Float[Array, "f k"]
+    moment_low: Float[Array, "f k"]
+    l2: Scalar
+    count: Scalar  # pyright: ignore[reportIncompatibleMethodOverride]
+    residual: Scalar
+    error: Scalar
+    exact: Bool[Array, ""]
+    code: Int[Array, ""]
+
+
+def gram_start(
+    f: int, k: int, *, l2: float, dtype: DTypeLike = jnp.float64
+) -> GramRidge:
+    """Nothing learnt: all sums and weights are zero.
+
+    Args:
+        f: Features.
+        k: Outputs; 0 while no class is known, see ``ridge.add_class``.
+        l2: Coefficient of ‖W‖².
+        dtype: Of all sums.
+
+    Raises:
+        ValueError: ``l2`` not positive, no features, or float64 while JAX's
+            64-bit mode is off.
+    """
+    check_start(f, k, l2, dtype)
+    # Buffers of their own: one that is shared could not be donated.
+    square, flat = partial(jnp.zeros, (f, f), dtype), partial(jnp.zeros, (f, k), dtype)
+    zero = partial(jnp.zeros, (), dtype)
+    return GramRidge(
+        flat(),
+        square(),
+        square(),
+        flat(),
+        flat(),
+        jnp.asarray(l2, dtype),
+        zero(),
+        zero(),
+        zero(),
+        jnp.asarray(True),
+        jnp.asarray(APPLIED, jnp.int32),
+    )
+
+
+def check_start(f: int, k: int, l2: float, dtype: DTypeLike) -> None:
+    """Refuse impossible sizes of a ridge regression.
+
+    Raises:
+        ValueError: see :func:`gram_start`.
+    """
+    if not (l2 > 0 and math.isfinite(l2)):
+        raise ValueError(f"l2 is {l2}; the solution is unique for a positive one only")
+    if f < 1 or k < 0:
+        raise ValueError(f"expected features and outputs, got {f} and {k}")
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError(
+            f"{jnp.dtype(dtype)} needs 64-bit mode: jax.config.update("
+            f"'jax_enable_x64', True), or take float32"
+        )
+
+
+def gram_add(
+    state: GramRidge, rows: Batch, *, slices: int = 3, solve: bool = True
+) -> GramRidge:
+    """Learn rows.
+
+    Args:
+        state: Before.
+        rows: Features (n, f), targets (n, k), weights; weight 0 means absent.
+        slices: How many pieces of 21 digits each number is cut into so that products
+            are exact: 1 suffices for rows on a grid of 21 digits and is up to six times
+            cheaper; what does not fit is lost, and ``exact`` says so. 0: plain
+            products, compensated sums.
+        solve: Whether to bring ``weight`` up to date; False while requests follow.
+
+    Returns:
+        The state after; refused requests (NaN, infinity) change ``code`` alone.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit the state.
+
+    Cost: n f² for one slice, f³/3 for the solve. Memory: three matrices (f, f) beside
+        the state.
+    """
+    return _change(state, rows, 1, slices, solve)
+
+
+def gram_remove(
+    state: GramRidge, rows: Batch, *, slices: int = 3, solve: bool = True
+) -> GramRidge:
+    """Forget rows: what is left is the fit without them.
+
+    Refused, with ``code`` alone changed: rows that leave a negative weight, or a
+    matrix that is not positive definite. A row that was never learned is not always
+    noticed, since other rows may span it; see ``methods.ledger``.
+
+    Args, Returns, Raises, Cost: as :func:`gram_add`.
+    """
+    return _change(state, rows, -1, slices, solve)
+
+
+def gram_replace(
+    state: GramRidge, old: Batch, new: Batch, *, slices: int = 3
+) -> GramRidge:
+    """Forget ``old`` and learn ``new`` with one solve; both or neither."""
+    between = gram_remove(state, old, slices=slices, solve=False)
+    after = gram_add(between, new, slices=slices)
+    code = jnp.where(between.code == APPLIED, after.code, between.code)
+    return _settle(state, after, code)
+
+
+def gram_add_sums(state: GramRidge, other: GramRidge) -> GramRidge:
+    """Learn all that another state holds: a task kept apart, another client's rows.
+
+    Cost: f³/3 for the solve, whatever the number of rows.
+    """
+    return _change_sums(state, other, 1)
+
+
+def gram_remove_sums(state: GramRidge, other: GramRidge) -> GramRidge:
+    """Forget all that another state holds: a whole task, without its rows."""
+    return _change_sums(state, other, -1)
+
+
+def gram_solve(state: GramRidge, *, bound: float | None = None) -> GramRidge:
+    """Bring ``weight`` up to date from the sums alone, so from no history.
+
+    Cholesky of the matrix scaled to a diagonal near 1, then refinement with residuals
+    of twice the digits: while the corrections shrink, the last one is a measure of the
+    error that is left, and ends near the rounding of W itself.
+
+    Args:
+        state: Its sums count.
+        bound: Refuse (``ILL_CONDITIONED``) when ``error`` stays above; by default
+            1e-9 in float64 and 1e-3 in float32.
+
+    Cost: f³/3, and per step of refinement (two to four; ten at most) products of the
+    matrix with 13 k columns.
+    """
+    dtype = state.gram.dtype
+    if bound is None:
+        bound = 1e-9 if digits(dtype) == 53 else 1e-3
+    on_diagonal = state.l2 * jnp.eye(state.gram.shape[0], dtype=dtype)
+    matrix, _ = pair_add(Pair(state.gram, state.gram_low), on_diagonal)
+    rhs = Pair(state.moment, state.moment_low)
+    diagonal = jnp.maximum(jnp.diagonal(matrix.high), state.l2)
+    _, exponent = jnp.frexp(diagonal)
+    scale = jnp.ldexp(jnp.ones_like(diagonal), -(exponent // 2))[:, None]
+    factor = jnp.linalg.cholesky(matrix.high * scale * scale.T)
+    definite = jnp.all(jnp.isfinite(jnp.diagonal(factor)))
+
+    def step(carry: _Refinement) -> _Refinement:
+        move = scale * jax.scipy.linalg.cho_solve((factor, True), scale * carry.rest)
+        weight = carry.weight + move
+        size, length = norm(move), norm(weight)
+        error = size / jnp.where(length > 0, length, 1)
+        shrinks = size <= carry.size / 2
+        moved = _Refinement(
+            weight, residual(matrix, weight, rhs), size, error, shrinks, carry.steps + 1
+        )
+        # A correction that no longer shrinks is rounding: it is not taken.
+        kept = jax.tree.map(lambda a, b: jnp.where(shrinks, a, b), moved, carry)
+        return kept._replace(going=shrinks & (error > 0), steps=moved.steps)
+
+    infinite = jnp.asarray(jnp.inf, dtype)
+    weight, rest, _, error, _, _ = jax.lax.while_loop(
+        lambda carry: carry.going & (carry.steps < 10),
+        step,
+        _Refinement(
+            jnp.zeros_like(state.weight), rhs.high, infinite, infinite, definite, 0
+        ),
+    )
+    size = norm(matrix.high) * norm(weight) + norm(rhs.high)
+    left = norm(rest) / jnp.where(size > 0, size, 1)
+    code = jnp.where(error <= bound, APPLIED, ILL_CONDITIONED)
+    code = jnp.where(definite, code, INDEFINITE).astype(jnp.int32)
+    solved = state._replace(weight=weight, residual=left, error=error, code=code)
+    return _settle(state, solved, code)
+
+
+class _Refinement(NamedTuple):
+    """Value: where a refinement stands."""
+
+    weight: Array
+    rest: Array
+    size: Array
+    error: Array
+    going: Array
+    steps: Any
+
+
+def check_rows(features: int, outputs: int, dtype: Any, rows: Batch) -> None:
+    """Refuse rows that do not fit a state.
+
+    Raises:
+        ValueError: no rows, or shapes or dtypes that do not fit; says what was given.
+    """
+    inputs, targets, weights = rows
+    n = inputs.shape[0]
+    expected = ((n, features), (n, outputs), (n,))
+    given = (inputs.shape, targets.shape, weights.shape)
+    if given != expected or n < 1:
+        raise ValueError(
+            f"expected rows (n, {features}), targets (n, {outputs}) and weights (n,) "
+            f"with n at least 1, got {given}"
+        )
+    kinds = {str(jnp.asarray(leaf).dtype) for leaf in rows}
+    if kinds != {str(dtype)}:
+        raise ValueError(
+            f"the state is {dtype}, the rows are {', '.join(sorted(kinds))}; convert "
+            f"them first (targets as one column per class)"
+        )
+
+
+def _change(
+    state: GramRidge, rows: Batch, sign: int, slices: int, solve: bool
+) -> GramRidge:
+    f, k = state.weight.shape
+    check_rows(f, k, state.gram.dtype, rows)
+    rows = present(rows)
+    finite = jnp.all(jnp.isfinite(rows.inputs)) & jnp.all(jnp.isfinite(rows.targets))
+    finite &= jnp.all(jnp.isfinite(rows.weights) & (rows.weights >= 0))
+    root = jnp.sqrt(jnp.asarray(rows.weights))[:, None]
+    x, y = root * rows.inputs, root * rows.targets
+    gram, moment = (
+        Pair(state.gram, state.gram_low),
+        Pair(state.moment, state.moment_low),
+    )
+    exact = state.exact
+    for start in range(0, x.shape[0], BLOCK):
+        block, answers = x[start : start + BLOCK], y[start : start + BLOCK]
+        if slices:
+            gram, kept = rows_product(gram, block, sign=sign, slices=slices)
+            moment, also = rows_product(
+                moment, block, answers, sign=sign, slices=slices
+            )
+            exact &= kept & also
+        else:
+            square = jnp.matmul(block.T, block, precision="highest")
+            gram, _ = pair_add(gram, sign * (square + square.T) / 2)
+            flat = jnp.matmul(block.T, answers, precision="highest")
+            moment, _ = pair_add(moment, sign * flat)
+            exact &= False
+    count = state.count + sign * jnp.sum(jnp.asarray(rows.weights))
+    changed = state._replace(
+        gram=gram.high,
+        gram_low=gram.low,
+        moment=moment.high,
+        moment_low=moment.low,
+        count=count,
+        exact=exact,
+    )
+    return _finish(state, changed, finite, solve)
+
+
+def _change_sums(state: GramRidge, other: GramRidge, sign: int) -> GramRidge:
+    if state.weight.shape != other.weight.shape:
+        raise ValueError(
+            f"the states hold weights {state.weight.shape} and {other.weight.shape}; "
+            f"add the missing classes first"
+        )
+    gram, moment = (
+        Pair(state.gram, state.gram_low),
+        Pair(state.moment, state.moment_low),
+    )
+    exact = state.exact & other.exact
+    for term in (other.gram, other.gram_low):
+        gram, kept = pair_add(gram, sign * term)
+        exact &= kept
+    for term in (other.moment, other.moment_low):
+        moment, kept = pair_add(moment, sign * term)
+        exact &= kept
+    changed = state._replace(
+        gram=gram.high,
+        gram_low=gram.low,
+        moment=moment.high,
+        moment_low=moment.low,
+        count=state.count + sign * other.count,
+        exact=exact,
+    )
+    return _finish(state, changed, jnp.asarray(True), True)
+
+
+def _finish(
+    before: GramRidge, after: GramRidge, finite: Array, solve: bool
+) -> GramRidge:
+    """The new state, or the old one with the reason for the refusal."""
+    trace = jnp.maximum(jnp.trace(before.gram), jnp.trace(after.gram))
+    slack = 8 * jnp.finfo(before.gram.dtype).eps * trace
+    slack = jnp.where(after.exact, 0, slack)
+    diagonal = jnp.diagonal(after.gram)
+    code = jnp.where(jnp.all(diagonal >= -slack), APPLIED, INDEFINITE)
+    lost = 1e-6 if digits(before.gram.dtype) < 53 else 1e-12
+    lost = lost * jnp.maximum(before.count, after.count)
+    code = jnp.where(after.count < -lost, TOO_MUCH, code)
+    finite &= jnp.isfinite(trace) & jnp.all(jnp.isfinite(after.moment))
+    code = jnp.where(finite, code, NOT_FINITE).astype(jnp.int32)
+    if solve:
+        safe = _settle(before, after, code)
+        solved = gram_solve(safe)
+        code = jnp.where(code == APPLIED, solved.code, code)
+        after = solved
+    return _settle(before, after, code)
+
+
+def _settle(before: GramRidge, after: GramRidge, code: Array) -> GramRidge:
+    applied = code == APPLIED
+    chosen = jax.tree.map(lambda a, b: jnp.where(applied, a, b), after, before)
+    return chosen._replace(code=code.astype(jnp.int32))
