@@ -1,5 +1,7 @@
 """Rows of features and targets for tests of ridge regression; numpy's own solution."""
 
+from typing import Any
+
 import numpy as np
 
 from unlearn_jax.types import Batch
@@ -7,7 +9,7 @@ from unlearn_jax.types import Batch
 F, K = 6, 2
 
 
-def rows(n, seed=0, *, grid=True, f=F, k=K, dtype=np.float64):
+def rows(n, seed=0, *, grid=True, f=F, k=K, dtype: Any = np.float64):
     """ReLU rows on a grid of 2⁻¹⁶ (or off it), one-hot targets, weight one each."""
     random = np.random.default_rng(seed)
     features = np.maximum(random.normal(size=(n, f)), 0) + 0.25

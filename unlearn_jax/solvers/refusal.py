@@ -14,8 +14,9 @@ REFUSALS = (
     "too ill-conditioned: the weights would carry an error above the bound; raise l2, "
     "use float64, or the Gram form",
     "more weight removed than was ever added: some rows were never learned",
+    "no room for further pending rows: refresh the inverse first",
 )
-APPLIED, INDEFINITE, NOT_FINITE, ILL_CONDITIONED, TOO_MUCH = range(len(REFUSALS))
+APPLIED, INDEFINITE, NOT_FINITE, ILL_CONDITIONED, TOO_MUCH, FULL = range(len(REFUSALS))
 
 
 class RefusedError(ValueError):

@@ -1,0 +1,138 @@
+"""Ridge regression whose weights change at once and whose inverse changes later."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.lax import dynamic_slice, dynamic_update_slice
+from jaxtyping import Float, Int
+
+from unlearn_jax.solvers.refusal import APPLIED, FULL
+from unlearn_jax.solvers.ridge_gram import check_rows
+from unlearn_jax.solvers.ridge_inverse import Ridge, change
+from unlearn_jax.solvers.symmetric_update import subtract_product
+from unlearn_jax.types import Array, Batch, Scalar
+
+
+class DeferredRidge(NamedTuple):
+    """Value: a ridge regression, and what its inverse still has to take up.
+
+    The true inverse is inverse − factor · diag(signs) · factorᵀ. The factor is R Pᵀ of
+    the pending rows P times a triangle, and no row is kept; but factor and inverse
+    together determine P up to an orthogonal mixing of the rows of one request, and a
+    single row up to its sign. So a deletion is complete at rest only after
+    :func:`deferred_refresh`, and when the old inverse is overwritten.
+
+    Attributes:
+        weight: The solution, always up to date.
+        inverse: As of the latest refresh.
+        count: Total weight of the rows within.
+        margin: As in ``Ridge``.
+        code: As in ``Ridge``; ``FULL`` where the request needs a refresh first.
+        factor: Columns in use first, zero behind them.
+        signs: 1 for a learned column, −1 for a removed one, 0 for a free one.
+        used: Columns in use.
+    """
+
+    weight: Float[Array, "f k"]
+    inverse: Float[Array, "f f"]
+    count: Scalar  # pyright: ignore[reportIncompatibleMethodOverride]
+    margin: Scalar
+    code: Int[Array, ""]
+    factor: Float[Array, "f r"]
+    signs: Float[Array, " r"]
+    used: Int[Array, ""]
+
+
+def deferred_start(state: Ridge, *, capacity: int) -> DeferredRidge:
+    """Room for requests of ``capacity`` rows in all, padding included.
+
+    Raises:
+        ValueError: no capacity.
+    """
+    if capacity < 1:
+        raise ValueError(f"capacity is {capacity}, expected room for at least one row")
+    f, dtype = state.weight.shape[0], state.inverse.dtype
+    return DeferredRidge(
+        *state,
+        jnp.zeros((f, capacity), dtype),
+        jnp.zeros(capacity, dtype),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def deferred_add(state: DeferredRidge, rows: Batch) -> DeferredRidge:
+    """Learn rows: weights now, inverse later. See :func:`deferred_remove`."""
+    return _request(state, rows, 1)
+
+
+def deferred_remove(state: DeferredRidge, rows: Batch) -> DeferredRidge:
+    """Forget rows: weights now, inverse later; exact for any number in a row.
+
+    The equations of ``inverse_remove`` with R = inverse − F S Fᵀ: the inverse is read
+    once and not written, which is what a small request costs.
+
+    Args:
+        state: From :func:`deferred_start`; compile with
+            ``ridge_inverse.donating``, or the inverse is copied.
+        rows: As for ``inverse_remove``; padding takes room too.
+
+    Returns:
+        The new state; or the old one with a ``code``, those of ``inverse_remove`` or
+        ``FULL``.
+
+    Raises:
+        ValueError: rows do not fit the state, or are more than its whole capacity.
+
+    Cost: 2 f² n + 4 f r n; reads the inverse once.
+    Source: Woodbury 1950. Differs: the correction is kept as a factor.
+    """
+    return _request(state, rows, -1)
+
+
+def deferred_refresh(state: DeferredRidge) -> Ridge:
+    """The inverse brought up to date; in place with ``ridge_inverse.donating``.
+
+    Start anew with :func:`deferred_start`. Run it from time to time, in the
+    background or whenever there is no request.
+
+    Cost: f² r; no factorisation, so it cannot fail.
+    """
+    inverse = subtract_product(state.inverse, state.factor, state.signs)
+    return Ridge(state.weight, inverse, state.count, state.margin, state.code)
+
+
+def _request(state: DeferredRidge, rows: Batch, sign: int) -> DeferredRidge:
+    f, k = state.weight.shape
+    check_rows(f, k, state.weight.dtype, rows)
+    capacity = state.signs.shape[0]
+    size = min(rows.weights.shape[0], f)
+    if size > capacity:
+        raise ValueError(
+            f"a request of {size} rows does not fit a capacity of {capacity}; raise "
+            f"the capacity, or refresh and update the inverse at once"
+        )
+    signed = state.factor * state.signs[None, :]
+
+    def product(inputs: Array) -> Array:
+        return state.inverse @ inputs.T - signed @ (inputs @ state.factor).T
+
+    diagonal = jnp.diagonal(state.inverse) - jnp.sum(signed * state.factor, axis=1)
+    result = change(product, diagonal, state, [(rows, sign)])
+    full = state.used + size > capacity
+    code = jnp.where(full & (result.code == APPLIED), FULL, result.code)
+    taken = code == APPLIED
+    at, zero = state.used, jnp.zeros_like(state.used)
+    old = dynamic_slice(state.factor, (zero, at), (f, size))
+    factor = jnp.where(taken, result.factor, old)
+    old = dynamic_slice(state.signs, (at,), (size,))
+    signs = jnp.where(taken, result.signs, old)
+    return DeferredRidge(
+        jnp.where(taken, result.weight, state.weight),
+        state.inverse,
+        jnp.where(taken, result.count, state.count),
+        jnp.where(taken, result.margin, state.margin),
+        code.astype(jnp.int32),
+        dynamic_update_slice(state.factor, factor, (zero, at)),
+        dynamic_update_slice(state.signs, signs, (at,)),
+        state.used + jnp.where(taken, size, 0).astype(jnp.int32),
+    )

@@ -1,0 +1,278 @@
+"""Ridge regression kept as its inverse: rows come and go by Woodbury's formula."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.lax.linalg import triangular_solve
+from jaxtyping import Float, Int
+
+from unlearn_jax.solvers.refusal import APPLIED, INDEFINITE, NOT_FINITE, TOO_MUCH
+from unlearn_jax.solvers.ridge_gram import check_rows, check_start
+from unlearn_jax.solvers.symmetric_update import subtract_product
+from unlearn_jax.types import Array, Batch, Scalar
+
+
+class Ridge(NamedTuple):
+    """Value: ridge regression over everything learned and not removed since.
+
+    Attributes:
+        weight: The solution, inverse · Xᵀ Ω Y for the rows X, targets Y, weights Ω.
+        inverse: (Xᵀ Ω X + l2 I)⁻¹, symmetric bit for bit.
+        count: Total weight of the rows within.
+        margin: Smallest pivot of the latest removal, in (0, 1]; one before the first.
+            The digits that a removal loses are about those of 1 / margin.
+        code: What became of the latest request, an index into ``REFUSALS``.
+    """
+
+    weight: Float[Array, "f k"]
+    inverse: Float[Array, "f f"]
+    count: Scalar  # pyright: ignore[reportIncompatibleMethodOverride]
+    margin: Scalar
+    code: Int[Array, ""]
+
+
+class Change(NamedTuple):
+    """Value: what a request does: inverse − factor · diag(signs) · factorᵀ."""
+
+    weight: Float[Array, "f k"]
+    factor: Float[Array, "f n"]
+    signs: Float[Array, " n"]
+    count: Scalar  # pyright: ignore[reportIncompatibleMethodOverride]
+    margin: Scalar
+    code: Int[Array, ""]
+
+
+def inverse_start(f: int, k: int, *, l2: Any, dtype: Any = jnp.float64) -> Ridge:
+    """The state that has learned nothing.
+
+    Args:
+        f: Features.
+        k: Outputs.
+        l2: Added to the diagonal of the Gram matrix, positive; fixed from here on.
+        dtype: Of the whole state. In float32 each request adds an error of about
+            1e-7 / margin to the inverse, and nothing takes it away again.
+
+    Raises:
+        ValueError: l2 is not positive, no features, or float64 without 64-bit mode.
+    """
+    check_start(f, k, l2, dtype)
+    return Ridge(
+        jnp.zeros((f, k), dtype),
+        jnp.eye(f, dtype=dtype) / jnp.asarray(l2, dtype),
+        jnp.zeros((), dtype),
+        jnp.ones((), dtype),
+        jnp.asarray(APPLIED, jnp.int32),
+    )
+
+
+def inverse_add(state: Ridge, rows: Batch) -> Ridge:
+    """Learn rows: the ridge solution over the old rows and these.
+
+    K = I + X R Xᵀ = L Lᵀ and V = R Xᵀ L⁻ᵀ give R ← R − V Vᵀ and
+    W ← W + V L⁻¹ (Y − X W).
+
+    Args:
+        state: From :func:`inverse_start` or an earlier request; :func:`donating`
+            updates it in place.
+        rows: Inputs (n, f), targets (n, k), weights (n,) ≥ 0; weight 0 is padding.
+
+    Returns:
+        The new state; or the old one with the ``code`` ``NOT_FINITE``, where a row, a
+        target or a weight is NaN or infinite or a weight is negative.
+
+    Raises:
+        ValueError: rows do not fit the state.
+
+    Cost: 2 f² n for R Xᵀ, f² n on CPU for R (2 f² n elsewhere and up to 128 rows),
+        3 f n² + n³/3; memory 3 f n. More than f rows are first made f rows with the
+        same sums XᵀΩX and XᵀΩY by a QR factorisation, 2 f² n.
+    Source: Zhuang et al. 2022, NeurIPS (ACIL). Differs: weights, the symmetric factor.
+    """
+    return _request(state, [(rows, 1)])
+
+
+def inverse_remove(state: Ridge, rows: Batch) -> Ridge:
+    """Forget rows: the ridge solution over all others, no other row needed.
+
+    K = I − X R Xᵀ = L Lᵀ and V = R Xᵀ L⁻ᵀ give R ← R + V Vᵀ and
+    W ← W − V L⁻¹ (Y − X W). Of rows that were learned, K's eigenvalues are at least
+    l2 / (l2 + largest eigenvalue of the Gram matrix), so that pivots below rounding
+    mean rows that were never learned, or a problem too ill-conditioned for this form.
+    Rows never learned that the learned ones outweigh leave K positive definite and
+    cannot be told apart.
+
+    Args:
+        state: As for :func:`inverse_add`.
+        rows: Rows as they were learned, with all or a part of their weight.
+
+    Returns:
+        The new state; or the old one with a ``code``: ``INDEFINITE`` where a pivot is
+        not above its own rounding error, ``TOO_MUCH`` where more weight is taken than
+        is within, ``NOT_FINITE`` as for :func:`inverse_add`.
+
+    Raises:
+        ValueError: rows do not fit the state.
+
+    Cost: as :func:`inverse_add`.
+    Source: Tang et al. 2025, arXiv 2505.12239. Differs: as :func:`inverse_add`, and
+        that it can refuse.
+    """
+    return _request(state, [(rows, -1)])
+
+
+def inverse_replace(state: Ridge, old: Batch, new: Batch) -> Ridge:
+    """Forget ``old`` and learn ``new``, both or neither, in one pass over the inverse.
+
+    Args:
+        state: As for :func:`inverse_add`.
+        old: Rows to forget.
+        new: Rows to learn.
+
+    Returns:
+        The new state, or the old one with the ``code`` of what was refused.
+
+    Raises:
+        ValueError: rows do not fit the state.
+
+    Cost: as :func:`inverse_add` of all rows.
+    """
+    return _request(state, [(old, -1), (new, 1)])
+
+
+@lru_cache(maxsize=32)
+def donating(request: Callable[..., Any]) -> Callable[..., Any]:
+    """A request compiled so that it updates the state it is given in place.
+
+    The state passed in must not be used again. Writing into fresh memory would cost
+    more than the products of a small request.
+    """
+    return jax.jit(request, donate_argnums=0)
+
+
+def change(
+    product: Callable[[Array], Array],
+    diagonal: Array,
+    state: Any,
+    parts: list[tuple[Batch, int]],
+) -> Change:
+    """What requests, one after the other and all or none, do to weight and inverse.
+
+    Args:
+        product: From rows (n, f) to inverse · rowsᵀ (f, n); called once.
+        diagonal: Of the inverse, for the bound on rounding errors.
+        state: Whose ``weight``, ``count`` and ``margin`` are those before.
+        parts: Rows with the sign 1 to learn, −1 to forget.
+
+    Returns:
+        Change; of a refused request the factor is zero and the rest as it was.
+    """
+    weight, count, margin = state.weight, state.count, state.margin
+    scaled = [_scaled(rows, weight) for rows, _ in parts]
+    inputs = jnp.concatenate([x for x, _, _, _ in scaled])
+    code = jnp.asarray(APPLIED, jnp.int32)
+    for _, _, _, finite in scaled:
+        code = _first(code, ~finite, NOT_FINITE)
+    images = product(inputs)
+    inner = inputs @ images
+    wanted = jnp.concatenate([y for _, y, _, _ in scaled]) - inputs @ weight
+    bound = rounding(inputs, diagonal)
+    fresh, lowest, total = weight, margin, count
+    factors, signs = [], []
+    for (x, _, mass, _), (_, sign) in zip(scaled, parts, strict=True):
+        n = x.shape[0]
+        root, pivot = _root(jnp.eye(n, dtype=x.dtype) + sign * inner[:n, :n])
+        before = code, total, lowest
+        code, total, lowest = _judge(before, mass, sign, pivot, bound)
+        factor = triangular_solve(
+            root, images[:, :n], left_side=False, lower=True, transpose_a=True
+        )
+        # What is left of later parts is as the state after this part sees it.
+        ahead = jnp.concatenate([inner[:n, n:], wanted[:n]], axis=1)
+        ahead = triangular_solve(root, ahead, left_side=True, lower=True)
+        coupling, slope = jnp.split(ahead, [inner.shape[0] - n], axis=1)
+        fresh = fresh + sign * (factor @ slope)
+        wanted = wanted[n:] - sign * (coupling.T @ slope)
+        if coupling.shape[1]:
+            images = images[:, n:] - sign * (factor @ coupling)
+            inner = inner[n:, n:] - sign * (coupling.T @ coupling)
+        factors.append(factor)
+        signs.append(jnp.full(n, sign, x.dtype))
+    taken = code == APPLIED
+    return Change(
+        jnp.where(taken, fresh, weight),
+        jnp.where(taken, jnp.concatenate(factors, axis=1), 0),
+        jnp.concatenate(signs),
+        jnp.where(taken, total, count),
+        jnp.where(taken, lowest, margin),
+        code,
+    )
+
+
+def _request(state: Ridge, parts: list[tuple[Batch, int]]) -> Ridge:
+    f, k = state.weight.shape
+    for rows, _ in parts:
+        check_rows(f, k, state.weight.dtype, rows)
+    inverse, diagonal = state.inverse, jnp.diagonal(state.inverse)
+    new = change(lambda rows: inverse @ rows.T, diagonal, state, parts)
+    inverse = subtract_product(inverse, new.factor, new.signs)
+    return Ridge(new.weight, inverse, new.count, new.margin, new.code)
+
+
+def rounding(inputs: Array, diagonal: Array) -> Array:
+    """How far rounding may move the eigenvalues of I − X R Xᵀ.
+
+    Entries of R are off by a relative ε at best, independently, which moves x R x by
+    about ε (Σⱼₗ xⱼ² Rⱼₗ² xₗ²)^½ ≤ ε Σⱼ xⱼ² Rⱼⱼ, since Rⱼₗ² ≤ Rⱼⱼ Rₗₗ. Summed over the
+    rows it bounds the norm of the error; the factor 8 is for the sums behind it.
+    """
+    spread = jnp.sum(inputs**2 @ jnp.maximum(diagonal, 0))
+    return 8 * jnp.finfo(inputs.dtype).eps * (1 + spread)
+
+
+def _judge(
+    before: tuple[Array, Array, Array], mass: Array, sign: int, pivot: Any, bound: Any
+) -> tuple[Array, Array, Array]:
+    """Code, count and margin after a request with this smallest pivot."""
+    code, count, margin = before
+    if sign > 0:
+        return _first(code, ~(pivot > 0), INDEFINITE), count + mass, margin
+    # Sums of weights are rounded too, once for each request.
+    slack = 64 * jnp.finfo(mass.dtype).eps * mass
+    code = _first(code, mass > count + slack, TOO_MUCH)
+    code = _first(code, ~(pivot > bound), INDEFINITE)
+    return code, jnp.maximum(count - mass, 0), jnp.minimum(pivot, 1)
+
+
+def _scaled(rows: Batch, weight: Array) -> tuple[Array, Array, Array, Array]:
+    """√w · inputs, √w · targets, Σ w, and whether all is finite; absent rows are 0.
+
+    More than f rows become f: the triangle T of X = Q T stands for X, Qᵀ Y for Y.
+    """
+    inputs, targets, weights = (jnp.asarray(leaf, weight.dtype) for leaf in rows)
+    finite = jnp.all((weights >= 0) & jnp.isfinite(weights))
+    there = (weights > 0)[:, None]
+    root = jnp.sqrt(jnp.where(weights > 0, weights, 0))[:, None]
+    inputs = jnp.where(there, root * inputs, 0)
+    targets = jnp.where(there, root * targets, 0)
+    finite &= jnp.all(jnp.isfinite(inputs)) & jnp.all(jnp.isfinite(targets))
+    mass = jnp.sum(jnp.where(there[:, 0], weights, 0))
+    both = jnp.where(finite, jnp.concatenate([inputs, targets], axis=1), 0)
+    f = inputs.shape[1]
+    if both.shape[0] > f:
+        both = jnp.linalg.qr(both, mode="r")[:f]
+    return both[:, :f], both[:, f:], mass, finite
+
+
+def _root(core: Array) -> tuple[Array, Array]:
+    """Cholesky root, I where there is none, and its smallest pivot, NaN if none."""
+    root = jnp.linalg.cholesky(core, symmetrize_input=False)
+    pivot = jnp.min(jnp.diagonal(root)) ** 2
+    return jnp.where(pivot > 0, root, jnp.eye(core.shape[0], dtype=core.dtype)), pivot
+
+
+def _first(code: Array, wrong: Array, reason: int) -> Array:
+    """The code, or the reason where nothing was wrong before and now is."""
+    return jnp.where((code == APPLIED) & wrong, reason, code).astype(jnp.int32)
