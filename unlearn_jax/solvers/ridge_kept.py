@@ -108,7 +108,9 @@ def repair(state: KeptRidge) -> KeptRidge:
     solved = gram_solve(state.sums)
     f = solved.gram.shape[0]
     eye = jnp.eye(f, dtype=solved.gram.dtype)
-    root = jnp.linalg.cholesky(solved.gram + solved.l2 * eye)
+    root = jnp.linalg.cholesky(
+        (solved.gram + solved.l2 * eye).T, symmetrize_input=False
+    )
     half = jax.scipy.linalg.solve_triangular(root, eye, lower=True)
     inverse = half.T @ half
     fine = jnp.all(jnp.isfinite(jnp.diagonal(inverse)))
