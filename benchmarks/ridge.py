@@ -19,6 +19,7 @@ import platform
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,6 +30,8 @@ from scipy.linalg import get_blas_funcs, get_lapack_funcs
 from timing import Seconds, table, turns
 
 from unlearn_jax.solvers.refusal import check_applied
+from unlearn_jax.solvers.ridge_choice import crossover as choice_crossover
+from unlearn_jax.solvers.ridge_choice import measure_rates
 from unlearn_jax.solvers.ridge_deferred import deferred_remove, deferred_start
 from unlearn_jax.solvers.ridge_gram import gram_add, gram_remove, gram_start
 from unlearn_jax.solvers.ridge_inverse import (
@@ -164,16 +167,19 @@ def refit(rounds: int, quick: bool) -> None:
 
 
 def crossover(rounds: int, quick: bool) -> None:
-    """Sizes at which factorising the Gram matrix anew overtakes the update."""
+    """Rows from which solving the sums anew is cheaper, and where the chooser says."""
     f = 1024 if quick else 2048
+    solve = partial(gram_remove, slices=1)
     sums = gram_add(gram_start(f, OUTPUTS, l2=L2), removable(f, 2 * f, weight=1.0))
-    print(f"\nGram form against the inverse, M = {f}; the crossover is at ratio 1\n")
+    print(f"\nGram form against the inverse, M = {f}\n")
     print("| k | inverse ms | Gram ms | wall Gram ÷ inverse | CPU Gram ÷ inverse |")
     print("|---:|---:|---:|---:|---:|")
-    for k in (32, 64, 128, 256, 512, 1024):
+    sizes = [f // 16, f // 8, f // 4, 3 * f // 8, f // 2, 3 * f // 4, f]
+    ratios = []
+    for k in sizes:
         rows = removable(f, k)
         held = Held(inverse_remove, learned(f))
-        other = Held(gram_remove, jax.tree.map(jnp.copy, sums))
+        other = Held(solve, jax.tree.map(jnp.copy, sums))
         seconds = turns(
             {
                 "inverse": lambda h=held, r=rows: h(r),
@@ -182,11 +188,25 @@ def crossover(rounds: int, quick: bool) -> None:
             rounds,
         )
         a, b = seconds["inverse"], seconds["gram"]
+        ratios.append(b.wall / a.wall)
         print(
             f"| {k} | {1e3 * a.wall:.1f} | {1e3 * b.wall:.1f} "
             f"| {b.wall / a.wall:.2f} | {b.cpu / a.cpu:.2f} |",
             flush=True,
         )
+    rates = measure_rates(f, OUTPUTS)
+    print(f"\nCrossover (wall time): measured {meeting(sizes, ratios)}, ", end="")
+    print(f"chosen from rates of 32 and {f // 8} rows: {choice_crossover(rates):.0f}")
+
+
+def meeting(sizes: list[int], ratios: list[float]) -> str:
+    """Where the ratio falls through 1, between the two sizes around it."""
+    for i in range(1, len(sizes)):
+        if ratios[i - 1] > 1 >= ratios[i]:
+            high, low = np.log(ratios[i - 1]), np.log(ratios[i])
+            share = high / (high - low)
+            return f"{sizes[i - 1] + share * (sizes[i] - sizes[i - 1]):.0f} rows"
+    return f"none between {sizes[0]} and {sizes[-1]} rows"
 
 
 def learned(f: int) -> Ridge:
