@@ -13,3 +13,12 @@ _HOOK = install_import_hook(["unlearn_jax", "unlearn_kernels"], "beartype.bearty
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def quick_compile():
+    """Programs of a test file compile in half the time, and run slower."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

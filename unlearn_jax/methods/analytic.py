@@ -169,8 +169,6 @@ def analytic(
         rows = prepare(inputs, targets, weights)
         ledger = ledger_remove(state.ledger, rows.prints)
         state = _apply(state, rows, "remove", form, outputs)
-        if outputs is None:
-            state = _close_columns(state)
         return state._replace(ledger=ledger)
 
     @jax.jit
@@ -286,14 +284,21 @@ def _apply(
         part = slice(first, first + _CHUNK)
         chunk = _padded(rows, part, state.labels if outputs is None else None)
         ridge = check_applied(step(state.kernel, ridge, *chunk))
-    if form == "gram":
-        ridge = check_applied(_solve(ridge))
     if outputs is None:
         where = np.searchsorted(state.labels, rows.targets)
-        change_of = np.bincount(where, minlength=len(state.labels))
+        moved = np.bincount(where, minlength=len(state.labels))
     else:
-        change_of = len(rows.weights)
-    return state._replace(ridge=ridge, counts=state.counts + sign * change_of)
+        moved = len(rows.weights)
+    state = state._replace(ridge=ridge, counts=state.counts + sign * moved)
+    if outputs is None:
+        state = _close_columns(state)
+    if form != "gram":
+        return state
+    if not len(state.labels):
+        zero = jnp.zeros_like(ridge.error)
+        return state._replace(ridge=state.ridge._replace(residual=zero, error=zero))
+    # Last of all, so that the solve sees what a fresh state would.
+    return state._replace(ridge=check_applied(_solve(state.ridge)))
 
 
 def _padded(

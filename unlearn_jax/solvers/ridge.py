@@ -110,7 +110,12 @@ def add_class(state: State, position: int | None = None) -> State:
     position = k if position is None else position
     if not 0 <= position <= k:
         raise ValueError(f"position is {position}, expected 0 to {k}")
-    return _columns(state, lambda leaf: jnp.insert(leaf, position, 0.0, axis=1))
+
+    def edit(leaf: Array) -> Array:
+        fresh = jnp.zeros((leaf.shape[0], 1), leaf.dtype)
+        return jnp.concatenate([leaf[:, :position], fresh, leaf[:, position:]], axis=1)
+
+    return _columns(state, edit)
 
 
 def remove_class(state: State, position: int) -> State:
@@ -122,7 +127,11 @@ def remove_class(state: State, position: int) -> State:
     k = state.weight.shape[1]
     if not 0 <= position < k:
         raise ValueError(f"position is {position}, expected 0 to {k - 1}")
-    return _columns(state, lambda leaf: jnp.delete(leaf, position, axis=1))
+
+    def edit(leaf: Array) -> Array:
+        return jnp.concatenate([leaf[:, :position], leaf[:, position + 1 :]], axis=1)
+
+    return _columns(state, edit)
 
 
 def _columns(state: State, edit: Callable[[Array], Array]) -> State:

@@ -1,0 +1,257 @@
+"""Streams of learning and forgetting: their laws, and one from end to end."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import continual
+from experiments._stream import (
+    ABSENT,
+    KINDS,
+    LEARN,
+    UNKNOWN,
+    classes_within,
+    draw_stream,
+    tasks_of,
+)
+from experiments._stream_methods import SCRATCH, Bench, scratch
+from experiments._stream_run import DELETIONS, difference
+from experiments._stream_sgd import RETRAIN, SGD_METHODS
+from unlearn_jax.models.random_features import directions, expand, random_kernel
+from unlearn_jax.results.record import read_records
+from unlearn_jax.results.run import read_run
+
+RIDGE = ("ACU", "ACU, inverse", "inverse recomputed")
+
+
+def drawn(seed=0, *, classes=10, phases=3, rounds=2):
+    targets = np.random.default_rng(7).integers(classes, size=60 * classes)
+    tasks = tasks_of(classes, phases)
+    return (
+        targets,
+        tasks,
+        draw_stream(targets, tasks, rounds=rounds, rows=12, users=20, seed=seed),
+    )
+
+
+@pytest.mark.parametrize(
+    ("seed", "classes", "phases"), [(0, 10, 3), (1, 10, 5), (2, 4, 2), (3, 7, 1)]
+)
+def test_rows_are_learned_before_they_are_forgotten(seed, classes, phases):
+    targets, tasks, events = drawn(seed, classes=classes, phases=phases)
+    within, ever = {}, set()
+    for event in events:
+        assert within == {
+            i: event.before[i] for i in np.flatnonzero(event.before != ABSENT)
+        }
+        known = [within.get(i) == y for i, y in _pairs(event.forget, event)]
+        assert all(known) != event.refused
+        if event.refused:
+            assert any(known)
+            np.testing.assert_array_equal(event.before, event.labels)
+            continue
+        for row in event.forget:
+            del within[row]
+        for row, label in zip(event.learn, event.learn_labels, strict=True):
+            assert row not in within
+            within[row] = label
+        ever |= set(event.learn)
+        assert within == {
+            i: event.labels[i] for i in np.flatnonzero(event.labels != ABSENT)
+        }
+    assert [e.name for e in events if e.kind == LEARN] == [
+        e.name for e in events if "learn " in e.name and "relearn" not in e.name
+    ]
+    assert sum(e.kind == LEARN for e in events) == len(tasks)
+    assert 12 <= len(targets) - len(ever) < len(targets) / 4
+
+
+def _pairs(rows, event):
+    return zip(rows, event.forget_labels, strict=True)
+
+
+def test_requests_are_what_their_names_say():
+    targets, tasks, events = drawn()
+    assert {e.kind for e in events} == {LEARN, *KINDS}
+    for event in events:
+        gone = np.setdiff1d(classes_within(event.before), classes_within(event.labels))
+        if event.kind == "class":
+            assert len(gone) == 1
+            np.testing.assert_array_equal(
+                event.forget, np.flatnonzero(event.before == gone[0])
+            )
+        elif event.kind == "task":
+            assert len(gone)
+            assert any(set(gone) <= set(task) for task in tasks[1:])
+        else:
+            assert not len(gone)
+        if event.kind == "replace":
+            np.testing.assert_array_equal(event.learn, event.forget)
+            assert np.all(event.learn_labels != event.forget_labels)
+            np.testing.assert_array_equal(event.learn_labels, targets[event.learn])
+    assert not any(event.learn.size for event in events if event.kind in DELETIONS)
+
+
+def test_the_seed_decides_the_stream():
+    _, _, first = drawn(4)
+    _, _, again = drawn(4)
+    _, _, other = drawn(5)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert [e.name for e in first] != [e.name for e in other]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"classes": 3, "phases": 1}, "at least 4 classes"),
+        ({"phases": 6}, "phases is 6"),
+        ({"phases": 0}, "phases is 0"),
+        ({"rounds": 0}, "at least 1 round"),
+    ],
+)
+def test_impossible_streams_are_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        drawn(**change)
+
+
+def test_difference_is_relative_to_the_largest_entry():
+    a = np.array([[1.0, np.nan, -3.0]])
+    b = np.array([[2.0, np.nan, -4.0]])
+    assert difference(a, b) == 0.25
+    assert difference(np.nan_to_num(a), b) == np.inf
+
+
+def test_the_oracle_solves_the_normal_equations():
+    """Two roads: its weights against a least-squares solver on the stacked system."""
+    targets, _, events = drawn()
+    features = np.random.default_rng(0).normal(size=(len(targets), 6))
+    bench = Bench(features.astype(np.float32), 10, jax.random.key(2), 40, 0.3)
+    head, event = scratch(bench), events[-1]
+    assert head.weight is not None
+    found = head.weight(head.apply(head.start(), event).state)
+    rows = np.flatnonzero(event.labels != ABSENT)
+    kernel = random_kernel(bench.key, 6, 40)
+    x = np.asarray(expand(directions(bench.features[rows]), kernel))
+    stacked = np.concatenate([x, np.sqrt(bench.l2) * np.eye(40)])
+    here = classes_within(event.labels)
+    y = np.concatenate([event.labels[rows, None] == here, np.zeros((40, len(here)))])
+    expected = np.linalg.lstsq(stacked, y.astype(float))[0]
+    np.testing.assert_allclose(found[:, here], expected, atol=1e-9)
+    assert np.isnan(np.delete(found, here, axis=1)).all()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, quick_compile):
+    """One stream at scale smoke: its folder, its numbers, its requests in order."""
+    results = tmp_path_factory.mktemp("results")
+    assert continual.command(["--scale", "smoke", "--results", str(results)]) == 0
+    (folder,) = (results / "continual").iterdir()
+    records = read_records(folder / "records.jsonl")
+    found = {(r.method, r.request, r.metric, r.split): r.value for r in records}
+    requests = list(dict.fromkeys(r.request for r in records if r.request))
+    return folder, found, requests
+
+
+def of(run, method, metric, split=""):
+    """A metric over the stream, where it was measured."""
+    _, found, requests = run
+    places = [(method, request, metric, split) for request in requests]
+    return [found[place] for place in places if place in found]
+
+
+def test_acu_is_the_oracle_at_every_request(run):
+    requests = run[2]
+    assert {request[3:8] for request in requests} >= {"learn", "forge", "repla"}
+    for metric in ("weight_difference", "prediction_difference"):
+        found = of(run, "ACU", metric)
+        assert len(found) == len(requests)
+        assert max(found) <= 1e-8
+        assert max(of(run, "ACU, inverse", metric)) <= 1e-7
+    for split in ("test", "retain", "forget", "unseen"):
+        expected = of(run, SCRATCH, "accuracy", split)
+        assert len(expected) >= 2
+        for head in RIDGE:
+            assert of(run, head, "accuracy", split) == expected
+
+
+def test_an_exact_state_has_no_history(run):
+    exact = of(run, "ACU", "exact")
+    assert exact == [1.0] * (len(run[2]) - 1)
+    assert of(run, "ACU", "bit_identical") == [1.0] * len(run[2])
+    assert max(of(run, "ACU", "residual")) < 1e-15
+
+
+def test_rows_never_learned_are_refused_and_nothing_changes(run):
+    heads = ("ACU", "ACU, inverse", SCRATCH, *SGD_METHODS.values())
+    for head in heads:
+        assert of(run, head, "refused") == [1.0]
+        assert of(run, head, "unharmed") == [1.0]
+    # Sums without a ledger cannot know: the state is wrong from then on.
+    assert of(run, "inverse recomputed", "refused") == [0.0]
+    assert max(of(run, "inverse recomputed", "prediction_difference")) > 1e-3
+    strange = next(r for r in run[2] if UNKNOWN in r)
+    assert run[1]["inverse recomputed", strange, "prediction_difference", ""] > 1e-3
+
+
+def test_heads_trained_by_gradients_take_part_and_store_rows(run):
+    for head in SGD_METHODS.values():
+        assert min(of(run, head, "stored_rows")) > 100
+        assert min(of(run, head, "stored_bytes")) > 0
+        assert min(of(run, head, "seconds")) > 0
+        assert of(run, head, "accuracy", "test")[0] > 60
+    for name in ("finetune", "ssd"):
+        found = of(run, SGD_METHODS[name], "prediction_difference")
+        assert found[0] == 0.0  # the first phase is the reference's own program
+        assert found[-1] > 1e-3
+    assert max(of(run, RETRAIN, "accuracy", "unseen")) == 0.0
+    assert max(of(run, SGD_METHODS["ssd"], "accuracy", "unseen")) > 0.0
+    for head in ("ACU", "ACU, inverse", "inverse recomputed"):
+        assert set(of(run, head, "stored_rows")) == {0.0}
+
+
+def test_every_deletion_is_attacked_before_and_after(run):
+    for head in (*RIDGE, SCRATCH, *SGD_METHODS.values()):
+        for metric in ("membership_auc_before", "membership_auc"):
+            found = of(run, head, metric)
+            assert len(found) == len(DELETIONS)
+            assert all(0 <= value <= 1 for value in found)
+    # What a closed column says of a class that left is the same for all its examples.
+    left = next(r for r in run[2] if "forget class" in r)
+    before, after = (
+        run[1]["ACU", left, metric, ""]
+        for metric in ("membership_auc_before", "membership_auc")
+    )
+    assert abs(after - 0.5) < 0.2 < before
+
+
+def test_the_run_is_written_with_its_figure(run):
+    folder = run[0]
+    assert read_run(folder).seconds is not None
+    for name in ("tables.md", "tables.tex", "tables.csv", "index.html"):
+        assert (folder / name).stat().st_size > 200
+    assert (folder / "figures" / "continual.png").stat().st_size > 20_000
+    drawn_rows = (folder / "figures" / "continual.csv").read_text()
+    for head in (*RIDGE, SCRATCH, *SGD_METHODS.values()):
+        assert head in drawn_rows
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--width 20000", "16384"),
+        ("--width 0", "features"),
+        ("--l2 0", "l2"),
+        ("--judged 1", "judged"),
+        ("--phases 9", "phases is 9"),
+        ("--rows 9999", "rows"),
+        ("--data.name diabetes", "classes"),
+        ("--data.name fashion_mnist --data.dir nowhere", "nowhere"),
+        ("--model.name linear", "no backbone"),
+        ("--options salun.epochs=1", "salun"),
+        ("--scale tiny", "choose from"),
+    ],
+)
+def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, words, says):
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        continual.command([*words.split(), "--results", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
