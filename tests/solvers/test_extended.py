@@ -73,11 +73,12 @@ def test_a_pair_says_when_it_had_to_round():
     assert value_of(pair)[0] == Fraction(2) ** 60 + Fraction(2) ** -40
 
 
-def test_slices_and_remainder_add_up():
-    values = wild(7, 5)
+@pytest.mark.parametrize("scale", [1.0, 1e-305, 1e290])
+def test_slices_and_remainder_add_up(scale):
+    values = wild(7, 5) * scale
     slices, rest = cut(jnp.asarray(values), 21, 3, 0)
     assert np.all(sum(map(rational, slices)) + rational(rest) == rational(values))
-    for part in slices:
+    for part in slices if scale == 1 else []:
         _, exponent = np.frexp(np.abs(part).max(0))
         units = np.asarray(part) / 2.0 ** (exponent - 22.0)
         assert np.all(units == np.round(units))
@@ -123,11 +124,13 @@ def test_residual_has_digits_to_spare():
     value = RANDOM.normal(size=(9, 2))
     high = matrix @ value
     low = RANDOM.normal(size=(9, 9)) * 1e-17
-    rest = jax.jit(residual)(pair(matrix, low), value, pair(high, np.zeros((9, 2))))
+    shift, zero = np.float64(1e-6) / 3, np.zeros((9, 2))
+    rest = jax.jit(residual)(pair(matrix, low), shift, value, pair(high, zero))
     exact = rational(high) - (rational(matrix) + rational(low)) @ rational(value)
+    exact = exact - rational(shift).item() * rational(value)
     off = np.abs(rational(rest) - exact)
-    assert 1e-17 < np.max(np.abs(exact)) < 1e-14
-    assert np.max(off) < 1e-30
+    assert 1e-7 < np.max(np.abs(exact)) < 1e-5
+    assert np.max(off) < 1e-22
 
 
 def test_residual_in_float32_beats_a_plain_product():
@@ -138,7 +141,7 @@ def test_residual_in_float32_beats_a_plain_product():
     rhs = pair(wide.astype(np.float32), np.zeros((f, 2), np.float32))
     exact = np.asarray(rhs.high, np.float64) - wide
     zero = np.zeros_like(matrix)
-    found = jax.jit(residual)(pair(matrix, zero), value, rhs)
+    found = jax.jit(residual)(pair(matrix, zero), np.float32(0), value, rhs)
     plain = rhs.high - matrix @ value
     assert found.dtype == np.float32
     assert np.linalg.norm(found - exact) < np.linalg.norm(plain - exact)

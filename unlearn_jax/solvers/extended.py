@@ -70,10 +70,13 @@ def cut(values: Array, bits: int, count: int, axis: int) -> tuple[list[Array], A
     """
     largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
     _, exponent = jnp.frexp(jnp.where(largest > 0, largest, 1))
+    least = int(jnp.finfo(values.dtype).minexp) + 2
     slices = []
     for position in range(count):
-        unit = jnp.ldexp(jnp.ones_like(largest), exponent - bits * (position + 1))
-        part = jnp.round(values / unit) * unit
+        # Units below this one have no inverse; what they would hold is left over.
+        place = jnp.maximum(exponent - bits * (position + 1), least)
+        unit, inverse = (jnp.ldexp(jnp.ones_like(largest), e) for e in (place, -place))
+        part = jnp.round(values * inverse) * unit
         slices.append(part)
         values = values - part
     return slices, values
@@ -126,21 +129,24 @@ _PANEL = 1024
 """Rows of a matrix that are cut into slices at a time."""
 
 
-def residual(matrix: Pair, value: Array, rhs: Pair) -> Float[Array, "f k"]:
-    """``rhs − matrix @ value`` with twice the digits of the dtype, in float64.
+def residual(
+    matrix: Pair, shift: Array, value: Array, rhs: Pair
+) -> Float[Array, "f k"]:
+    """``rhs − (matrix + shift) value`` with twice the digits of the dtype, in float64.
 
     In float32 slices would be too short for wide matrices: there the sum over columns
     is made in panels whose partial sums are added without error.
 
     Args:
         matrix: (f, f), symmetric.
+        shift: Scalar on its diagonal.
         value: (f, k).
         rhs: (f, k).
 
     Cost: four products with the matrix in float64, three of them of 4 k columns.
     """
     f = matrix.high.shape[0]
-    total = rhs
+    total = _less(rhs, shift, value)
     if digits(value.dtype) < 53:
         for start in range(0, f, 64):
             part = slice(start, start + 64)
@@ -154,7 +160,7 @@ def residual(matrix: Pair, value: Array, rhs: Pair) -> Float[Array, "f k"]:
     parts = []
     for start in range(0, f, _PANEL):
         part = slice(start, start + _PANEL)
-        rest = Pair(rhs.high[part], rhs.low[part])
+        rest = Pair(total.high[part], total.low[part])
         rows, left_over = cut(matrix.high[part], bits, 3, 1)
         # Slices times slices are exact; the rest is small, and may be rounded.
         for row in rows:
@@ -163,6 +169,18 @@ def residual(matrix: Pair, value: Array, rhs: Pair) -> Float[Array, "f k"]:
         rest, _ = pair_add(rest, -((left_over + matrix.low[part]) @ value))
         parts.append(rest.high + rest.low)
     return jnp.concatenate(parts)
+
+
+def _less(total: Pair, scale: Array, value: Array) -> Pair:
+    """``total − scale · value``, its products free of rounding but for the last."""
+    bits = digits(value.dtype) // 2
+    factors, _ = cut(scale[None, None], bits, 3, 0)
+    slices, last = cut(value, bits, 2, 0)
+    for factor in factors:
+        for part in slices:
+            total, _ = pair_add(total, -(factor * part))
+    total, _ = pair_add(total, -(scale * last))
+    return total
 
 
 def norm(values: Array) -> Scalar:

@@ -200,13 +200,14 @@ def gram_solve(state: GramRidge, *, bound: float | None = None) -> GramRidge:
     dtype = state.gram.dtype
     if bound is None:
         bound = 1e-9 if digits(dtype) == 53 else 1e-3
-    on_diagonal = state.l2 * jnp.eye(state.gram.shape[0], dtype=dtype)
-    matrix, _ = pair_add(Pair(state.gram, state.gram_low), on_diagonal)
+    matrix = Pair(state.gram, state.gram_low)
     rhs = Pair(state.moment, state.moment_low)
-    diagonal = jnp.maximum(jnp.diagonal(matrix.high), state.l2)
+    diagonal = jnp.maximum(jnp.diagonal(state.gram), 0) + state.l2
     _, exponent = jnp.frexp(diagonal)
     scale = jnp.ldexp(jnp.ones_like(diagonal), -(exponent // 2))[:, None]
-    scaled = matrix.high * scale * scale.T
+    places = jnp.arange(state.gram.shape[0])
+    scaled = state.gram * scale * scale.T
+    scaled = scaled.at[places, places].add(state.l2 * scale[:, 0] ** 2)
     # Its transpose, since LAPACK reads columns: else all sums would be laid out anew.
     factor = jnp.linalg.cholesky(scaled.T, symmetrize_input=False)
     definite = jnp.all(jnp.isfinite(jnp.diagonal(factor)))
@@ -220,9 +221,8 @@ def gram_solve(state: GramRidge, *, bound: float | None = None) -> GramRidge:
         error = size * rate / jnp.where(length > 0, length, 1)
         error = jnp.where(size > 0, jnp.maximum(error, rounding), 0)
         shrinks = size <= carry.size / 2
-        moved = _Refinement(
-            weight, residual(matrix, weight, rhs), size, error, shrinks, carry.steps + 1
-        )
+        rest = residual(matrix, state.l2, weight, rhs)
+        moved = _Refinement(weight, rest, size, error, shrinks, carry.steps + 1)
         # A correction that no longer shrinks is rounding: it is not taken.
         kept = jax.tree.map(lambda a, b: jnp.where(shrinks, a, b), moved, carry)
         return kept._replace(going=shrinks & (error > rounding), steps=moved.steps)
@@ -236,7 +236,7 @@ def gram_solve(state: GramRidge, *, bound: float | None = None) -> GramRidge:
             jnp.zeros_like(state.weight), rhs.high, infinite, infinite, definite, 0
         ),
     )
-    size = norm(matrix.high) * norm(weight) + norm(rhs.high)
+    size = (norm(state.gram) + state.l2) * norm(weight) + norm(rhs.high)
     left = norm(rest) / jnp.where(size > 0, size, 1)
     code = jnp.where(error <= bound, APPLIED, ILL_CONDITIONED)
     code = jnp.where(definite, code, INDEFINITE).astype(jnp.int32)

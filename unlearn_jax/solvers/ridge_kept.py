@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import DTypeLike, Float, Int
 
-from unlearn_jax.solvers.extended import Pair, digits, norm, pair_add, residual
+from unlearn_jax.solvers.extended import Pair, digits, norm, residual
 from unlearn_jax.solvers.refusal import APPLIED, INDEFINITE
 from unlearn_jax.solvers.ridge_gram import (
     GramRidge,
@@ -144,13 +144,12 @@ def _change(state: KeptRidge, rows: Batch, sign: int, slices: int) -> KeptRidge:
 def _refined(state: KeptRidge, fast: Ridge) -> KeptRidge:
     """Three corrections of the weights by the fast inverse, and what they tell."""
     sums = state.sums
-    ridge = sums.l2 * jnp.eye(sums.gram.shape[0], dtype=sums.gram.dtype)
-    matrix, _ = pair_add(Pair(sums.gram, sums.gram_low), ridge)
+    matrix = Pair(sums.gram, sums.gram_low)
     rhs = Pair(sums.moment, sums.moment_low)
 
     def step(_: Any, carry: Any) -> Any:
         weight, size, _, _ = carry
-        move = fast.inverse @ residual(matrix, weight, rhs)
+        move = fast.inverse @ residual(matrix, sums.l2, weight, rhs)
         length = norm(move)
         shrunk = length / jnp.where(size > 0, size, 1)
         whole = norm(weight)
