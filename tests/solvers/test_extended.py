@@ -73,7 +73,7 @@ def test_a_pair_says_when_it_had_to_round():
     assert value_of(pair)[0] == Fraction(2) ** 60 + Fraction(2) ** -40
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-290, 1e290])
+@pytest.mark.parametrize("scale", [1.0, 1e-250, 1e290])
 def test_slices_and_remainder_add_up(scale):
     values = wild(7, 5) * scale
     slices, rest = cut(jnp.asarray(values), 21, 3, 0)
