@@ -9,8 +9,10 @@ then the order of summation does not matter, on any machine.
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Bool, Float
 
 from unlearn_jax.types import Scalar
@@ -125,17 +127,14 @@ def rows_product(
     return total, exact
 
 
-_PANEL = 1024
-"""Rows of a matrix that are cut into slices at a time."""
+_PANEL, _NARROW = 1024, 64
+"""Rows of a matrix that are cut into slices at a time; in float32, columns."""
 
 
 def residual(
     matrix: Pair, shift: Array, value: Array, rhs: Pair
 ) -> Float[Array, "f k"]:
-    """``rhs − (matrix + shift) value`` with twice the digits of the dtype, in float64.
-
-    In float32 slices would be too short for wide matrices: there the sum over columns
-    is made in panels whose partial sums are added without error.
+    """``rhs − (matrix + shift) value`` with twice the digits of the dtype.
 
     Args:
         matrix: (f, f), symmetric.
@@ -143,32 +142,52 @@ def residual(
         value: (f, k).
         rhs: (f, k).
 
-    Cost: four products with the matrix in float64, three of them of 4 k columns.
+    Cost: four products with the matrix, three of them of 4 k columns; in float32 by
+    panels of 64 of its columns.
     """
     f = matrix.high.shape[0]
     total = _less(rhs, shift, value)
     if digits(value.dtype) < 53:
-        for start in range(0, f, 64):
-            part = slice(start, start + 64)
-            for each in (matrix.high, matrix.low):
-                term = jnp.matmul(each[:, part], value[part], precision="highest")
-                total, _ = pair_add(total, -term)
-        return total.high + total.low
-    bits = slice_digits(value.dtype, f)
-    columns, last = cut(value, bits, 3, 0)
-    wide = jnp.concatenate([*columns, last], axis=1)
+        return _narrow_residual(matrix, value, total)
     parts = []
     for start in range(0, f, _PANEL):
         part = slice(start, start + _PANEL)
-        rest = Pair(total.high[part], total.low[part])
-        rows, left_over = cut(matrix.high[part], bits, 3, 1)
-        # Slices times slices are exact; the rest is small, and may be rounded.
-        for row in rows:
-            for term in jnp.split(row @ wide, 4, axis=1):
-                rest, _ = pair_add(rest, -term)
-        rest, _ = pair_add(rest, -((left_over + matrix.low[part]) @ value))
+        panel = Pair(matrix.high[part], matrix.low[part])
+        rest = _minus_product(Pair(total.high[part], total.low[part]), panel, value)
         parts.append(rest.high + rest.low)
     return jnp.concatenate(parts)
+
+
+def _narrow_residual(matrix: Pair, value: Array, total: Pair) -> Array:
+    """The same over panels of 64 columns, whose sums leave slices of 9 digits."""
+    f = value.shape[0]
+    extra = -f % _NARROW
+    wide = Pair(*(jnp.pad(each, ((0, 0), (0, extra))) for each in matrix))
+    tall = jnp.pad(value, ((0, extra), (0, 0)))
+
+    def body(i: Array, total: Pair) -> Pair:
+        first = i * _NARROW
+        columns = (dynamic_slice_in_dim(each, first, _NARROW, 1) for each in wide)
+        rows = dynamic_slice_in_dim(tall, first, _NARROW, 0)
+        return _minus_product(total, Pair(*columns), rows)
+
+    total = jax.lax.fori_loop(0, (f + extra) // _NARROW, body, total)
+    return total.high + total.low
+
+
+def _minus_product(total: Pair, matrix: Pair, value: Array) -> Pair:
+    """``total − matrix @ value``: slices exactly, and the small rest rounded."""
+    bits = slice_digits(value.dtype, value.shape[0])
+    columns, last = cut(value, bits, 3, 0)
+    wide = jnp.concatenate([*columns, last], axis=1)
+    rows, left_over = cut(matrix.high, bits, 3, 1)
+    for row in rows:
+        product = jnp.matmul(row, wide, precision="highest")
+        for term in jnp.split(product, 4, axis=1):
+            total, _ = pair_add(total, -term)
+    small = jnp.matmul(left_over + matrix.low, value, precision="highest")
+    total, _ = pair_add(total, -small)
+    return total
 
 
 def _less(total: Pair, scale: Array, value: Array) -> Pair:
