@@ -50,8 +50,8 @@ def chosen_preset(arguments: Sequence[str]) -> Config:
     Raises:
         ValueError: no such scale.
     """
-    scale = _value(arguments, "--scale") or "small"
-    data = _value(arguments, "--data.name") or "digits"
+    scale = word_after(arguments, "--scale") or "small"
+    data = word_after(arguments, "--data.name") or "digits"
     if scale not in SCALES:
         raise ValueError(f"--scale is {scale!r}; choose from {', '.join(SCALES)}")
     return preset(scale, data)
@@ -76,7 +76,8 @@ def finish(folder: Path, run: Run) -> int:
     return code
 
 
-def _value(arguments: Sequence[str], flag: str) -> str | None:
+def word_after(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of ``--flag value`` or ``--flag=value``, before anything is parsed."""
     for position, word in enumerate(arguments):
         if word == flag and position + 1 < len(arguments):
             return arguments[position + 1]

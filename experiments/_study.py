@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import tyro
 
+from experiments._main import word_after
 from unlearn_jax.results.cells import plain
 from unlearn_jax.results.html import Picture, Section, page
 from unlearn_jax.results.plot import save_figure
@@ -64,12 +65,7 @@ def parse(
     Raises:
         ValueError: no such scale.
     """
-    scale = next(iter(presets))
-    for position, word in enumerate(arguments):
-        if word == "--scale" and position + 1 < len(arguments):
-            scale = arguments[position + 1]
-        elif word.startswith("--scale="):
-            scale = word.partition("=")[2]
+    scale = word_after(arguments, "--scale") or next(iter(presets))
     if scale not in presets:
         raise ValueError(f"--scale is {scale!r}; choose from {', '.join(presets)}")
     preset: Any = presets[scale]

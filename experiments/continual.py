@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._backbone import backbone_features
 from experiments._config import Config as Comparison
 from experiments._config import Data, Network
-from experiments._main import main
+from experiments._main import main, word_after
 from experiments._net import load
 from experiments._progress import progress
 from experiments._setting import build_model
@@ -41,16 +42,12 @@ from experiments._stream_sgd import RETRAIN, read_options, sgd_heads
 from experiments._stream_tables import figure_rows, tables
 from experiments._study import Drawing, Findings, Note, parse, study
 from unlearn_jax.data.batch import Dataset, take
-from unlearn_jax.methods.analytic import frozen_features
 from unlearn_jax.models import MODELS, Model
 from unlearn_jax.models.random_features import random_kernel
 from unlearn_jax.results.plot_continual import continual_figure
 from unlearn_jax.results.run import Run
 from unlearn_jax.solvers.ridge_gram import check_start
-from unlearn_jax.train.fit import fit_watched
-from unlearn_jax.train.loss import cross_entropy
-from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Batch, Variables
+from unlearn_jax.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -215,7 +212,7 @@ def command(arguments: Sequence[str]) -> int:
     """Parse, train the backbone, follow the stream, report."""
     jax.config.update("jax_enable_x64", True)
     words = list(arguments)
-    name = _after(words, "--data.name") or "digits"
+    name = word_after(words, "--data.name") or "digits"
     config = parse(
         Config, presets(name), words, "python -m experiments.continual", __doc__
     )
@@ -232,13 +229,13 @@ def command(arguments: Sequence[str]) -> int:
 def work(config: Config, setting: Setting) -> Any:
     """Train the backbone, take its features once, lead all heads through the stream."""
     train, test = setting.dataset.splits
-    variables = train_backbone(config, setting)
-    features = frozen_features(setting.model, variables)
-    with progress("frozen features", 2) as advance:
-        own = features(train.inputs)
-        advance(1)
-        others = features(test.inputs)
-        advance(1)
+    first = setting.events[0]
+    seen = take(train, first.learn)._replace(
+        targets=first.learn_labels.astype(np.int32)
+    )
+    own, others = backbone_features(
+        setting.model, config.backbone, seen, setting.dataset.splits, seed=config.seed
+    )
     key = jax.random.key(config.seed + 1)
     bench = Bench(own, setting.dataset.classes, key, config.width, config.l2)
     heads = contestants(config, bench)
@@ -259,19 +256,6 @@ def work(config: Config, setting: Setting) -> Any:
         return Findings([], made, _draw(notes, setting.events, heads))
 
     return notes, show
-
-
-def train_backbone(config: Config, setting: Setting) -> Variables:
-    """Variables after training on the rows of the first phase, as they were learned."""
-    first = setting.events[0]
-    data = take(setting.dataset.splits.train, first.learn)
-    data = data._replace(targets=first.learn_labels.astype(np.int32))
-    data = Batch(*(jnp.asarray(leaf) for leaf in data))
-    learner = Learner(setting.model, cross_entropy, 0.0, config.backbone)
-    with progress("train the backbone", config.backbone.epochs) as advance:
-        return fit_watched(
-            jax.random.key(config.seed), learner, data, watch=lambda _: advance(1)
-        )
 
 
 def contestants(config: Config, bench: Bench) -> list[Contestant]:
@@ -306,15 +290,6 @@ def _draw(
         f"“{SCRATCH}”, SGD heads (logits) with “{RETRAIN}”."
     )
     return [Drawing("continual", continual_figure(rows), rows, caption)]
-
-
-def _after(words: Sequence[str], flag: str) -> str | None:
-    for position, word in enumerate(words):
-        if word == flag and position + 1 < len(words):
-            return words[position + 1]
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
 
 
 if __name__ == "__main__":

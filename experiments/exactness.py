@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._backbone import backbone_features
 from experiments._config import Config as Comparison
 from experiments._config import Data, Network
 from experiments._exactness_forms import Bench
@@ -28,20 +29,15 @@ from experiments._exactness_stream import Request, draw_requests
 from experiments._exactness_tables import figure_rows, tables
 from experiments._main import main
 from experiments._net import load
-from experiments._progress import progress
 from experiments._setting import build_model
 from experiments._study import Drawing, Findings, parse, study
 from unlearn_jax.data.batch import Dataset
-from unlearn_jax.methods.analytic import frozen_features
 from unlearn_jax.models import MODELS
 from unlearn_jax.models.random_features import directions, expand, random_kernel
 from unlearn_jax.results.plot_exactness import exactness_figure
 from unlearn_jax.results.run import Run
 from unlearn_jax.solvers.ridge_gram import check_start
-from unlearn_jax.train.fit import fit_watched
-from unlearn_jax.train.loss import cross_entropy
-from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Batch
+from unlearn_jax.train.recipe import Recipe
 
 PIXELS = "pixels"
 
@@ -217,19 +213,9 @@ def features(config: Config, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
         flat = [np.asarray(part.inputs) for part in (train, test)]
         return flat[0].reshape(len(flat[0]), -1), flat[1].reshape(len(flat[1]), -1)
     model = build_model(Comparison(model=config.model), dataset)
-    learner = Learner(model, cross_entropy, 0.0, config.backbone)
-    data = Batch(*(jnp.asarray(leaf) for leaf in train))
-    with progress("train the backbone", config.backbone.epochs) as advance:
-        variables = fit_watched(
-            jax.random.key(config.seed), learner, data, watch=lambda _: advance(1)
-        )
-    frozen = frozen_features(model, variables)
-    with progress("frozen features", 2) as advance:
-        own = frozen(train.inputs)
-        advance(1)
-        others = frozen(test.inputs)
-        advance(1)
-    return own, others
+    return backbone_features(
+        model, config.backbone, train, dataset.splits, seed=config.seed
+    )
 
 
 def expanded(given: np.ndarray, kernel: Any) -> np.ndarray:

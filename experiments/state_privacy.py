@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from experiments._config import Data
-from experiments._main import main
+from experiments._main import main, word_after
 from experiments._net import load
 from experiments._progress import progress
 from experiments._state_privacy import (
@@ -174,7 +174,7 @@ def command(arguments: Sequence[str]) -> int:
     """Parse, attack, report."""
     jax.config.update("jax_enable_x64", True)
     words = list(arguments)
-    name = _after(words, "--data.name") or "digits"
+    name = word_after(words, "--data.name") or "digits"
     prog = "python -m experiments.state_privacy"
     config = parse(Config, presets(name), words, prog, __doc__)
     setting = build(config)
@@ -251,15 +251,6 @@ def _reconstruct(
                 )
                 guesses[count].append(found)
     return guesses
-
-
-def _after(words: Sequence[str], flag: str) -> str | None:
-    for position, word in enumerate(words):
-        if word == flag and position + 1 < len(words):
-            return words[position + 1]
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from experiments._config import Data
-from experiments._main import main
+from experiments._main import main, word_after
 from experiments._net import load, timed_once, to_double, written_out
 from experiments._progress import progress
 from experiments._refit import Truth, matrix_product, minimise, retrain
@@ -148,7 +148,7 @@ def command(arguments: Sequence[str]) -> int:
     """Parse, retrain, predict, report."""
     jax.config.update("jax_enable_x64", True)
     words = list(arguments)
-    name = _after(words, "--data.name") or "digits"
+    name = word_after(words, "--data.name") or "digits"
     config = parse(Config, presets(name), words, "python -m experiments.truth", __doc__)
     setting = build(config)
     return study(
@@ -325,15 +325,6 @@ def _draw(
         "their mean."
     )
     return [Drawing("truth", truth_figure(rows), rows, caption)]
-
-
-def _after(words: Sequence[str], flag: str) -> str | None:
-    for position, word in enumerate(words):
-        if word == flag and position + 1 < len(words):
-            return words[position + 1]
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
 
 
 if __name__ == "__main__":
