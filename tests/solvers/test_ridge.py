@@ -1,5 +1,7 @@
 """One contract for all forms of ridge regression; the form that repairs itself."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,6 +23,10 @@ ALL = rows(40)
 PROGRAMS = {
     name: {op: tiny.quick_jit(getattr(form, op)) for op in ("add", "remove", "replace")}
     for name, form in FORMS.items()
+}
+FIT = {
+    name: tiny.quick_jit(partial(ridge_fit, l2=L2, form=name, block=20))
+    for name in FORMS
 }
 EVERY_FORM = pytest.mark.parametrize("form", FORMS)
 
@@ -90,8 +96,7 @@ def test_classes_come_and_go(form):
 
 @EVERY_FORM
 def test_fitting_in_blocks_is_fitting_at_once(form):
-    fit = tiny.quick_jit(lambda batch: ridge_fit(batch, l2=L2, form=form, block=20))
-    np.testing.assert_allclose(fit(ALL).weight, fresh(ALL, L2), rtol=1e-9)
+    np.testing.assert_allclose(FIT[form](ALL).weight, fresh(ALL, L2), rtol=1e-9)
 
 
 def test_unknown_form_is_named():
@@ -139,3 +144,54 @@ def test_rows_beyond_the_inverse_are_forgotten_through_the_sums():
     one = part(big, slice(0, 1))
     dual = np.linalg.solve(one.inputs @ one.inputs.T + l2 * np.eye(1), one.targets)
     np.testing.assert_allclose(after.weight, one.inputs.T @ dual, rtol=1e-7, atol=1e-15)
+
+
+def one_row(*values):
+    inputs = np.zeros((1, F))
+    inputs[0, : len(values)] = values
+    return rows(1)._replace(inputs=inputs)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e3, 1e4, 1e8])
+@EVERY_FORM
+def test_an_outlier_comes_and_goes_or_is_refused(form, size):
+    do, outlier = PROGRAMS[form], full(one_row(size))
+    state = ridge_form(form).start(F, K, l2=1.0)
+    state = do["add"](do["add"](state, outlier), full(part(ALL, slice(0, 5))))
+    after = do["remove"](state, outlier)
+    if int(after.code) == 0:
+        bound = 1e-3 if form == "inverse" else 1e-9
+        expected = fresh(part(ALL, slice(0, 5)), 1.0)
+        np.testing.assert_allclose(after.weight, expected, rtol=bound, atol=bound)
+    else:
+        assert form == "inverse" or size > 1e7
+        np.testing.assert_array_equal(after.weight, state.weight)
+
+
+def test_an_inverse_that_lost_a_direction_is_seen():
+    do = PROGRAMS["kept"]
+    state = ridge_form("kept").start(F, K, l2=1.0)
+    huge = full(one_row(1e8)._replace(targets=np.zeros((1, K))))
+    small = full(one_row(1.0)._replace(targets=np.full((1, K), 1e8)))
+    state = check_applied(do["add"](check_applied(do["add"](state, huge)), small))
+    np.testing.assert_allclose(state.weight[0], 1e8 / (1e16 + 2), rtol=1e-9)
+
+
+@EVERY_FORM
+def test_numbers_that_overflow_are_refused(form):
+    state = learnt(form, ALL)
+    for bad in (one_row(1e160), one_row(1.0)._replace(targets=np.full((1, K), np.inf))):
+        after = PROGRAMS[form]["add"](state, full(bad))
+        assert int(after.code) != 0
+        np.testing.assert_array_equal(after.weight, state.weight)
+        assert float(after.count) == 40
+
+
+@EVERY_FORM
+def test_a_fit_with_a_refused_block_learns_nothing(form):
+    spoiled = ALL.inputs.copy()
+    spoiled[3, 1] = np.nan
+    state = FIT[form](ALL._replace(inputs=spoiled))
+    assert int(state.code) != 0
+    assert float(state.count) == 0
+    assert not np.any(state.weight)

@@ -148,6 +148,20 @@ def test_weights_of_rows():
     np.testing.assert_allclose(less.weight, fresh(rest, 0.1), rtol=1e-11)
 
 
+@pytest.mark.parametrize("weight", [2.0, 6.0, 0.25])
+def test_a_weight_that_is_taken_in_parts_is_not_called_exact(weight):
+    batch = weighted(part(ALL, slice(0, 3)), np.full(3, weight))
+    half = weighted(batch, np.full(3, weight / 2))
+    state = check_applied(remove(remove(add(start(), batch), half), half))
+    assert not bool(state.exact)
+    assert float(jnp.abs(state.gram).max()) < 1e-13
+
+
+def test_products_that_underflow_are_not_called_exact():
+    tiny_rows = ALL._replace(inputs=ALL.inputs * 2.0**-510)
+    assert not bool(add(start(), tiny_rows).exact)
+
+
 def test_replacing_is_forgetting_and_learning():
     old, new = part(ALL, slice(0, 5)), rows(3, 9)
     state = check_applied(_REPLACE(add(start(), ALL), full(old), full(new)))

@@ -181,9 +181,17 @@ def test_a_code_does_not_stick(learned):
 
 def test_removal_below_rounding_is_refused():
     row = data.weighted(rows(1, 4), [1.0])
-    for l2, code in ((1e-5, refusal.APPLIED), (1e-10, refusal.INDEFINITE)):
+    for l2, code in (
+        (1e-3, refusal.APPLIED),
+        (1e-6, refusal.ILL_CONDITIONED),
+        (1e-10, refusal.INDEFINITE),
+    ):
         state = ADD(inverse.inverse_start(F, K, l2=l2), row)
-        assert int(REMOVE(state, row).code) == code
+        after = REMOVE(state, row)
+        assert int(after.code) == code
+        if code == refusal.APPLIED:
+            assert 0 < float(after.error) < 1e-6
+            assert float(jnp.abs(after.weight).max()) < 10 * float(after.error)
 
 
 def test_everything_can_go(learned):

@@ -109,12 +109,12 @@ def rows_product(
     """
     bits = slice_digits(left.dtype, left.shape[0])
     lefts, rest = cut(left, bits, slices, 0)
-    exact = ~jnp.any(rest != 0)
+    exact = ~jnp.any(rest != 0) & _no_underflow(left, bits * slices)
     same = right is None
     rights = lefts
     if right is not None:
         rights, rest = cut(right, bits, 3, 0)
-        exact &= ~jnp.any(rest != 0)
+        exact &= ~jnp.any(rest != 0) & _no_underflow(right, bits * 3)
     for i, a in enumerate(lefts):
         for j, b in enumerate(rights):
             if same and j < i:
@@ -129,6 +129,14 @@ def rows_product(
 
 _PANEL, _NARROW = 1024, 64
 """Rows of a matrix that are cut into slices at a time; in float32, columns."""
+
+
+def _no_underflow(rows: Array, bits: int) -> Bool[Array, ""]:
+    """Whether products of units of the last slices are normal numbers."""
+    largest = jnp.max(jnp.abs(rows), axis=0)
+    _, exponent = jnp.frexp(largest)
+    least = int(jnp.finfo(rows.dtype).minexp) // 2
+    return jnp.all((largest == 0) | (exponent - bits >= least))
 
 
 def residual(

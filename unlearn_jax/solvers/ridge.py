@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 
+from unlearn_jax.solvers.refusal import APPLIED
 from unlearn_jax.solvers.ridge_gram import (
     BLOCK,
     GramRidge,
@@ -65,10 +67,10 @@ def ridge_fit(rows: Batch, *, l2: float, form: str = "gram", block: int = BLOCK)
         rows: Features (n, f), targets (n, k), weights (n,).
         l2: Coefficient of ‖W‖².
         form: A name in ``FORMS``.
-        block: Rows at a time; the Gram form takes at most 2,048 as one product.
+        block: Rows at a time; the Gram form has blocks of its own.
 
     Returns:
-        The state; read its ``code``.
+        The state; read its ``code``: where any block was refused, nothing is learnt.
 
     Raises:
         ValueError: an unknown form, or rows of wrong shape or dtype.
@@ -77,13 +79,17 @@ def ridge_fit(rows: Batch, *, l2: float, form: str = "gram", block: int = BLOCK)
     """
     chosen = ridge_form(form)
     f, k = jnp.shape(rows.inputs)[-1], jnp.shape(rows.targets)[-1]
-    state = chosen.start(f, k, l2=l2, dtype=jnp.asarray(rows.inputs).dtype)
+    empty = state = chosen.start(f, k, l2=l2, dtype=jnp.asarray(rows.inputs).dtype)
     if form == "gram":
         return gram_add(state, rows)
+    code = state.code
     for first in range(0, jnp.shape(rows.weights)[0], block):
         part = slice(first, first + block)
         state = chosen.add(state, Batch(*(leaf[part] for leaf in rows)))
-    return state
+        code = jnp.where(code == APPLIED, state.code, code)
+    whole = code == APPLIED
+    state = jax.tree.map(lambda a, b: jnp.where(whole, a, b), state, empty)
+    return state._replace(code=code)
 
 
 def ridge_form(name: str) -> RidgeForm:

@@ -123,6 +123,10 @@ def choose_form(f: int, rows: int, *, rates: Rates | None = None) -> Choice:
     if f < 1 or rows < 1:
         raise ValueError(f"expected at least 1 feature and row, got {f} and {rows}")
     known = default_rates(f) if rates is None else rates
+    if not {"gram", "inverse"} <= known.fixed.keys():
+        raise ValueError(
+            f"the rates are of {', '.join(known.fixed)}; measure gram and inverse too"
+        )
     if known.features != f:
         raise ValueError(
             f"the rates were measured at {known.features} features, not {f}"

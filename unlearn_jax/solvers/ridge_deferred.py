@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.lax import dynamic_slice, dynamic_update_slice
 from jaxtyping import Float, Int
@@ -27,6 +28,8 @@ class DeferredRidge(NamedTuple):
         inverse: As of the latest refresh.
         count: Total weight of the rows within.
         margin: As in ``Ridge``.
+        error: As in ``Ridge``.
+        l2: As in ``Ridge``.
         code: As in ``Ridge``; ``FULL`` where the request needs a refresh first.
         factor: Columns in use first, zero behind them.
         signs: 1 for a learned column, −1 for a removed one, 0 for a free one.
@@ -37,6 +40,8 @@ class DeferredRidge(NamedTuple):
     inverse: Float[Array, "f f"]
     count: Scalar  # pyright: ignore[reportIncompatibleMethodOverride]
     margin: Scalar
+    error: Scalar
+    l2: Scalar
     code: Int[Array, ""]
     factor: Float[Array, "f r"]
     signs: Float[Array, " r"]
@@ -97,8 +102,18 @@ def deferred_refresh(state: DeferredRidge) -> Ridge:
 
     Cost: f² r; no factorisation, so it cannot fail.
     """
-    inverse = subtract_product(state.inverse, state.factor, state.signs)
-    return Ridge(state.weight, inverse, state.count, state.margin, state.code)
+    with jax.default_matmul_precision("highest"):
+        inverse = subtract_product(state.inverse, state.factor, state.signs)
+    code = jnp.where(state.code == FULL, APPLIED, state.code)
+    return Ridge(
+        state.weight,
+        inverse,
+        state.count,
+        state.margin,
+        state.error,
+        state.l2,
+        code.astype(jnp.int32),
+    )
 
 
 def _request(state: DeferredRidge, rows: Batch, sign: int) -> DeferredRidge:
@@ -117,7 +132,8 @@ def _request(state: DeferredRidge, rows: Batch, sign: int) -> DeferredRidge:
         return state.inverse @ inputs.T - signed @ (inputs @ state.factor).T
 
     diagonal = jnp.diagonal(state.inverse) - jnp.sum(signed * state.factor, axis=1)
-    result = change(product, diagonal, state, [(rows, sign)])
+    with jax.default_matmul_precision("highest"):
+        result = change(product, diagonal, state, [(rows, sign)])
     full = state.used + size > capacity
     code = jnp.where(full & (result.code == APPLIED), FULL, result.code)
     taken = code == APPLIED
@@ -131,6 +147,8 @@ def _request(state: DeferredRidge, rows: Batch, sign: int) -> DeferredRidge:
         state.inverse,
         jnp.where(taken, result.count, state.count),
         jnp.where(taken, result.margin, state.margin),
+        jnp.where(taken, result.error, state.error),
+        state.l2,
         code.astype(jnp.int32),
         dynamic_update_slice(state.factor, factor, (zero, at)),
         dynamic_update_slice(state.signs, signs, (at,)),

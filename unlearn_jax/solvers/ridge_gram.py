@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Bool, DTypeLike, Float, Int
 
 from unlearn_jax.data.accumulate import present
@@ -22,6 +23,7 @@ from unlearn_jax.solvers.extended import (
     pair_add,
     residual,
     rows_product,
+    two_sum,
 )
 from unlearn_jax.solvers.refusal import (
     APPLIED,
@@ -51,7 +53,8 @@ class GramRidge(NamedTuple):
             norms, with twice the digits of the dtype: its backward error.
         error: Relative error that the latest solve left in ``weight``: the correction
             that would come next, over ‖W‖; at least the rounding of W.
-        exact: Whether no sum was ever rounded: then the state has no history.
+        exact: Whether no sum was ever rounded: then the state has no history. Rows of
+            weights other than 0 and 1 are rounded.
         code: Index into ``refusal.REFUSALS``, of the latest request.
     """
 
@@ -127,11 +130,13 @@ def gram_add(
     Args:
         state: Before.
         rows: Features (n, f), targets (n, k), weights; weight 0 means absent.
-        slices: How many pieces of 21 digits each number is cut into so that products
-            are exact: 1 suffices for rows on a grid of 21 digits and is up to six times
-            cheaper; what does not fit is lost, and ``exact`` says so. 0: plain
-            products, compensated sums.
-        solve: Whether to bring ``weight`` up to date; False while requests follow.
+        slices: How many pieces of 21 digits each number is cut into (9 in float32) so
+            that products are exact: in float64, 1 suffices for rows on a grid of 21
+            digits and is up to six times cheaper; what does not fit is lost, and
+            ``exact`` says so. 0: plain products, compensated sums.
+        solve: Whether to bring ``weight`` up to date; False while requests follow. Then
+            a matrix that is not positive definite is met by the later
+            :func:`gram_solve` alone, which can undo nothing: keep the state before.
 
     Returns:
         The state after; refused requests (NaN, infinity) change ``code`` alone.
@@ -139,8 +144,8 @@ def gram_add(
     Raises:
         ValueError: shapes or dtypes that do not fit the state.
 
-    Cost: n f² for one slice, f³/3 for the solve. Memory: three matrices (f, f) beside
-        the state.
+    Cost: n f² for one slice, f³/3 for the solve. Memory: four matrices (f, f) beside
+        the state for the sums of one slice, nine with the solve, eleven with three.
     """
     return _change(state, rows, 1, slices, solve)
 
@@ -225,7 +230,10 @@ def gram_solve(state: GramRidge, *, bound: float | None = None) -> GramRidge:
         moved = _Refinement(weight, rest, size, error, shrinks, carry.steps + 1)
         # A correction that no longer shrinks is rounding: it is not taken.
         kept = jax.tree.map(lambda a, b: jnp.where(shrinks, a, b), moved, carry)
-        return kept._replace(going=shrinks & (error > rounding), steps=moved.steps)
+        idle = size / jnp.maximum(norm(carry.weight), jnp.finfo(dtype).tiny)
+        error = jnp.where(shrinks, error, jnp.maximum(carry.error, idle))
+        going = shrinks & (error > rounding)
+        return kept._replace(error=error, going=going, steps=moved.steps)
 
     rounding = float(jnp.finfo(dtype).eps) / 2
     infinite = jnp.asarray(jnp.inf, dtype)
@@ -292,31 +300,52 @@ def _change(
         Pair(state.gram, state.gram_low),
         Pair(state.moment, state.moment_low),
     )
-    exact = state.exact
-    for start in range(0, x.shape[0], BLOCK):
-        block, answers = x[start : start + BLOCK], y[start : start + BLOCK]
-        if slices:
-            gram, kept = rows_product(gram, block, sign=sign, slices=slices)
-            moment, also = rows_product(
-                moment, block, answers, sign=sign, slices=slices
-            )
-            exact &= kept & also
-        else:
-            square = jnp.matmul(block.T, block, precision="highest")
-            gram, _ = pair_add(gram, sign * (square + square.T) / 2)
-            flat = jnp.matmul(block.T, answers, precision="highest")
-            moment, _ = pair_add(moment, sign * flat)
-            exact &= False
-    count = state.count + sign * jnp.sum(jnp.asarray(rows.weights))
+    sums = _add_blocks(_Sums(gram, moment, state.exact), x, y, sign, slices)
+    total, lost = two_sum(state.count, sign * jnp.sum(jnp.asarray(rows.weights)))
+    # The root of any other weight is rounded, and so are its products.
+    plain = jnp.all((rows.weights == 0) | (rows.weights == 1)) & (lost == 0)
     changed = state._replace(
-        gram=gram.high,
-        gram_low=gram.low,
-        moment=moment.high,
-        moment_low=moment.low,
-        count=count,
-        exact=exact,
+        gram=sums.gram.high,
+        gram_low=sums.gram.low,
+        moment=sums.moment.high,
+        moment_low=sums.moment.low,
+        count=total,
+        exact=sums.exact & plain,
     )
     return _finish(state, changed, finite, solve)
+
+
+class _Sums(NamedTuple):
+    """Value: both sums, and whether they were never rounded."""
+
+    gram: Pair
+    moment: Pair
+    exact: Array
+
+
+def _add_blocks(sums: _Sums, x: Array, y: Array, sign: int, slices: int) -> _Sums:
+    """Rows of a block at a time: as many as slices of enough digits allow."""
+    block = min(BLOCK if digits(x.dtype) == 53 else 64, x.shape[0])
+    extra = -x.shape[0] % block
+    x, y = (jnp.pad(each, ((0, extra), (0, 0))) for each in (x, y))
+
+    def one(i: Array, sums: _Sums) -> _Sums:
+        own, answers = (dynamic_slice_in_dim(e, i * block, block) for e in (x, y))
+        if not slices:
+            square = jnp.matmul(own.T, own, precision="highest")
+            flat = jnp.matmul(own.T, answers, precision="highest")
+            gram, _ = pair_add(sums.gram, sign * (square + square.T) / 2)
+            moment, _ = pair_add(sums.moment, sign * flat)
+            return _Sums(gram, moment, jnp.zeros_like(sums.exact))
+        product = partial(rows_product, sign=sign, slices=slices)
+        gram, kept = product(sums.gram, own)
+        moment, also = product(sums.moment, own, answers)
+        return _Sums(gram, moment, sums.exact & kept & also)
+
+    count = x.shape[0] // block
+    if count == 1:
+        return one(jnp.asarray(0), sums)
+    return jax.lax.fori_loop(0, count, one, sums)
 
 
 def _change_sums(state: GramRidge, other: GramRidge, sign: int) -> GramRidge:
@@ -329,7 +358,8 @@ def _change_sums(state: GramRidge, other: GramRidge, sign: int) -> GramRidge:
         Pair(state.gram, state.gram_low),
         Pair(state.moment, state.moment_low),
     )
-    exact = state.exact & other.exact
+    total, lost = two_sum(state.count, sign * other.count)
+    exact = state.exact & other.exact & (lost == 0)
     for term in (other.gram, other.gram_low):
         gram, kept = pair_add(gram, sign * term)
         exact &= kept
@@ -341,7 +371,7 @@ def _change_sums(state: GramRidge, other: GramRidge, sign: int) -> GramRidge:
         gram_low=gram.low,
         moment=moment.high,
         moment_low=moment.low,
-        count=state.count + sign * other.count,
+        count=total,
         exact=exact,
     )
     return _finish(state, changed, jnp.asarray(True), True)

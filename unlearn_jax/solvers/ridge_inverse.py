@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jax.lax.linalg import triangular_solve
 from jaxtyping import Float, Int
 
-from unlearn_jax.solvers.refusal import APPLIED, INDEFINITE, NOT_FINITE, TOO_MUCH
+from unlearn_jax.solvers.refusal import (
+    APPLIED,
+    ILL_CONDITIONED,
+    INDEFINITE,
+    NOT_FINITE,
+    TOO_MUCH,
+)
 from unlearn_jax.solvers.ridge_gram import check_rows, check_start
 from unlearn_jax.solvers.symmetric_update import subtract_product
 from unlearn_jax.types import Array, Batch, Scalar
@@ -24,6 +30,10 @@ class Ridge(NamedTuple):
         count: Total weight of the rows within.
         margin: Smallest pivot of the latest removal, in (0, 1]; one before the first.
             The digits that a removal loses are about those of 1 / margin.
+        error: Estimate of the relative error that removals have left, summed: rounding
+            of a relative size ε beside the first inverse I / l2, as the removed rows
+            see it, over the margin. Usually too large, for rows in many blocks by far.
+        l2: The ridge.
         code: What became of the latest request, an index into ``REFUSALS``.
     """
 
@@ -31,6 +41,8 @@ class Ridge(NamedTuple):
     inverse: Float[Array, "f f"]
     count: Scalar  # pyright: ignore[reportIncompatibleMethodOverride]
     margin: Scalar
+    error: Scalar
+    l2: Scalar
     code: Int[Array, ""]
 
 
@@ -42,6 +54,7 @@ class Change(NamedTuple):
     signs: Float[Array, " n"]
     count: Scalar  # pyright: ignore[reportIncompatibleMethodOverride]
     margin: Scalar
+    error: Scalar
     code: Int[Array, ""]
 
 
@@ -64,6 +77,8 @@ def inverse_start(f: int, k: int, *, l2: Any, dtype: Any = jnp.float64) -> Ridge
         jnp.eye(f, dtype=dtype) / jnp.asarray(l2, dtype),
         jnp.zeros((), dtype),
         jnp.ones((), dtype),
+        jnp.zeros((), dtype),
+        jnp.asarray(l2, dtype),
         jnp.asarray(APPLIED, jnp.int32),
     )
 
@@ -110,8 +125,10 @@ def inverse_remove(state: Ridge, rows: Batch) -> Ridge:
 
     Returns:
         The new state; or the old one with a ``code``: ``INDEFINITE`` where a pivot is
-        not above its own rounding error, ``TOO_MUCH`` where more weight is taken than
-        is within, ``NOT_FINITE`` as for :func:`inverse_add`.
+        not above its own rounding error, ``ILL_CONDITIONED`` where ``error`` would pass
+        1e-4 (1e-2 in float32), ``TOO_MUCH`` where more weight is taken than is within,
+        ``NOT_FINITE`` as for :func:`inverse_add`. What an inverse has lost to rounding
+        nothing in it can tell: where errors matter, take ``ridge_kept``.
 
     Raises:
         ValueError: rows do not fit the state.
@@ -169,7 +186,7 @@ def change(
     Returns:
         Change; of a refused request the factor is zero and the rest as it was.
     """
-    weight, count, margin = state.weight, state.count, state.margin
+    weight, count = state.weight, state.count
     scaled = [_scaled(rows, weight) for rows, _ in parts]
     inputs = jnp.concatenate([x for x, _, _, _ in scaled])
     code = jnp.asarray(APPLIED, jnp.int32)
@@ -177,15 +194,16 @@ def change(
         code = _first(code, ~finite, NOT_FINITE)
     images = product(inputs)
     inner = inputs @ images
+    code = _first(code, ~jnp.all(jnp.isfinite(inner)), NOT_FINITE)
     wanted = jnp.concatenate([y for _, y, _, _ in scaled]) - inputs @ weight
     bound = rounding(inputs, diagonal)
-    fresh, lowest, total = weight, margin, count
+    fresh, judged = weight, _Judged(code, count, state.margin, state.error)
     factors, signs = [], []
     for (x, _, mass, _), (_, sign) in zip(scaled, parts, strict=True):
         n = x.shape[0]
         root, pivot = _root(jnp.eye(n, dtype=x.dtype) + sign * inner[:n, :n])
-        before = code, total, lowest
-        code, total, lowest = _judge(before, mass, sign, pivot, bound)
+        noise = float(jnp.finfo(x.dtype).eps) / state.l2 * jnp.sum(x**2)
+        judged = _judge(judged, mass, sign, pivot, bound, noise)
         factor = triangular_solve(
             root, images[:, :n], left_side=False, lower=True, transpose_a=True
         )
@@ -200,13 +218,17 @@ def change(
             inner = inner[n:, n:] - sign * (coupling.T @ coupling)
         factors.append(factor)
         signs.append(jnp.full(n, sign, x.dtype))
+    factor = jnp.concatenate(factors, axis=1)
+    finite = jnp.all(jnp.isfinite(fresh)) & jnp.all(jnp.isfinite(factor))
+    code = _first(judged.code, ~finite, NOT_FINITE)
     taken = code == APPLIED
     return Change(
         jnp.where(taken, fresh, weight),
-        jnp.where(taken, jnp.concatenate(factors, axis=1), 0),
+        jnp.where(taken, factor, 0),
         jnp.concatenate(signs),
-        jnp.where(taken, total, count),
-        jnp.where(taken, lowest, margin),
+        jnp.where(taken, judged.count, count),
+        jnp.where(taken, judged.margin, state.margin),
+        jnp.where(taken, judged.error, state.error),
         code,
     )
 
@@ -216,9 +238,12 @@ def _request(state: Ridge, parts: list[tuple[Batch, int]]) -> Ridge:
     for rows, _ in parts:
         check_rows(f, k, state.weight.dtype, rows)
     inverse, diagonal = state.inverse, jnp.diagonal(state.inverse)
-    new = change(lambda rows: inverse @ rows.T, diagonal, state, parts)
-    inverse = subtract_product(inverse, new.factor, new.signs)
-    return Ridge(new.weight, inverse, new.count, new.margin, new.code)
+    with jax.default_matmul_precision("highest"):
+        new = change(lambda rows: inverse @ rows.T, diagonal, state, parts)
+        inverse = subtract_product(inverse, new.factor, new.signs)
+    return Ridge(
+        new.weight, inverse, new.count, new.margin, new.error, state.l2, new.code
+    )
 
 
 def rounding(inputs: Array, diagonal: Array) -> Array:
@@ -232,18 +257,31 @@ def rounding(inputs: Array, diagonal: Array) -> Array:
     return 8 * jnp.finfo(inputs.dtype).eps * (1 + spread)
 
 
+class _Judged(NamedTuple):
+    """Value: code, count, margin and error after a part of a request."""
+
+    code: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    margin: Array
+    error: Array
+
+
 def _judge(
-    before: tuple[Array, Array, Array], mass: Array, sign: int, pivot: Any, bound: Any
-) -> tuple[Array, Array, Array]:
-    """Code, count and margin after a request with this smallest pivot."""
-    code, count, margin = before
+    before: _Judged, mass: Array, sign: int, pivot: Any, bound: Any, noise: Array
+) -> _Judged:
+    """What becomes of a part with this smallest pivot and this noise in its matrix."""
+    code, count, margin, error = before
     if sign > 0:
-        return _first(code, ~(pivot > 0), INDEFINITE), count + mass, margin
+        code = _first(code, ~(pivot > 0), INDEFINITE)
+        return _Judged(code, count + mass, margin, error)
     # Sums of weights are rounded too, once for each request.
     slack = 64 * jnp.finfo(mass.dtype).eps * mass
     code = _first(code, mass > count + slack, TOO_MUCH)
     code = _first(code, ~(pivot > bound), INDEFINITE)
-    return code, jnp.maximum(count - mass, 0), jnp.minimum(pivot, 1)
+    error = error + noise / pivot
+    limit = 1e-4 if mass.dtype == jnp.float64 else 1e-2
+    code = _first(code, ~(error <= limit), ILL_CONDITIONED)
+    return _Judged(code, jnp.maximum(count - mass, 0), jnp.minimum(pivot, 1), error)
 
 
 def _scaled(rows: Batch, weight: Array) -> tuple[Array, Array, Array, Array]:

@@ -1,0 +1,43 @@
+"""A backbone that is trained once, frozen, and asked for its features."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._progress import progress
+from unlearn_jax.data.batch import Splits
+from unlearn_jax.methods.analytic import frozen_features
+from unlearn_jax.models.model import Model
+from unlearn_jax.train.fit import fit_watched
+from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.types import Batch
+
+
+def backbone_features(
+    model: Model, recipe: Recipe, data: Batch, splits: Splits, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frozen features of all training and test examples, (n, d) each.
+
+    Args:
+        model: The backbone.
+        recipe: How it is trained, by cross-entropy.
+        data: On what; a part of the training examples, maybe.
+        splits: Whose features are wanted.
+        seed: Of the training.
+    """
+    learner = Learner(model, cross_entropy, 0.0, recipe)
+    placed: Any = Batch(*(jnp.asarray(leaf) for leaf in data))
+    with progress("train the backbone", recipe.epochs) as advance:
+        variables = fit_watched(
+            jax.random.key(seed), learner, placed, watch=lambda _: advance(1)
+        )
+    features = frozen_features(model, variables)
+    found = []
+    with progress("frozen features", 2) as advance:
+        for part in splits:
+            found.append(features(part.inputs))
+            advance(1)
+    return found[0], found[1]
