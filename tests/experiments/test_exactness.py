@@ -5,9 +5,8 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
-import tiny
 
-from experiments import _exactness_forms, exactness
+from experiments import exactness
 from experiments._exactness_forms import GRAM, INVERSE, KEPT, SINGLE
 from experiments._exactness_reference import (
     GOAL,
@@ -131,15 +130,10 @@ def test_a_triangle_of_something_else_does_not_converge():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, quick_compile):
     """One stream at scale smoke: its folder and its numbers."""
     results = tmp_path_factory.mktemp("results")
-    patch = pytest.MonkeyPatch()
-    patch.setattr(_exactness_forms, "jit", tiny.quick_jit)
-    _exactness_forms._steps.cache_clear()
     assert exactness.command(["--scale", "smoke", "--results", str(results)]) == 0
-    patch.undo()
-    _exactness_forms._steps.cache_clear()
     (folder,) = (results / "exactness").iterdir()
     return folder, read_records(folder / "records.jsonl")
 

@@ -110,7 +110,9 @@ def test_weighted_rows():
         head.forget(state, X[30:31], Y[30:31])
 
 
-@pytest.mark.parametrize("form", ["gram", "inverse", "kept"])
+@pytest.mark.parametrize(
+    "form", ["gram", "inverse", pytest.param("kept", marks=pytest.mark.slow)]
+)
 def test_adversarial_requests_are_exact_or_refused(form):
     """1,000 requests: every one leaves the fit of the rows that should be within."""
     head = acu(form, width=12)
