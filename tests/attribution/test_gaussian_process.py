@@ -91,6 +91,27 @@ def test_weight_zero_hides_what_a_row_holds(data, fit, predict):
     assert tree.all_finite(gp.gp_leave_one_out(state))
 
 
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, np.inf])
+def test_weights_that_make_no_sense_are_refused(data, fit, wrong):
+    inputs, targets, weights, _ = data
+    bad = weights.copy()
+    bad[4] = wrong
+    with pytest.raises(ValueError, match=f"weights has {wrong} at row 4"):
+        gp.gp_fit(RBF, inputs, targets, noise=NOISE, weights=bad)
+    assert int(fit(inputs, targets, bad).code) == refusal.NOT_FINITE
+
+
+def test_no_variance_is_negative_where_rounding_would_make_it_so(data):
+    # What the kernel gives such rows is below the rounding of the noise.
+    inputs = 1e-9 * data[0]
+    run = tiny.quick_jit(partial(gp.gp_fit, gp.linear, noise=0.3))
+    state = run(inputs, data[1], weights=data[2])
+    assert np.any(1 / np.diagonal(state.inverse) < state.noise)
+    variance = np.asarray(gp.gp_leave_one_out(state).variance)
+    assert np.all(variance >= 0)
+    np.testing.assert_allclose(variance, 0, atol=1e-15)
+
+
 def test_removal_equals_a_fit_on_the_rest_request_after_request(
     data, state, remove, predict
 ):

@@ -48,6 +48,28 @@ def refits(data):
     return np.stack([refit(features, targets, row) for row in kept])
 
 
+@pytest.fixture(scope="module")
+def wide():
+    """Ten rows of thirty features, a few queries, weights."""
+    random = np.random.default_rng(4)
+    parts = (random.normal(size=s) for s in ((10, 30), (10, 1), (3, 30)))
+    return *parts, random.uniform(0.5, 2.0, 10)
+
+
+@pytest.fixture(scope="module")
+def one_by_one():
+    @tiny.quick_jit
+    def run(features, targets, queries, weights, l2):
+        given = {"l2": l2, "weights": weights}
+        return (
+            leave_out.leave_one_out(features, targets, **given),
+            leave_out.leverages(features, **given),
+            leave_out.leave_one_out_effects(features, targets, queries, **given),
+        )
+
+    return run
+
+
 def few(data, count=40):
     features, targets, weights = data
     return features[:count, :6], targets[:count], weights[:count]
@@ -83,6 +105,55 @@ def test_leverages_are_the_diagonal_of_the_hat_matrix(data):
     # Without l2 the trace counts the columns.
     free = leave_out.leverages(features, l2=0.0)
     np.testing.assert_allclose(jnp.sum(free), WIDTH, rtol=1e-12)
+
+
+@pytest.mark.parametrize("l2", [1e-12, 1e-8, 1e-3, 1e6])
+def test_fewer_rows_than_features_lose_no_digits(wide, one_by_one, l2):
+    features, targets, queries, weights = wide
+    got, h, effects = one_by_one(features, targets, queries, weights, l2)
+    np.testing.assert_array_equal(effects.leverage, h)
+    root = np.sqrt(weights)[:, None]
+    gram = (root * features) @ (root * features).T
+
+    def fitted(kept):
+        """Without a difference: least norm, damped, on the rows kept."""
+        matrix = gram[np.ix_(kept, kept)] + l2 * np.eye(len(kept))
+        dual = np.linalg.solve(matrix, (root * targets)[kept])
+        return (root * features)[kept].T @ dual
+
+    everything = np.arange(len(features))
+    moved = queries @ fitted(everything)
+    exact = effects.reach[:, :, None] * effects.pull[None]
+    for n in everything:
+        without = fitted(np.delete(everything, n))
+        np.testing.assert_allclose(got[n], features[n] @ without, 1e-11, 1e-14)
+        want = queries @ without - moved
+        np.testing.assert_allclose(exact[:, n], want, rtol=1e-7, atol=1e-11)
+    values, vectors = np.linalg.eigh(gram)
+    want = vectors**2 @ (values / (values + l2))
+    np.testing.assert_allclose(h, want, rtol=1e-12)
+
+
+def test_the_two_roads_meet(wide, one_by_one):
+    # Absent rows change nothing, and make the features the fewer.
+    features, targets, queries, weights = wide
+    short = one_by_one(features, targets, queries, weights, L2)
+    absent = np.full((25, features.shape[1]), np.nan)
+    parts = (features, absent), (targets, absent[:, :1]), (weights, np.zeros(25))
+    features, targets, weights = map(np.concatenate, parts)
+    long = one_by_one(features, targets, queries, weights, L2)
+    few = one_by_one(features[:15], targets[:15], queries, weights[:15], L2)
+    for count, parts in ((35, long), (15, few)):
+        (got, h, effects), (want, level, wanted) = parts, short
+        np.testing.assert_allclose(got[:10], want, rtol=1e-10)
+        np.testing.assert_allclose(h[:10], level, rtol=1e-12)
+        np.testing.assert_allclose(effects.reach[:, :10], wanted.reach, rtol=1e-9)
+        np.testing.assert_allclose(effects.pull[:10], wanted.pull, rtol=1e-10)
+        assert got.shape == (count, 1)
+        assert not np.any(got[10:])
+        assert not np.any(h[10:])
+        assert not np.any(effects.reach[:, 10:])
+        assert not np.any(effects.pull[10:])
 
 
 def test_sets_equal_refits(data):
@@ -299,6 +370,21 @@ def test_under_jit_such_sets_give_nan_and_harm_no_other(data):
     assert np.all(np.isnan(got[:3]))
     want = leave_out.leave_set_out(features, targets, [4], l2=L2, queries=features[:2])
     np.testing.assert_allclose(got[3], want, rtol=1e-11)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, np.inf])
+def test_weights_that_make_no_sense_are_refused(wide, one_by_one, wrong):
+    features, targets, queries, weights = wide
+    bad = weights.copy()
+    bad[[3, 5]] = wrong
+    message = f"weights has {wrong} at row 3 and 2 such"
+    with pytest.raises(ValueError, match=message):
+        leave_out.leave_one_out(features, targets, l2=L2, weights=bad)
+    with pytest.raises(ValueError, match=message):
+        leave_out.leave_set_out_weights(features, targets, [3], l2=L2, weights=bad)
+    # Nothing can be raised under jit: no number is told that could be believed.
+    for leaf in jax.tree.leaves(one_by_one(features, targets, queries, bad, L2)):
+        assert np.all(np.isnan(leaf))
 
 
 def test_arguments_that_do_not_fit_are_refused(data):

@@ -130,6 +130,30 @@ def test_one_row_moves_the_pair_by_its_sensitivity_at_most_and_reaches_it():
     assert np.all(moved[~both] < 1 - 1e-9)
 
 
+def test_a_replaced_row_moves_the_pair_further_than_a_removed_one():
+    # In deviations as above: sqrt(2) for its target, 3/2 at most, and both reached.
+    random = np.random.default_rng(11)
+
+    def moved(old, new):
+        change = [a - b for a, b in zip(statistics(old), statistics(new), strict=True)]
+        in_gram = np.linalg.norm(change[0]) / (2**0.5 * NORMS["row_norm"] ** 2)
+        scale = 2**0.5 * NORMS["row_norm"] * NORMS["target_norm"]
+        return np.hypot(in_gram, np.linalg.norm(change[1]) / scale)
+
+    def row(x, y):
+        return clip_rows(Batch(9 * x[None], 9 * y[None], np.ones(1)), **NORMS)
+
+    x, up, y = np.eye(F)[0], np.eye(F)[1], np.eye(K)[0]
+    np.testing.assert_allclose(moved(row(x, y), row(x, -y)), 2**0.5, rtol=1e-12)
+    worst = row(x / 2 + 0.75**0.5 * up, -y)
+    np.testing.assert_allclose(moved(row(x, y), worst), 1.5, rtol=1e-12)
+    for _ in range(50):
+        a, b = random.normal(size=(2, F))
+        u, v = random.normal(size=(2, K))
+        assert moved(row(a, u), row(a, v)) <= 2**0.5 + 1e-12
+        assert moved(row(a, u), row(b, v)) <= 1.5 + 1e-12
+
+
 def test_clipping_keeps_directions_and_short_rows():
     rows = batch(200, weights=np.linspace(0.2, 3.0, 200))
     clipped = clip_rows(rows, **NORMS)
@@ -140,6 +164,21 @@ def test_clipping_keeps_directions_and_short_rows():
         np.testing.assert_allclose(new, old * factor[:, None], rtol=1e-14)
         short = factor == 1
         np.testing.assert_array_equal(np.asarray(new)[short], old[short])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "huge"), [(np.float64, 1e200), (np.float32, 1e20), (np.float64, 1e308)]
+)
+def test_rows_whose_squares_overflow_are_clipped_like_any(dtype, huge):
+    x = np.array([[3.0, 4, 0, 0, 0, 0], [0, 0, 0, 0, 0, -1]])
+    y = np.array([[0.0, 0, 2], [1, 0, 0]])
+    inputs, targets = ((part / 5 * huge).astype(dtype) for part in (x, y))
+    rows = Batch(inputs, targets, np.array([4, 1], dtype))
+    clipped = clip_rows(rows, **NORMS)
+    wanted = 1.5 * np.array([[0.3, 0.4, 0, 0, 0, 0], [0, 0, 0, 0, 0, -1]])
+    np.testing.assert_allclose(clipped.inputs, wanted, rtol=4 * np.finfo(dtype).eps)
+    wanted = 0.7 * np.array([[0, 0, 0.5], [1, 0, 0]])
+    np.testing.assert_allclose(clipped.targets, wanted, rtol=4 * np.finfo(dtype).eps)
 
 
 def test_clipping_onto_a_grid_only_shrinks():

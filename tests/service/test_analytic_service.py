@@ -197,6 +197,19 @@ def test_what_does_not_fit_is_refused_by_name(undisturbed, kind, arrays, says):
         head.apply(head.start, kind, arrays)
 
 
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [("inverse", {"margin"}), ("kept", {"error", "drift", "repairs"})],
+)
+def test_each_form_tells_the_figures_that_it_has(form, names):
+    head = mine(form=form)
+    state, figures = head.apply(head.start, "learn", part(range(20)))
+    assert set(figures) >= {"rows", "count", "columns"} | names
+    ridge = state.learnt.ridge
+    told = set(figures) - {"rows", "columns"}
+    assert all(figures[name] == float(getattr(ridge, name)) for name in told)
+
+
 def test_rows_of_weight_zero_are_not_counted(undisturbed):
     head, within = undisturbed[0], np.arange(10)
     weights = np.where(within < 6, 1.0, 0.0)

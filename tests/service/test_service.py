@@ -12,6 +12,7 @@ from service.toy import apply, bits, open_toy, requests, start_state
 
 from unlearn_jax.results.store import BusyError
 from unlearn_jax.service.audit import audit, verify
+from unlearn_jax.service.digest import digest_arrays, read_key
 from unlearn_jax.service.disk import ServiceError
 from unlearn_jax.service.open import open_service
 
@@ -99,6 +100,34 @@ def test_rows_are_gone_after_a_kind_that_clears_and_at_the_end(tmp_path):
     rows = ROWS.tobytes()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(rows in path.read_bytes() for path in files)
+
+
+def test_unless_told_otherwise_what_forgets_or_replaces_clears(tmp_path):
+    def same(state, kind, arrays):
+        return state, {}
+
+    with open_service(tmp_path, start_state(), same) as service:
+        for i, kind in enumerate(("forget", "replace")):
+            service.submit(f"l{i}", *learn("")[1:])
+            assert len(payloads(tmp_path)) == 1
+            service.submit(kind, kind, {"rows": ROWS, "new_rows": ROWS})
+            assert payloads(tmp_path) == []
+            assert all(e.cleared for e in service.entries)
+
+
+def test_whoever_has_the_key_can_confirm_a_guess_and_the_audit_says_so(tmp_path):
+    with open_toy(tmp_path, snapshot_after=("forget",)) as service:
+        service.submit(*learn("a"))
+        _, kind, rows = learn("a")
+        entry = service.submit("b", "forget", rows)
+    guess = digest_arrays(read_key(tmp_path), kind, rows).hex()
+    assert guess != entry.digest
+    guess = digest_arrays(read_key(tmp_path), "forget", rows).hex()
+    assert guess == entry.digest
+    assert digest_arrays(bytes(32), "forget", rows).hex() != entry.digest
+    notes = " ".join(audit(tmp_path).footnotes)
+    assert "with digest.key, a guess of all the rows can be confirmed" in notes
+    assert "Of a refused request: the time of its outcome, after which" in notes
 
 
 def test_snapshots_come_after_so_many_applied_requests(tmp_path):

@@ -23,7 +23,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Bool, Float, Int, Shaped
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.leave_out import checked_members, valid_members
+from unlearn_jax.attribution import leave_out
 from unlearn_jax.data import accumulate
 from unlearn_jax.loop import tracing
 from unlearn_jax.solvers import refusal
@@ -88,10 +88,11 @@ def gp_fit(
             holds; None for ones.
 
     Returns:
-        The state; ``code`` tells whether A B y = y up to the root of the rounding.
+        The state; ``code`` tells whether A B y = y up to the root of the rounding and,
+        under ``jit``, of a weight that is negative or not finite: ``NOT_FINITE``.
 
     Raises:
-        ValueError: shapes do not fit, or the noise is not positive.
+        ValueError: shapes, the noise or a weight do not fit.
 
     Cost: the kernel's n² entries and n³ multiplications; memory n².
     Source: Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, alg.
@@ -99,7 +100,8 @@ def gp_fit(
     """
     inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
     n = inputs.shape[0] if inputs.ndim else 0
-    weights = jnp.ones(n, targets.dtype) if weights is None else jnp.asarray(weights)
+    weights = jnp.ones(n, targets.dtype) if weights is None else weights
+    weights = leave_out.checked_weights(weights)
     if targets.shape[:1] != (n,) or targets.ndim != 2 or weights.shape != (n,) or not n:
         raise ValueError(
             f"got inputs {inputs.shape}, targets {targets.shape} and weights "
@@ -123,10 +125,9 @@ def gp_fit(
     probe = jnp.concatenate([targets, present.astype(dtype)[:, None]], axis=1)
     gap = jnp.max(jnp.abs(matrix @ (inverse @ probe) - probe), axis=0)
     solved = gap <= jnp.finfo(dtype).eps ** 0.5 * jnp.max(jnp.abs(probe), axis=0)
-    why = jnp.where(
-        tree.all_finite((matrix, targets)), refusal.ILL_CONDITIONED, refusal.NOT_FINITE
-    )
-    code = jnp.where(jnp.all(solved), refusal.APPLIED, why).astype(jnp.int32)
+    sound = tree.all_finite((matrix, targets, weights))
+    code = jnp.where(jnp.all(solved), refusal.APPLIED, refusal.ILL_CONDITIONED)
+    code = jnp.where(sound, code, refusal.NOT_FINITE).astype(jnp.int32)
     return GaussianProcess(inputs, targets, spread, inverse, pull, present, code)
 
 
@@ -200,14 +201,16 @@ def gp_leave_one_out(state: GaussianProcess) -> Marginals:
     """Posterior of each row's noise-free output by the process without that row.
 
     Returns:
-        Mean yₙ − (B y)ₙ / Bₙₙ and variance 1 / Bₙₙ − noiseₙ; zero where absent.
+        Mean yₙ − (B y)ₙ / Bₙₙ and variance 1 / Bₙₙ − noiseₙ; zero where absent, and
+        where the difference is negative by rounding.
 
     Cost: n k, from the state.
     Source: Rasmussen & Williams 2006, eq. 5.12. Differs: the variance without noise.
     """
     scale = 1 / jnp.where(state.present, jnp.diagonal(state.inverse), 1)
     mean = state.targets - state.pull * scale[:, None]
-    return Marginals(mean, jnp.where(state.present, scale - state.noise, 0))
+    variance = jnp.maximum(scale - state.noise, 0)
+    return Marginals(mean, jnp.where(state.present, variance, 0))
 
 
 def gp_leave_set_out(
@@ -239,7 +242,7 @@ def gp_leave_set_out(
         :func:`gp_predict` once. The down-dated inverse is never formed.
     Source: inverse of a partitioned matrix. As published.
     """
-    members = checked_members(members, state.present.shape[0])
+    members = leave_out.checked_members(members, state.present.shape[0])
     if queries is None:
         cross, full = None, None
     else:
@@ -341,7 +344,7 @@ def relu_network(
 
 
 def _one_set(members: Any, state: GaussianProcess) -> Array:
-    members = checked_members(members, state.present.shape[0])
+    members = leave_out.checked_members(members, state.present.shape[0])
     if members.ndim != 1:
         raise ValueError(
             f"members have shape {members.shape}, expected one set (s,); flatten "
@@ -353,7 +356,7 @@ def _one_set(members: Any, state: GaussianProcess) -> Array:
 def _request_code(state: GaussianProcess, members: Array) -> Array:
     n = state.present.shape[0]
     known = (members < 0) | state.present[jnp.clip(members, 0, n - 1)]
-    good = valid_members(members, n) & jnp.all(known)
+    good = leave_out.valid_members(members, n) & jnp.all(known)
     return jnp.where(good, refusal.APPLIED, refusal.TOO_MUCH).astype(jnp.int32)
 
 

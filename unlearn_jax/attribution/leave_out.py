@@ -7,8 +7,13 @@ R = (Xᵀ diag(w) X + l2 I)⁻¹, hₙ = wₙ xₙ R xₙᵀ the leverage and e�
 
 while the first-order influence has no division: influence = (1 − hₙ) · exact change.
 A constant column for a bias is the caller's. A row of weight zero is not there: it may
-hold NaN, and what is returned for it is zero. With more features than rows the Gaussian
-process with a linear kernel and noise l2 is the same model, and cheaper.
+hold NaN, and what is returned for it is zero. A weight that is negative or not finite
+is refused; under ``jit``, where nothing can be raised, everything is then NaN.
+
+The rounding grows by 1 / (1 − h), and with n < f every h goes to 1 as l2 goes to 0.
+Rows one by one then take B = (Z Zᵀ + l2 I)⁻¹, Z = diag(w)^½ X: 1 − hₙ = l2 Bₙₙ has no
+cancellation. Sets do not: there the Gaussian process with a linear kernel and noise l2
+is the same model, keeps B and with it the digits.
 """
 
 from typing import Any, NamedTuple
@@ -42,9 +47,7 @@ class Effects(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    features: Array
-    targets: Array
-    weights: Array
+    data: Batch
     lower: Array
     solution: Array
 
@@ -56,7 +59,8 @@ def leverages(
 
     Args:
         features: Rows (n, f).
-        l2: Coefficient of ½‖W‖², at least 0; at 0 the columns must be independent.
+        l2: Coefficient of ½‖W‖², at least 0; at 0 the columns must be independent, or
+            the rows where they are fewer.
         weights: One per row; None for ones.
         batch_size: Rows handled at once.
 
@@ -66,13 +70,13 @@ def leverages(
     Raises:
         ValueError: shapes do not fit, or l2 is negative.
 
-    Cost: n f² + f³/3 multiplications for R, n f² more; memory f², never n².
+    Cost: n f² + f³/3 multiplications for R, n f² more; memory f². With n < f instead
+        n² f + n³ and n².
     Source: Hoaglin & Welsch 1978, The hat matrix in regression and ANOVA. Differs: with
         l2 and weights.
     """
-    fit = _fit(features, None, l2, weights, batch_size)
-    rows = (fit.features, fit.weights)
-    return collect(_leverage, rows, fit.lower, batch_size=batch_size)
+    data = _checked(features, None, l2, weights)
+    return _effects(data, jnp.asarray(data.inputs[:0]), l2, batch_size).leverage
 
 
 def leave_one_out(
@@ -94,7 +98,8 @@ def leave_one_out(
 
     Returns:
         (xₙ W − hₙ yₙ) / (1 − hₙ). Not finite where hₙ = 1: without the row nothing
-        determines its prediction.
+        determines its prediction. With n < f it is yₙ − (B y)ₙ / Bₙₙ, at l2 = 0 the
+        limit l2 → 0: by the W of least norm.
 
     Raises:
         ValueError: shapes do not fit, or l2 is negative.
@@ -103,9 +108,9 @@ def leave_one_out(
     Source: Allen 1974, The relationship between variable selection and data
         augmentation (PRESS). Differs: with l2 and weights.
     """
-    fit = _fit(features, targets, l2, weights, batch_size)
-    rows = (fit.features, fit.targets, fit.weights)
-    return collect(_left_out, rows, fit.lower, fit.solution, batch_size=batch_size)
+    data = _checked(features, targets, l2, weights)
+    effects = _effects(data, jnp.asarray(data.inputs[:0]), l2, batch_size)
+    return _seen(data.targets, data.weights) + effects.pull
 
 
 def leave_one_out_effects(
@@ -139,18 +144,8 @@ def leave_one_out_effects(
     Source: Cook 1977, Detection of influential observation in linear regression.
         Differs: with l2 and weights, at any queries, factored.
     """
-    fit = _fit(features, targets, l2, weights, batch_size)
-    queries = _queries(queries, fit)
-    spread = cho_solve((fit.lower, True), queries.T)
-    reach, pull, leverage = collect(
-        _effect,
-        (fit.features, fit.targets, fit.weights),
-        fit.lower,
-        fit.solution,
-        spread,
-        batch_size=batch_size,
-    )
-    return Effects(reach.T, pull, leverage)
+    data = _checked(features, targets, l2, weights)
+    return _effects(data, _queries(queries, data), l2, batch_size)
 
 
 def leave_set_out(
@@ -189,10 +184,11 @@ def leave_set_out(
         · (s + k).
     Source: Sherman-Morrison-Woodbury identity. As published.
     """
-    fit = _fit(features, targets, l2, weights, batch_size)
-    members = checked_members(members, fit.features.shape[0])
+    data = _checked(features, targets, l2, weights)
+    members = checked_members(members, data.inputs.shape[0])
+    fit = _fit(data, l2, batch_size)
     if queries is not None:
-        queries = _queries(queries, fit)
+        queries = _queries(queries, data)
 
     def predict(at: Array) -> Array:
         rows, _, _ = _rows(fit, at)
@@ -221,8 +217,9 @@ def leave_set_out_weights(
 
     Cost: that of :func:`leave_set_out`; memory g f k.
     """
-    fit = _fit(features, targets, l2, weights, batch_size)
-    members = checked_members(members, fit.features.shape[0])
+    data = _checked(features, targets, l2, weights)
+    members = checked_members(members, data.inputs.shape[0])
+    fit = _fit(data, l2, batch_size)
     return _over_sets(lambda at: _without(fit, at), members, set_batch_size)
 
 
@@ -260,6 +257,25 @@ def checked_members(members: Any, count: int) -> Shaped[Array, "*g s"]:
     return jnp.asarray(members)
 
 
+def checked_weights(weights: Any) -> Array:
+    """Weights of rows; traced ones all become NaN where one is wrong.
+
+    Raises:
+        ValueError: where the values are known, one is negative or not finite.
+    """
+    if tracing(weights):
+        sound = jnp.all((weights >= 0) & jnp.isfinite(weights))
+        return jnp.where(sound, weights, jnp.nan)
+    known = np.ravel(weights)
+    wrong = np.flatnonzero(~((known >= 0) & (known < np.inf)))
+    if wrong.size:
+        raise ValueError(
+            f"weights has {known[wrong[0]]} at row {wrong[0]} and {wrong.size} such in "
+            f"all, expected finite ones of at least 0; a row to leave away has 0"
+        )
+    return jnp.asarray(weights)
+
+
 def valid_members(members: Shaped[Array, " s"], count: int) -> Array:
     """Whether a traced set is in range and repeats nothing, as a boolean scalar."""
     same = members[:, None] == members[None]
@@ -267,12 +283,12 @@ def valid_members(members: Shaped[Array, " s"], count: int) -> Array:
     return ~jnp.any(twice) & jnp.all((members >= -1) & (members < count))
 
 
-def _fit(features: Any, targets: Any, l2: Any, weights: Any, batch_size: int) -> _Fit:
+def _checked(features: Any, targets: Any, l2: Any, weights: Any) -> Batch:
     features = jnp.asarray(features)
     n = features.shape[0] if features.ndim else 0
     targets = jnp.zeros((n, 0), features.dtype) if targets is None else targets
     weights = jnp.ones(n, features.dtype) if weights is None else weights
-    targets, weights = jnp.asarray(targets), jnp.asarray(weights)
+    targets, weights = jnp.asarray(targets), checked_weights(weights)
     fits = features.ndim == targets.ndim == 2 and n == targets.shape[0]
     if not (fits and weights.shape == (n,)):
         raise ValueError(
@@ -281,52 +297,69 @@ def _fit(features: Any, targets: Any, l2: Any, weights: Any, batch_size: int) ->
         )
     if not tracing(l2) and np.any(np.asarray(l2) < 0):
         raise ValueError(f"l2 is {l2}, expected at least 0")
-    batch = Batch(features, targets, weights)
-    gram, moment = accumulate(_sums, batch, batch_size=batch_size)
+    return Batch(features, targets, weights)
+
+
+def _effects(data: Batch, queries: Array, l2: Any, batch_size: int) -> Effects:
+    n, f = data.inputs.shape
+    if n < f:
+        leverage, residual, spread = _dual(data, l2)
+        return Effects(queries @ spread, -residual, leverage)
+    fit = _fit(data, l2, batch_size)
+    spread = cho_solve((fit.lower, True), queries.T)
+    constants = fit.lower, fit.solution, spread
+    parts = collect(_effect, tuple(data), *constants, batch_size=batch_size)
+    return Effects(parts[0].T, *parts[1:])
+
+
+def _fit(data: Batch, l2: Any, batch_size: int) -> _Fit:
+    gram, moment = accumulate(_sums, data, batch_size=batch_size)
     shift = jnp.asarray(l2, gram.dtype) * jnp.eye(gram.shape[0], dtype=gram.dtype)
     lower = jnp.linalg.cholesky(gram + shift)
-    return _Fit(features, targets, weights, lower, cho_solve((lower, True), moment))
+    return _Fit(data, lower, cho_solve((lower, True), moment))
 
 
-def _queries(queries: Any, fit: _Fit) -> Array:
-    queries = jnp.asarray(queries)
-    if queries.ndim != 2 or queries.shape[1] != fit.features.shape[1]:
-        raise ValueError(
-            f"queries have shape {queries.shape}, expected (q, {fit.features.shape[1]})"
-        )
+def _dual(data: Batch, l2: Any) -> tuple[Array, Array, Array]:
+    """h, e / (1 − h) and R Xᵀ diag(w) of n < f rows; zero at absent rows."""
+    there, root = data.weights > 0, jnp.sqrt(data.weights)[:, None]
+    scaled = root * _seen(data.inputs, data.weights)
+    gram = scaled @ scaled.T
+    l2 = jnp.asarray(l2, gram.dtype)
+    lower = jnp.linalg.cholesky(gram + jnp.diag(jnp.where(there, l2, 1)))
+    inverse = cho_solve((lower, True), jnp.eye(there.shape[0], dtype=gram.dtype))
+    own = jnp.diagonal(inverse)
+    pull = cho_solve((lower, True), root * _seen(data.targets, data.weights))
+    residual = pull / (own[:, None] * jnp.where(there[:, None], root, 1))
+    # Each where it is no small difference of large numbers.
+    high = there & (l2 * own < 0.5)
+    leverage = jnp.where(high, 1 - l2 * own, jnp.sum(gram * inverse, axis=1))
+    return leverage, residual, (scaled.T @ inverse) * root.T
+
+
+def _queries(queries: Any, data: Batch) -> Array:
+    queries, f = jnp.asarray(queries), data.inputs.shape[1]
+    if queries.ndim != 2 or queries.shape[1] != f:
+        raise ValueError(f"queries have shape {queries.shape}, expected (q, {f})")
     return queries
 
 
-def _seen(values: Array, weights: Array) -> Array:
-    return jnp.where((weights > 0)[:, None], values, 0)
+def _seen(values: Any, weights: Any) -> Array:
+    return jnp.where((jnp.asarray(weights) > 0)[:, None], jnp.asarray(values), 0)
 
 
 def _sums(batch: Batch) -> tuple[Array, Array]:
-    rows = _seen(jnp.asarray(batch.inputs), jnp.asarray(batch.weights))
+    rows = _seen(batch.inputs, batch.weights)
     heavy = (rows * batch.weights[:, None]).T
-    targets = _seen(jnp.asarray(batch.targets), jnp.asarray(batch.weights))
+    targets = _seen(batch.targets, batch.weights)
     return heavy @ rows, heavy @ targets
-
-
-def _leverage(rows: Any, lower: Array) -> Array:
-    features, weights = rows
-    half = solve_triangular(lower, _seen(features, weights).T, lower=True)
-    return weights * jnp.sum(half**2, axis=0)
-
-
-def _left_out(rows: Any, lower: Array, solution: Array) -> Array:
-    features, targets, weights = rows
-    h = _leverage((features, weights), lower)[:, None]
-    fitted = _seen(features, weights) @ solution
-    return (fitted - h * _seen(targets, weights)) / (1 - h)
 
 
 def _effect(
     rows: Any, lower: Array, solution: Array, spread: Array
 ) -> tuple[Array, Array, Array]:
     features, targets, weights = rows
-    h = _leverage((features, weights), lower)
     seen = _seen(features, weights)
+    h = weights * jnp.sum(solve_triangular(lower, seen.T, lower=True) ** 2, axis=0)
     error = _seen(targets, weights) - seen @ solution
     return (weights[:, None] * seen) @ spread, -error / (1 - h)[:, None], h
 
@@ -334,9 +367,9 @@ def _effect(
 def _rows(fit: _Fit, members: Array) -> tuple[Array, Array, Array]:
     """Features, targets and weights of one set; zero at padding and absent rows."""
     taken = jnp.where(members >= 0, members, 0)
-    weights = jnp.where(members >= 0, fit.weights[taken], 0)
-    features = _seen(fit.features[taken], weights)
-    return features, _seen(fit.targets[taken], weights), weights
+    inputs, targets, weights = (part[taken] for part in fit.data)
+    weights = jnp.where(members >= 0, weights, 0)
+    return _seen(inputs, weights), _seen(targets, weights), weights
 
 
 def _without(fit: _Fit, members: Array) -> Array:
@@ -347,7 +380,7 @@ def _without(fit: _Fit, members: Array) -> Array:
     error = root * (targets - features @ fit.solution)
     pull = cho_solve((jnp.linalg.cholesky(inner), True), error)
     step = solve_triangular(fit.lower, half @ pull, lower=True, trans=1)
-    good = valid_members(members, fit.features.shape[0])
+    good = valid_members(members, fit.data.inputs.shape[0])
     return jnp.where(good, fit.solution - step, jnp.nan)
 
 

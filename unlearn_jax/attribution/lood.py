@@ -133,7 +133,8 @@ def self_lood(state: GaussianProcess) -> Distinguishability:
 
     Returns:
         One number per row in each field; zero for an absent row. The divergences are
-        the largest that any queries have.
+        the largest that any queries have. Where v is below the rounding of the noise
+        they are noise themselves or zero, never negative.
 
     Cost: n k, from the state.
     Source: Ye et al. 2024, arXiv 2309.17310. As published, for all rows at once.

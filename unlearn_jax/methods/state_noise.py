@@ -1,10 +1,11 @@
 """Noise for a ridge regression's statistics, and the (epsilon, delta) that it buys.
 
 Released is G + noise and Q + noise, with G = Σ w x xᵀ and Q = Σ w x yᵀ, and whatever is
-computed from them. Protected is one row, added or removed: (epsilon, delta) holds for
-each row's presence, its values and its target, hence for its deletion too: each release
-made before or after counts. Not protected: the total weight, statistics released
-without noise, the backbone if it was trained on the same rows.
+computed from them. Protected is the presence of one row, added or removed, hence its
+deletion too: each release made before or after counts. A row changed in place, or its
+target alone, is a removal and an addition, two rows: (epsilon, delta) does not hold for
+it as it stands, see below. Not protected: the total weight, statistics released without
+noise, the backbone if it was trained on the same rows.
 
 Sensitivity. A clipped row has √w‖x‖ ≤ C and √w‖y‖ ≤ T. Read G as the vector of its
 diagonal and √2 times its upper triangle: the row moves it by w‖x xᵀ‖_F = w‖x‖² ≤ C²,
@@ -12,6 +13,11 @@ and Q by w‖x yᵀ‖_F = w‖x‖‖y‖ ≤ C T, both reached at once. With t
 and √2 z C T the row moves the pair by (½ + ½)^½ / z deviations: one Gaussian mechanism
 of noise multiplier z. Seen in G, that is the deviation √2 z C² on the diagonal and z C²
 off it, drawn once and mirrored.
+
+A replacement moves the pair by (1 − c² + 1 + c)^½ / z deviations, c ≤ 1 the cosine of
+the old and the new x, their targets opposite: by √2 / z where the target alone changes,
+by 3/2 / z at most (c = ½). For a row's values and its target take 3/2 times the noise
+multiplier; what a multiplier z gives is ``privacy_spent(z / 1.5, …)``.
 
 The accounting is that of real numbers: noise in floating point leaves gaps that an
 adversary who sees every bit may use (Mironov 2012); round the release to close them.
@@ -48,7 +54,7 @@ def noise_multiplier(epsilon: float, delta: float, *, releases: int = 1) -> floa
     """The least noise for (epsilon, delta), in units of the sensitivity.
 
     Args:
-        epsilon: Bound on the privacy loss, positive (no unit).
+        epsilon: Bound on the privacy loss of a row's presence, positive (no unit).
         delta: Probability with which the bound may fail, in (0, 1).
         releases: Noisy statistics released while a row may be in or out (count); each
             draws its own noise. Models and predictions made from one release are free.
@@ -79,7 +85,7 @@ def noise_multiplier(epsilon: float, delta: float, *, releases: int = 1) -> floa
 
 
 def privacy_spent(multiplier: float, delta: float, *, releases: int) -> float:
-    """The epsilon that holds at this delta; infinite without noise.
+    """The epsilon that holds for a row's presence at this delta; infinite at no noise.
 
     Args:
         multiplier: Noise in units of the sensitivity, as given to ``noisy_statistics``.
@@ -210,9 +216,14 @@ def noisy_ridge(
 def _shortened(values: Any, weights: Array, norm: float) -> Array:
     values = jnp.asarray(values)
     values = jnp.where(weights[:, None] > 0, values, 0)
-    lengths = jnp.sqrt(weights) * jnp.linalg.norm(values, axis=1)
-    factor = jnp.where(lengths > norm, norm / lengths, 1)
-    return values * factor.astype(values.dtype)[:, None]
+    # Squares of the entries overflow long before the entries do.
+    largest = jnp.maximum(jnp.max(jnp.abs(values), axis=1, initial=0), 1)
+    # Both by 8: the reciprocal of the largest numbers is flushed to zero.
+    scaled = (values / 8) / (largest / 8)[:, None]
+    lengths = jnp.sqrt(weights) * jnp.linalg.norm(scaled, axis=1)
+    long = lengths * largest > norm
+    factor = (norm / jnp.where(long, lengths, 1)).astype(values.dtype)
+    return jnp.where(long[:, None], scaled * factor[:, None], values)
 
 
 def _event(multiplier: float, releases: int) -> Any:

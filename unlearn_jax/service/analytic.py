@@ -22,14 +22,17 @@ from unlearn_jax.methods.analytic import Analytic, AnalyticState, analytic
 from unlearn_jax.methods.ledger import fingerprint
 from unlearn_jax.models.random_features import directions
 from unlearn_jax.service.service import Apply
-from unlearn_jax.solvers.ridge_gram import GramRidge
 from unlearn_jax.types import Inputs, PRNGKey
 
 ERASING = ("forget", "replace")
-"""Kinds after which no rows and no older state may stay: ``snapshot_after``."""
+"""Kinds after which no rows and no older state may stay: ``snapshot_after``.
+
+The keyed digest of the rows stays in the log, see :func:`open_service`.
+"""
 
 _NEW = "new_"
 _ROWS = ("inputs", "targets", "weights")
+_MEASURED = ("residual", "error", "exact", "margin", "drift", "repairs")
 
 
 class DurableState(NamedTuple):
@@ -82,8 +85,8 @@ def analytic_requests(
     others, so that no request is replayed on another head.
 
     Figures in the log: ``rows`` (and ``new_rows``), ``count`` (weight within),
-    ``columns`` (classes or outputs); in the Gram form ``residual``, ``error``,
-    ``exact`` (1 or 0), else ``margin``.
+    ``columns`` (classes or outputs); and what the ridge's form has of
+    ``residual``, ``error``, ``exact`` (1 or 0), ``margin``, ``drift``, ``repairs``.
 
     Args:
         features: As for :func:`analytic`: the same numbers for a row in any batch and
@@ -164,8 +167,6 @@ def _sizes(probe: np.ndarray) -> str:
 
 
 def _figures(learnt: AnalyticState) -> dict[str, float]:
-    ridge = learnt.ridge
-    names = ("residual", "error", "exact")
-    names = names if isinstance(ridge, GramRidge) else ("margin",)
-    told = {name: float(getattr(ridge, name)) for name in names}
-    return {"count": float(ridge.count), "columns": float(len(learnt.labels))} | told
+    ridge = learnt.ridge._asdict()
+    told = {name: float(ridge[name]) for name in _MEASURED if name in ridge}
+    return {"count": float(ridge["count"]), "columns": float(len(learnt.labels))} | told

@@ -47,8 +47,8 @@ def audit(folder: str | Path) -> Table:
         folder: Of the service.
 
     Returns:
-        Number, id, kind, rows, digest, when accepted, outcome, figures, and since
-        when nothing in the folder holds the rows any more.
+        Number, id, kind, rows, digest, when accepted, outcome, figures, and when the
+        rows went; the footnotes say what that means.
 
     Raises:
         FileNotFoundError: no log there.
@@ -65,9 +65,12 @@ def audit(folder: str | Path) -> Table:
         header=_HEADER,
         rows=tuple(tuple(map(Cell, _texts(entry))) for entry in entries),
         footnotes=(
-            "digest: keyed BLAKE2b of kind and rows; equal requests have equal ones.",
+            "digest: keyed BLAKE2b of kind and rows; equal requests have equal ones. "
+            "It stays: with digest.key, a guess of all the rows can be confirmed.",
             "rows gone: from then on neither the rows nor a state older than the "
-            "request are in the folder.",
+            "request are in the folder. Of a refused request: the time of its outcome, "
+            "after which its rows are deleted at once, or when the service is opened "
+            "again if it died in between.",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Keyed digests of arrays: equal arrays are recognised, guesses are not confirmed."""
+"""Keyed digests of arrays: they recognise equal arrays, for whoever has the key."""
 
 import hashlib
 import json
@@ -51,8 +51,8 @@ def read_key(folder: Path) -> bytes:
 def digest_arrays(key: bytes, label: str, arrays: Mapping[str, np.ndarray]) -> bytes:
     """BLAKE2b of names, dtypes, shapes and bytes under a secret key.
 
-    Without the key nobody can test, from a digest, whether a row they know of was in
-    the arrays.
+    Without the key nobody can test, from a digest, whether arrays they guess are the
+    ones; with it anybody can. A service's key lies in its folder, beside the log.
 
     Args:
         key: 32 secret bytes.

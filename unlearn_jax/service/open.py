@@ -29,7 +29,7 @@ def open_service(
     apply: Apply,
     *,
     snapshot_every: int = 64,
-    snapshot_after: tuple[str, ...] = ("forget",),
+    snapshot_after: tuple[str, ...] = ("forget", "replace"),
     withdraw: str = "",
 ) -> Service:
     """Open the service of a folder, or begin one; go on where it was.
@@ -40,12 +40,18 @@ def open_service(
     They are deleted as soon as a snapshot that has the request within is on disk;
     until then a power cut would lose it. So rows to be learned lie in the folder for
     at most ``snapshot_every`` requests, and after a kind named in ``snapshot_after``
-    nothing is left of any rows, and no older state. Deleting frees the blocks of a
-    file; it does not overwrite them.
+    no rows and no older state are left. Deleting frees the blocks of a file; it does
+    not overwrite them.
 
-    The folder: ``log.jsonl`` (see :func:`read_log`), ``digest.key`` (secret, so that
-    the log confirms no guesses of rows: do not hand it on with the log), ``pieces``
-    (rows of the requests since the snapshot), ``snapshots/NUMBER`` (one at rest).
+    What stays of rows for good is the digest of their request in the log, under the
+    key that lies beside it: whoever has the whole folder can confirm a guess of all
+    rows of a request, so of an erased row if it was learned or forgotten alone. Nobody
+    can with the log only. The service needs the key to open and to know a request
+    again; guard the folder as the rows, and hand on the log without ``digest.key``.
+
+    The folder: ``log.jsonl`` (see :func:`read_log`), ``digest.key`` (secret),
+    ``pieces`` (rows of the requests since the snapshot), ``snapshots/NUMBER`` (one at
+    rest).
 
     Args:
         folder: Of this service alone; locked while it is open.
