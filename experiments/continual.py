@@ -46,7 +46,7 @@ from unlearn_jax.models import MODELS, Model
 from unlearn_jax.models.random_features import random_kernel
 from unlearn_jax.results.plot_continual import continual_figure
 from unlearn_jax.results.run import Run
-from unlearn_jax.solvers.ridge_gram import check_start
+from unlearn_jax.solvers.ridge_checks import check_start
 from unlearn_jax.train.recipe import Recipe
 
 

@@ -36,7 +36,7 @@ from unlearn_jax.models import MODELS
 from unlearn_jax.models.random_features import directions, expand, random_kernel
 from unlearn_jax.results.plot_exactness import exactness_figure
 from unlearn_jax.results.run import Run
-from unlearn_jax.solvers.ridge_gram import check_start
+from unlearn_jax.solvers.ridge_checks import check_start
 from unlearn_jax.train.recipe import Recipe
 
 PIXELS = "pixels"

@@ -10,6 +10,7 @@ import tiny
 
 from unlearn_jax import tree
 from unlearn_jax.attribution import gaussian_process as gp
+from unlearn_jax.attribution import kernels
 from unlearn_jax.attribution.leave_out import leave_set_out
 from unlearn_jax.curvature.jacobian import tangent_kernel
 from unlearn_jax.solvers import refusal
@@ -17,7 +18,7 @@ from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import Objective
 
 COUNT, FEATURES, OUTPUTS, NOISE = 30, 4, 2, 0.05
-RBF = partial(gp.rbf, length=1.5, variance=1.3)
+RBF = partial(kernels.rbf, length=1.5, variance=1.3)
 
 
 def rbf(x, z):
@@ -104,7 +105,7 @@ def test_weights_that_make_no_sense_are_refused(data, fit, wrong):
 def test_no_variance_is_negative_where_rounding_would_make_it_so(data):
     # What the kernel gives such rows is below the rounding of the noise.
     inputs = 1e-9 * data[0]
-    run = tiny.quick_jit(partial(gp.gp_fit, gp.linear, noise=0.3))
+    run = tiny.quick_jit(partial(gp.gp_fit, kernels.linear, noise=0.3))
     state = run(inputs, data[1], weights=data[2])
     assert np.any(1 / np.diagonal(state.inverse) < state.noise)
     variance = np.asarray(gp.gp_leave_one_out(state).variance)
@@ -176,7 +177,7 @@ def test_sets_left_out_equal_refits(data, state):
 def test_the_linear_kernel_is_ridge_with_more_features_than_rows(data):
     random = np.random.default_rng(3)
     inputs, targets = random.normal(size=(8, 20)), data[1][:8]
-    kernel = partial(gp.linear, variance=2.0)
+    kernel = partial(kernels.linear, variance=2.0)
 
     @tiny.quick_jit
     def both(inputs, targets):
@@ -222,7 +223,7 @@ def test_wide_nets_have_both_kernels_within_their_standard_error(data):
 
     drawn = sample(jax.random.split(jax.random.key(0), seeds), x, z)
     for (mean, error), tangent in zip(drawn, (False, True), strict=True):
-        exact = gp.relu_network(
+        exact = kernels.relu_network(
             x, z, depth=1, weight_std=1.2, bias_std=0.4, tangent=tangent
         )
         assert np.all(np.asarray(error) < 0.1 * np.abs(exact).max())
@@ -232,9 +233,9 @@ def test_wide_nets_have_both_kernels_within_their_standard_error(data):
 def test_each_further_layer_is_an_expectation_over_the_one_before(data):
     random = np.random.default_rng(5)
     x = data[0][:4]
-    kernels = {
+    found = {
         (depth, tangent): np.asarray(
-            gp.relu_network(
+            kernels.relu_network(
                 x, x, depth=depth, weight_std=1.2, bias_std=0.4, tangent=tangent
             )
         )
@@ -242,15 +243,15 @@ def test_each_further_layer_is_an_expectation_over_the_one_before(data):
         for tangent in (False, True)
     }
     for depth in (2, 3):
-        below = kernels[depth - 1, False]
+        below = found[depth - 1, False]
         drawn = random.normal(size=(200_000, 4)) @ np.linalg.cholesky(below).T
         positive = np.maximum(drawn, 0)
         for values, exact in (
-            (positive, (kernels[depth, False] - 0.4**2) / 1.2**2),
+            (positive, (found[depth, False] - 0.4**2) / 1.2**2),
             (
                 (drawn > 0).astype(float),
-                (kernels[depth, True] - kernels[depth, False])
-                / (1.2**2 * kernels[depth - 1, True]),
+                (found[depth, True] - found[depth, False])
+                / (1.2**2 * found[depth - 1, True]),
             ),
         ):
             products = values[:, :, None] * values[:, None]
@@ -260,7 +261,9 @@ def test_each_further_layer_is_an_expectation_over_the_one_before(data):
 
 def test_without_hidden_layers_the_network_is_linear(data):
     x, z = data[0], data[3]
-    got = gp.relu_network(x, z, depth=0, weight_std=1.2, bias_std=0.4, tangent=True)
+    got = kernels.relu_network(
+        x, z, depth=0, weight_std=1.2, bias_std=0.4, tangent=True
+    )
     np.testing.assert_allclose(got, 1.44 * x @ z.T / FEATURES + 0.16, rtol=1e-12)
 
 
@@ -271,9 +274,9 @@ def test_network_kernels_are_safe_at_equal_opposite_and_zero_inputs(data, tangen
     @tiny.quick_jit
     def value_and_slope(x, z):
         def total(z):
-            return jnp.sum(gp.relu_network(x, z, depth=2, tangent=tangent))
+            return jnp.sum(kernels.relu_network(x, z, depth=2, tangent=tangent))
 
-        return gp.relu_network(x, x, depth=2, tangent=tangent), jax.grad(total)(z)
+        return kernels.relu_network(x, x, depth=2, tangent=tangent), jax.grad(total)(z)
 
     kernel, slope = value_and_slope(x, x)
     assert np.all(np.isfinite(slope))
@@ -289,7 +292,7 @@ def test_the_derivative_of_the_network_kernel_is_its_slope(data):
 
     @tiny.quick_jit
     def along(z, step):
-        return jax.jvp(lambda at: gp.relu_network(x, at), (z,), (step,))
+        return jax.jvp(lambda at: kernels.relu_network(x, at), (z,), (step,))
 
     step = np.random.default_rng(2).normal(size=z.shape)
     slope = along(z, step)[1]
@@ -299,7 +302,7 @@ def test_the_derivative_of_the_network_kernel_is_its_slope(data):
 
 def test_images_are_flattened_by_kernels_and_kept_by_the_state(data):
     images = data[0].reshape(COUNT, 2, 2)
-    kernel = partial(gp.relu_network, tangent=True)
+    kernel = partial(kernels.relu_network, tangent=True)
     state = tiny.quick_jit(partial(gp.gp_fit, kernel, noise=NOISE))(images, data[1])
     assert state.inputs.shape == images.shape
     flat = np.asarray(kernel(data[0], data[0])) + NOISE * np.eye(COUNT)
@@ -332,7 +335,7 @@ def test_what_cannot_be_fitted_says_so(data, fit):
     inputs, targets, weights, _ = data
     assert int(fit(inputs, targets * np.nan, weights).code) == refusal.NOT_FINITE
     twice = np.concatenate([inputs[:2], inputs[:2]])
-    linear = tiny.quick_jit(partial(gp.gp_fit, gp.linear, noise=1e-300))
+    linear = tiny.quick_jit(partial(gp.gp_fit, kernels.linear, noise=1e-300))
     state = linear(twice, targets[:4])
     assert int(state.code) == refusal.ILL_CONDITIONED
     for noise in (0.0, -1.0, np.nan, np.ones(COUNT)):
@@ -343,7 +346,7 @@ def test_what_cannot_be_fitted_says_so(data, fit):
     with pytest.raises(ValueError, match=r"expected \(n, ...\), \(n, k\)"):
         gp.gp_fit(RBF, inputs, targets, noise=NOISE, weights=weights[:-1])
     with pytest.raises(ValueError, match="number of hidden layers"):
-        gp.relu_network(inputs, inputs, depth=-1)
+        kernels.relu_network(inputs, inputs, depth=-1)
 
 
 def test_known_bad_sets_are_refused(state):

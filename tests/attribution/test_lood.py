@@ -10,11 +10,11 @@ import tiny
 
 from unlearn_jax import tree
 from unlearn_jax.attribution import gaussian_process as gp
-from unlearn_jax.attribution import lood
+from unlearn_jax.attribution import kernels, lood
 
 COUNT, FEATURES, OUTPUTS, NOISE = 24, 3, 2, 0.05
-RBF = partial(gp.rbf, length=1.2)
-KERNELS = {"rbf": RBF, "relu": partial(gp.relu_network, depth=2, bias_std=0.3)}
+RBF = partial(kernels.rbf, length=1.2)
+KERNELS = {"rbf": RBF, "relu": partial(kernels.relu_network, depth=2, bias_std=0.3)}
 
 
 def retrained(matrix, targets, noise, rows):
@@ -215,7 +215,7 @@ def test_many_queries_where_determinants_underflow(general):
     random = np.random.default_rng(6)
     inputs, queries = random.normal(size=(30, 8)), random.normal(size=(300, 8))
     targets = random.normal(size=(30, 1))
-    kernel = partial(gp.rbf, length=1.5, variance=0.05)
+    kernel = partial(kernels.rbf, length=1.5, variance=0.05)
 
     @tiny.quick_jit
     def run(inputs, targets, queries):

@@ -8,7 +8,7 @@ from jax.lax import dynamic_slice, dynamic_update_slice
 from jaxtyping import Float, Int
 
 from unlearn_jax.solvers.refusal import APPLIED, FULL
-from unlearn_jax.solvers.ridge_gram import check_rows
+from unlearn_jax.solvers.ridge_checks import check_rows
 from unlearn_jax.solvers.ridge_inverse import Ridge, change
 from unlearn_jax.solvers.symmetric_update import subtract_product
 from unlearn_jax.types import Array, Batch, Scalar

@@ -16,7 +16,7 @@ from unlearn_jax.solvers.refusal import (
     NOT_FINITE,
     TOO_MUCH,
 )
-from unlearn_jax.solvers.ridge_gram import check_rows, check_start
+from unlearn_jax.solvers.ridge_checks import check_rows, check_start
 from unlearn_jax.solvers.symmetric_update import subtract_product
 from unlearn_jax.types import Array, Batch, Scalar
 
