@@ -148,6 +148,7 @@ def of(run, method, metric, l2=None):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("l2", L2S)
 def test_every_form_keeps_its_bounds(run, l2):
     assert max(of(run, "reference", "bound", l2)) <= GOAL
@@ -168,6 +169,7 @@ def test_every_form_keeps_its_bounds(run, l2):
     assert 0 < max(of(run, CHOLESKY, f"predictions, {QR}", l2)) <= BOUND
 
 
+@pytest.mark.slow
 def test_sums_are_those_that_never_saw_the_rows(run):
     assert of(run, GRAM, "bit_identical") == [1.0] * 9
     assert of(run, KEPT, "bit_identical") == [1.0] * 6
@@ -176,6 +178,7 @@ def test_sums_are_those_that_never_saw_the_rows(run):
     assert not any(of(run, form, "refused") for form in (GRAM, KEPT, INVERSE))
 
 
+@pytest.mark.slow
 def test_the_drift_of_the_inverse_is_seen(run):
     for l2 in L2S:
         drift = of(run, INVERSE, "drift", l2)
@@ -184,6 +187,7 @@ def test_the_drift_of_the_inverse_is_seen(run):
         assert max(of(run, KEPT, "drift", l2)) <= 1e-15
 
 
+@pytest.mark.slow
 def test_float32_keeps_its_bound_or_refuses(run):
     refused = of(run, SINGLE, "solve_refused")
     assert len(refused) == 10
@@ -193,12 +197,14 @@ def test_float32_keeps_its_bound_or_refuses(run):
     assert min(of(run, SINGLE, "exact")) == 1.0
 
 
+@pytest.mark.slow
 def test_float32_tells_its_error(run):
     true, reported = of(run, SINGLE, "head_error"), of(run, SINGLE, "reported_error")
     for error, said in zip(true, reported, strict=True):
         assert error <= 20 * max(said, 2.0**-24)
 
 
+@pytest.mark.slow
 def test_the_run_is_written_with_its_figure(run):
     text = (run[0] / "tables.md").read_text()
     for words in ("Exactness after mixed requests", "Drift.", "Sums in float32."):
