@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller, fewer rounds")
     given = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    rounds = 3 if given.quick else 7
+    rounds = 3 if given.quick else 5
     machine = f"{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}"
     print(f"{machine} on {jax.default_backend()}, {rounds} rounds, float64")
     if torch is None:
@@ -79,7 +79,7 @@ def weights_only(f: int, k: int, rounds: int) -> None:
     contenders = {"reading R": reading(state.inverse)}
     contenders["R Xᵀ alone, jax"] = products(state.inverse, k)["jax"]
     start = jax.tree.map(jnp.copy, state)
-    holder = Held(deferred_remove, deferred_start(start, capacity=16 * k))
+    holder = Held(deferred_remove, deferred_start(start, capacity=8 * k))
     contenders["weights only"] = lambda: holder(rows)
     seconds = turns(contenders, rounds)
     check_applied(holder.state)

@@ -126,12 +126,13 @@ def _request(state: DeferredRidge, rows: Batch, sign: int) -> DeferredRidge:
             f"a request of {size} rows does not fit a capacity of {capacity}; raise "
             f"the capacity, or refresh and update the inverse at once"
         )
-    signed = state.factor * state.signs[None, :]
 
     def product(inputs: Array) -> Array:
-        return state.inverse @ inputs.T - signed @ (inputs @ state.factor).T
+        seen = (inputs @ state.factor) * state.signs[None, :]
+        return state.inverse @ inputs.T - state.factor @ seen.T
 
-    diagonal = jnp.diagonal(state.inverse) - jnp.sum(signed * state.factor, axis=1)
+    pending = jnp.sum(state.factor**2 * state.signs[None, :], axis=1)
+    diagonal = jnp.diagonal(state.inverse) - pending
     with jax.default_matmul_precision("highest"):
         result = change(product, diagonal, state, [(rows, sign)])
     full = state.used + size > capacity
