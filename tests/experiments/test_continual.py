@@ -159,6 +159,7 @@ def of(run, method, metric, split=""):
     return [found[place] for place in places if place in found]
 
 
+@pytest.mark.slow
 def test_acu_is_the_oracle_at_every_request(run):
     requests = run[2]
     assert {request[3:8] for request in requests} >= {"learn", "forge", "repla"}
@@ -174,6 +175,7 @@ def test_acu_is_the_oracle_at_every_request(run):
             assert of(run, head, "accuracy", split) == expected
 
 
+@pytest.mark.slow
 def test_an_exact_state_has_no_history(run):
     exact = of(run, "ACU", "exact")
     assert exact == [1.0] * (len(run[2]) - 1)
@@ -181,6 +183,7 @@ def test_an_exact_state_has_no_history(run):
     assert max(of(run, "ACU", "residual")) < 1e-15
 
 
+@pytest.mark.slow
 def test_rows_never_learned_are_refused_and_nothing_changes(run):
     heads = ("ACU", "ACU, inverse", SCRATCH, *SGD_METHODS.values())
     for head in heads:
@@ -193,6 +196,7 @@ def test_rows_never_learned_are_refused_and_nothing_changes(run):
     assert run[1]["inverse recomputed", strange, "prediction_difference", ""] > 1e-3
 
 
+@pytest.mark.slow
 def test_heads_trained_by_gradients_take_part_and_store_rows(run):
     for head in SGD_METHODS.values():
         assert min(of(run, head, "stored_rows")) > 100
@@ -209,6 +213,7 @@ def test_heads_trained_by_gradients_take_part_and_store_rows(run):
         assert set(of(run, head, "stored_rows")) == {0.0}
 
 
+@pytest.mark.slow
 def test_every_deletion_is_attacked_before_and_after(run):
     for head in (*RIDGE, SCRATCH, *SGD_METHODS.values()):
         for metric in ("membership_auc_before", "membership_auc"):
@@ -224,6 +229,7 @@ def test_every_deletion_is_attacked_before_and_after(run):
     assert abs(after - 0.5) < 0.2 < before
 
 
+@pytest.mark.slow
 def test_the_run_is_written_with_its_figure(run):
     folder = run[0]
     assert read_run(folder).seconds is not None

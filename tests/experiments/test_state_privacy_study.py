@@ -41,6 +41,7 @@ def areas(numbers, split):
     ]
 
 
+@pytest.mark.slow
 def test_one_deleted_row_comes_back_with_label_and_image(run):
     _, numbers = run
     assert numbers["delete 1", "row_error_max", ""] < 1e-6
@@ -49,6 +50,7 @@ def test_one_deleted_row_comes_back_with_label_and_image(run):
     assert numbers["delete 1", "input_error_median", ""] < 1e-3
 
 
+@pytest.mark.slow
 def test_four_deleted_rows_come_back_too(run):
     _, numbers = run
     assert numbers["delete 4", "rows_found", ""] == 100
@@ -56,6 +58,7 @@ def test_four_deleted_rows_come_back_too(run):
     assert numbers["delete 4", "row_error_median", ""] < 1e-3
 
 
+@pytest.mark.slow
 def test_the_state_tells_rows_within_and_not_deleted_ones(run):
     _, numbers = run
     for value, error in areas(numbers, "deleted"):
@@ -73,6 +76,7 @@ def test_the_state_tells_rows_within_and_not_deleted_ones(run):
     assert few > many
 
 
+@pytest.mark.slow
 def test_noise_ruins_the_reconstruction_and_costs_accuracy(run):
     _, numbers = run
     assert numbers["epsilon inf", "row_error_median", ""] < 1e-6
@@ -88,6 +92,7 @@ def test_noise_ruins_the_reconstruction_and_costs_accuracy(run):
     assert value < numbers["epsilon 8", "auc_strongest", ""] + 4 * error
 
 
+@pytest.mark.slow
 def test_the_run_is_written_down(run):
     folder, _ = run
     assert read_run(folder).seconds is not None
