@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 REFUSALS = (
     "applied",
@@ -37,3 +40,16 @@ def check_applied(state: Any) -> Any:
     if refused:
         raise RefusedError(f"refused, the state is unharmed: {'; '.join(refused)}")
     return state
+
+
+def settle(before: Any, after: Any, code: Array) -> Any:
+    """The state after a request, or the one before it with the reason; under ``jit``.
+
+    Args:
+        before: A ridge state.
+        after: Of the same structure.
+        code: Index into ``REFUSALS``.
+    """
+    applied = code == APPLIED
+    chosen = jax.tree.map(lambda a, b: jnp.where(applied, a, b), after, before)
+    return chosen._replace(code=code.astype(jnp.int32))

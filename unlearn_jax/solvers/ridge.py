@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
 
-from unlearn_jax.solvers.refusal import APPLIED
+from unlearn_jax.solvers.refusal import APPLIED, settle
 from unlearn_jax.solvers.ridge_gram import (
     BLOCK,
     GramRidge,
@@ -87,9 +86,7 @@ def ridge_fit(rows: Batch, *, l2: float, form: str = "gram", block: int = BLOCK)
         part = slice(first, first + block)
         state = chosen.add(state, Batch(*(leaf[part] for leaf in rows)))
         code = jnp.where(code == APPLIED, state.code, code)
-    whole = code == APPLIED
-    state = jax.tree.map(lambda a, b: jnp.where(whole, a, b), state, empty)
-    return state._replace(code=code)
+    return settle(empty, state, code)
 
 
 def ridge_form(name: str) -> RidgeForm:

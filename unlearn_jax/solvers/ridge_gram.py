@@ -30,6 +30,7 @@ from unlearn_jax.solvers.refusal import (
     INDEFINITE,
     NOT_FINITE,
     TOO_MUCH,
+    settle,
 )
 from unlearn_jax.solvers.ridge_checks import check_rows, check_start
 from unlearn_jax.types import Batch, Scalar
@@ -154,7 +155,7 @@ def gram_replace(
     between = gram_remove(state, old, slices=slices, solve=False)
     after = gram_add(between, new, slices=slices)
     code = jnp.where(between.code == APPLIED, after.code, between.code)
-    return _settle(state, after, code)
+    return settle(state, after, code)
 
 
 def gram_add_sums(state: GramRidge, other: GramRidge) -> GramRidge:
@@ -232,7 +233,7 @@ def gram_solve(state: GramRidge, *, bound: float | None = None) -> GramRidge:
     code = jnp.where(error <= bound, APPLIED, ILL_CONDITIONED)
     code = jnp.where(definite, code, INDEFINITE).astype(jnp.int32)
     solved = state._replace(weight=weight, residual=left, error=error, code=code)
-    return _settle(state, solved, code)
+    return settle(state, solved, code)
 
 
 class _Refinement(NamedTuple):
@@ -352,14 +353,8 @@ def _finish(
     finite &= jnp.isfinite(trace) & jnp.all(jnp.isfinite(after.moment))
     code = jnp.where(finite, code, NOT_FINITE).astype(jnp.int32)
     if solve:
-        safe = _settle(before, after, code)
+        safe = settle(before, after, code)
         solved = gram_solve(safe)
         code = jnp.where(code == APPLIED, solved.code, code)
         after = solved
-    return _settle(before, after, code)
-
-
-def _settle(before: GramRidge, after: GramRidge, code: Array) -> GramRidge:
-    applied = code == APPLIED
-    chosen = jax.tree.map(lambda a, b: jnp.where(applied, a, b), after, before)
-    return chosen._replace(code=code.astype(jnp.int32))
+    return settle(before, after, code)

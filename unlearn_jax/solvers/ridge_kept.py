@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import DTypeLike, Float, Int
 
 from unlearn_jax.solvers.extended import Pair, digits, norm, residual
-from unlearn_jax.solvers.refusal import APPLIED, INDEFINITE
+from unlearn_jax.solvers.refusal import APPLIED, INDEFINITE, settle
 from unlearn_jax.solvers.ridge_gram import (
     GramRidge,
     gram_add,
@@ -100,7 +100,7 @@ def kept_replace(
     between = kept_remove(state, old, slices=slices)
     after = kept_add(between, new, slices=slices)
     code = jnp.where(between.code == APPLIED, after.code, between.code)
-    return _settle(state, after, code)
+    return settle(state, after, code)
 
 
 def repair(state: KeptRidge) -> KeptRidge:
@@ -152,7 +152,7 @@ def _change(state: KeptRidge, rows: Batch, sign: int, slices: int) -> KeptRidge:
     good |= sums.code != APPLIED
     moved = jax.lax.cond(good, lambda s: s, repair, moved)
     code = jnp.where(sums.code == APPLIED, moved.code, sums.code)
-    return _settle(state, moved, code)
+    return settle(state, moved, code)
 
 
 def _refined(state: KeptRidge, fast: Ridge) -> KeptRidge:
@@ -196,9 +196,3 @@ def _probed(inverse: Array, sums: GramRidge) -> Array:
     back = sums.gram @ image + sums.l2 * image
     lost = jnp.sqrt(jnp.sum(jnp.square(back - signs), axis=0))
     return jnp.max(jnp.nan_to_num(lost, nan=jnp.inf)) / jnp.sqrt(1.0 * f)
-
-
-def _settle(before: KeptRidge, after: KeptRidge, code: Array) -> KeptRidge:
-    applied = code == APPLIED
-    chosen = jax.tree.map(lambda a, b: jnp.where(applied, a, b), after, before)
-    return chosen._replace(code=code.astype(jnp.int32))
