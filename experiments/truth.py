@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from experiments._config import Data
 from experiments._main import main, word_after
@@ -30,6 +29,12 @@ from unlearn_jax.attribution.influence import influence_on_outputs
 from unlearn_jax.curvature.hessian import hessian
 from unlearn_jax.data.batch import take
 from unlearn_jax.evaluation.cost import measured
+from unlearn_jax.evaluation.datamodelling_score import (
+    Score,
+    group_effects,
+    leave_one_out_score,
+    linear_datamodelling_score,
+)
 from unlearn_jax.models import MODELS
 from unlearn_jax.results.cells import mean_and_error
 from unlearn_jax.results.plot_curvature import truth_figure
@@ -218,41 +223,22 @@ def weights_of(config: Config, setting: Setting) -> tuple[np.ndarray, np.ndarray
 
 def compare(
     config: Config, setting: Setting, truth: Truth, scores: np.ndarray
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, Score]:
     """Correlations with the truth and their standard errors by bootstrap.
 
     Queries are resampled together with what was left out (or the subsets).
     """
     random = np.random.default_rng(config.seed + 2)
-    left, right = -scores[:, setting.leave_outs], (truth.without - truth.full).T
-    groups, outputs = scores @ truth.masks.T, truth.subsets.T
-    pairs = {
-        "loo_pearson": (left, right, False),
-        "loo_spearman": (left, right, True),
-        "lds": (groups, outputs, True),
+    drawn = {"bootstrap": config.bootstrap, "seed": random}
+    changes = (truth.without - truth.full).T
+    out = setting.leave_outs
+    return {
+        "loo_pearson": leave_one_out_score(scores, out, changes, **drawn),
+        "loo_spearman": leave_one_out_score(scores, out, changes, ranks=True, **drawn),
+        "lds": linear_datamodelling_score(
+            group_effects(scores, truth.masks), truth.subsets.T, **drawn
+        ),
     }
-    figures = {}
-    for metric, (a, b, ranks) in pairs.items():
-        again = []
-        for _ in range(config.bootstrap):
-            rows = random.integers(0, len(a), len(a))
-            columns = random.integers(0, a.shape[1], a.shape[1])
-            again.append(
-                correlation(a[rows][:, columns], b[rows][:, columns], ranks=ranks)
-            )
-        error = float(np.std(again, ddof=1)) if len(again) > 1 else float("nan")
-        figures[metric] = (correlation(a, b, ranks=ranks), error)
-    return figures
-
-
-def correlation(a: np.ndarray, b: np.ndarray, *, ranks: bool) -> float:
-    """Mean over rows of their correlation; rows without spread are left out."""
-    if ranks:
-        a, b = (stats.rankdata(x, axis=1) for x in (a, b))
-    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
-    sizes = np.sqrt(np.sum(a**2, axis=1) * np.sum(b**2, axis=1))
-    spread = sizes > 0
-    return float(np.mean(np.sum(a * b, axis=1)[spread] / sizes[spread]))
 
 
 def dense_inverse(objective: Objective, params: Params, train: Batch) -> Any:

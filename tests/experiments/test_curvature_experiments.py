@@ -173,16 +173,6 @@ def test_minimise_finds_the_minimum_of_any_weights():
     assert float(tree.norm(gap)) > 1e-2
 
 
-def test_correlations_are_those_of_scipy():
-    random = np.random.default_rng(0)
-    a, b = random.normal(size=(2, 4, 9))
-    b = b + a
-    pearson = np.mean([stats.pearsonr(x, y)[0] for x, y in zip(a, b, strict=True)])
-    spearman = np.mean([stats.spearmanr(x, y)[0] for x, y in zip(a, b, strict=True)])
-    np.testing.assert_allclose(truth.correlation(a, b, ranks=False), pearson)
-    np.testing.assert_allclose(truth.correlation(a, b, ranks=True), spearman)
-
-
 def test_slope_of_a_power_is_its_exponent():
     rows = [{"size": s, "value": 3.0 * s**1.5} for s in (2.0, 5.0, 11.0)]
     np.testing.assert_allclose(scaling.slope(rows), 1.5)

@@ -36,6 +36,7 @@ from unlearn_jax.evaluation.metric import (
     own,
 )
 from unlearn_jax.evaluation.outputs import Scores, SplitOutputs
+from unlearn_jax.evaluation.rmia import rmia_attack
 from unlearn_jax.types import PRNGKey
 
 __all__ = ["METRICS", "Metric", "References", "Scores", "SplitOutputs", "measure"]
@@ -72,6 +73,12 @@ def _lira(key: PRNGKey, unlearned: SplitOutputs, references: References) -> Atta
             "the likelihood-ratio attack needs reference oracles, got none"
         )
     return lira_attack(key, unlearned, references.references)
+
+
+def _rmia(key: PRNGKey, unlearned: SplitOutputs, references: References) -> Attack:
+    if references.references is None:
+        raise ValueError("the pairwise-ratio attack needs reference oracles, got none")
+    return rmia_attack(key, unlearned, references.references)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -165,6 +172,12 @@ METRICS: Mapping[str, Metric] = {
         _lira,
         CLASSIFICATION,
         "likelihood ratio against models without the forget set",
+    ),
+    **attack_metrics(
+        "mia_rmia",
+        _rmia,
+        CLASSIFICATION,
+        "pairwise likelihood ratios against models without the forget set",
     ),
     "mia_confidence": Metric(
         _confidence,

@@ -46,6 +46,7 @@ CAN_ONE_TELL = (
     Column("mia_logistic_loss", "forget", "logistic loss attack", unit="AUC"),
     Column("mia_logistic_entropy", "forget", "logistic entropy attack", unit="AUC"),
     Column("mia_lira", "forget", "likelihood-ratio attack", unit="AUC"),
+    Column("mia_rmia", "forget", "pairwise-ratio attack", unit="AUC"),
     Column("mia_confidence", "forget", "MIA-efficacy"),
     Column("relearn_steps", None, "relearn"),
     Column("agreement", "forget", "agreement forget"),
