@@ -15,7 +15,7 @@ from unlearn_jax.results.html import Picture, Section, page
 from unlearn_jax.results.plot import save_figure
 from unlearn_jax.results.record import RECORDS_FILE, Record, write_records
 from unlearn_jax.results.run import Run, new_run, write_run
-from unlearn_jax.results.store import open_run
+from unlearn_jax.results.store import Store, open_run
 from unlearn_jax.results.table import Cell, Table
 from unlearn_jax.results.write import write_bytes
 
@@ -80,11 +80,26 @@ def parse(
     return dataclasses.replace(asked, scale="custom")
 
 
+Work = tuple[list["Note"], Callable[[Run], Findings]]
+
+
 def study(
     experiment: str,
     config: Any,
     dataset: str,
-    work: Callable[[], tuple[list[Note], Callable[[Run], Findings]]],
+    work: Callable[[], Work],
+    *,
+    model: str,
+) -> int:
+    """:func:`resumable_study` of work that is done in one go."""
+    return resumable_study(experiment, config, dataset, lambda _: work(), model=model)
+
+
+def resumable_study(
+    experiment: str,
+    config: Any,
+    dataset: str,
+    work: Callable[[Store], Work],
     *,
     model: str,
 ) -> int:
@@ -94,8 +109,9 @@ def study(
         experiment: Name of the folder under ``config.results``.
         config: With ``scale`` and ``results``.
         dataset: The data's true title.
-        work: Gives numbers, and the function from the finished run to what is shown
-            of them (``records`` are filled in here).
+        work: Given the run's store, for pieces that a restart finds again; gives
+            numbers, and the function from the finished run to what is shown of them
+            (``records`` are filled in here).
         model: Name of the model, where a number does not name its own.
 
     Returns:
@@ -108,7 +124,7 @@ def study(
     run = new_run(experiment, config.scale, config, dataset=dataset)
     store, run = open_run(config.results, run)
     with store:
-        notes, show = work()
+        notes, show = work(store)
         run = run._replace(seconds=time.perf_counter() - start)
         records = [_record(run, model, note) for note in notes]
         findings = show(run)._replace(records=records)

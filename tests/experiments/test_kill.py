@@ -35,7 +35,9 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compilations")
 
 
-@pytest.fixture(scope="module", params=["vmap", "loop"])
+@pytest.fixture(
+    scope="module", params=["vmap", pytest.param("loop", marks=pytest.mark.slow)]
+)
 def undisturbed(request, tmp_path_factory, cache):
     results = tmp_path_factory.mktemp("undisturbed")
     words = [*TINY, "--members", request.param]
@@ -117,6 +119,7 @@ def test_killed_at_many_random_moments(undisturbed, cache, tmp_path):
     assert numbers(run_folder(tmp_path)) == numbers(folder)
 
 
+@pytest.mark.slow
 def test_finished_run_is_left_alone(undisturbed, cache):
     words, folder = undisturbed
     results = folder.parents[1]

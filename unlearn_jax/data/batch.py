@@ -2,11 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.data.checks import check as check
-from unlearn_jax.types import Batch
+from unlearn_jax.types import Batch, PRNGKey
 
 
 class Splits(NamedTuple):
@@ -91,6 +92,29 @@ def take(batch: Batch, indices: Any) -> Batch:
             "draw them for this batch"
         )
     return Batch(*(field[indices] for field in batch))
+
+
+def sample(key: PRNGKey, batch: Batch, size: int, wanted: Any = None) -> Batch:
+    """Examples drawn without replacement among those of positive weight; traceable.
+
+    Args:
+        key: Draws them.
+        batch: n examples.
+        size: Length of the result, at most n: a number, not a traced value.
+        wanted: How many of them keep their weight (may be traced); None keeps all.
+
+    Returns:
+        Batch of ``size`` examples. Where fewer than ``size`` have weight, or fewer are
+        wanted, those at the end have weight zero.
+    """
+    present = batch.weights > 0
+    drawn = jax.random.uniform(key, present.shape, jnp.float32)
+    chosen = jnp.argsort(jnp.where(present, drawn, 2.0))[:size]
+    part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], batch)
+    if wanted is None:
+        return part
+    kept = jnp.where(jnp.arange(size) < wanted, part.weights, 0)
+    return part._replace(weights=kept)
 
 
 def pad(batch: Batch, size: int) -> Batch:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from unlearn_jax.methods.anchored_finetune import ewc, l2_to_init
 from unlearn_jax.methods.assd import assd
 from unlearn_jax.methods.bad_teacher import bad_teacher
+from unlearn_jax.methods.datamodel_matching import datamodel_matching
 from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.fisher_forgetting import fisher_forgetting
 from unlearn_jax.methods.fisher_merging import fisher_merging
@@ -20,6 +21,7 @@ from unlearn_jax.methods.influence_unlearning import influence_unlearning
 from unlearn_jax.methods.lfssd import lfssd
 from unlearn_jax.methods.method import Method, Request, chain, make_request, restrict
 from unlearn_jax.methods.newton_removal import newton_removal
+from unlearn_jax.methods.oracle_matching import oracle_matching
 from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.retrain import retrain
@@ -87,6 +89,9 @@ METHODS: Mapping[str, Entry] = {
     # teacher and student
     "bad_teacher": Entry(bad_teacher, _CLASSES, "both", False, "arXiv 2205.08096"),
     "scrub": Entry(scrub, _CLASSES, "both", False, "arXiv 2302.09880"),
+    # outputs of the oracle, predicted or true
+    "dmm": Entry(datamodel_matching, _ANY, "both", True, "arXiv 2410.23232"),
+    "oracle_matching": Entry(oracle_matching, _ANY, "both", False, "arXiv 2410.23232"),
 }
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.data.accumulate import collect
+from unlearn_jax.data.batch import sample
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import begin, optimise
 from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
@@ -86,12 +87,7 @@ def bad_teacher(
 
 def _share(key: PRNGKey, data: Batch, share: float) -> Batch:
     """A random part of the examples of positive weight, in an array of fixed size."""
-    n = data.weights.shape[0]
-    size = max(1, round(share * n))
-    present = data.weights > 0
-    drawn = jax.random.uniform(key, (n,), jnp.float32)
-    chosen = jnp.argsort(jnp.where(present, drawn, 2.0))[:size]
-    wanted = jnp.maximum(1, jnp.round(share * jnp.sum(present)).astype(jnp.int32))
-    part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], data)
-    kept = jnp.where(jnp.arange(size) < wanted, part.weights, 0)
-    return part._replace(weights=kept)
+    size = max(1, round(share * data.weights.shape[0]))
+    count = jnp.sum(data.weights > 0)
+    wanted = jnp.maximum(1, jnp.round(share * count).astype(jnp.int32))
+    return sample(key, data, size, wanted)

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 from unlearn_jax import tree
-from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.attribution.inverse import Settings, check_choice, curvature_of, solve
+from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner

@@ -22,9 +22,11 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
     "triangle": _triangle,
 }
 
+EPOCH_DECAY = 0.95
+
 _CHOICES = {
     "optimizer": ("sgd", "adam"),
-    "schedule": tuple(SCHEDULES),
+    "schedule": (*SCHEDULES, "exponential"),
     "augment": ("none", "flip_crop"),
     "loop": ("auto", "device", "host"),
 }
@@ -43,7 +45,8 @@ class Recipe:
         weight_decay: Added to the gradient, times the parameter (in the optimiser; the
             ``l2`` of the learner is part of the objective instead).
         schedule: "constant"; "cosine" down to zero; "triangle": linear up to the peak
-            at a fifth of the run, then linear to zero.
+            at a fifth of the run, then linear to zero; "exponential": 5 % less with
+            every epoch.
         augment: "none", or "flip_crop": random mirror image and shift of up to 4
             pixels.
         loop: Where the steps of an epoch run, see :mod:`unlearn_jax.loop`. "auto" takes
@@ -56,7 +59,7 @@ class Recipe:
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["constant", "cosine", "triangle"] = "cosine"
+    schedule: Literal["constant", "cosine", "triangle", "exponential"] = "cosine"
     augment: Literal["none", "flip_crop"] = "none"
     loop: Loop = "auto"
 
@@ -93,18 +96,25 @@ class Learner(NamedTuple):
     recipe: Recipe = Recipe()
 
 
+def rate_at(recipe: Recipe, progress: Any) -> Any:
+    """The learning rate when ``progress`` (0 to 1) of all steps have been taken."""
+    if recipe.schedule == "exponential":
+        epochs_done = jnp.floor(progress * recipe.epochs + 1e-3)
+        return recipe.learning_rate * EPOCH_DECAY**epochs_done
+    return recipe.learning_rate * SCHEDULES[recipe.schedule](progress)
+
+
 def optimizer(recipe: Recipe, total_steps: Any) -> optax.GradientTransformation:
     """The optax transformation of a recipe.
 
     Args:
-        recipe: Its ``loop``, ``epochs`` and ``batch_size`` are not read.
+        recipe: Its ``loop`` and ``batch_size`` are not read.
         total_steps: Steps of the whole run (may be traced); the schedule's length.
     """
-    shape = SCHEDULES[recipe.schedule]
 
     def rate(step: Any) -> Any:
         progress = jnp.asarray(step, jnp.float32) / jnp.maximum(total_steps, 1)
-        return recipe.learning_rate * shape(progress.astype(jnp.float32))
+        return rate_at(recipe, progress.astype(jnp.float32))
 
     if recipe.optimizer == "adam":
         inner = optax.adam(rate)
