@@ -7,7 +7,6 @@ import numpy as np
 import problems
 import pytest
 import tiny
-from scipy import stats
 
 from experiments import _fidelity, curvature_fidelity, scaling, spectrum, truth
 from experiments._curvatures import Effort, diagonals, inverses, products, states
