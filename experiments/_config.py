@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unlearn_jax.data.hard_sets import HARD_KINDS
 from unlearn_jax.methods import METHODS
 from unlearn_jax.train.ensemble import Members
 from unlearn_jax.train.recipe import Recipe
@@ -71,7 +72,8 @@ class Config:
         recipe: How originals and oracles are trained.
         l2: Coefficient of half the squared norm of the parameters in the objective.
         requests: What to forget, one comparison each: "random:0.1" or "random:100",
-            "class:3", "sub_class:3", "file:indices.npy".
+            "class:3", "sub_class:3", "file:indices.npy", "clustered:100",
+            "clustered:100:3", "highest:100:scores.npy".
         methods: Names that ``python -m experiments.list`` shows.
         options: Hyper-parameters as "method.name=value".
         seeds: Repetitions.
@@ -99,7 +101,10 @@ class Config:
 
 
 def parse_request(text: str) -> dict[str, Any]:
-    """Turn "kind:value" into the arguments of ``unlearn_jax.data.forget.draw``.
+    """Turn "kind:value" into the arguments of ``draw`` or of ``draw_hard``.
+
+    The first is in ``unlearn_jax.data.forget``, the second in
+    ``unlearn_jax.data.hard_sets``.
 
     Raises:
         ValueError: no such kind, or a value of the wrong sort.
@@ -115,12 +120,30 @@ def parse_request(text: str) -> dict[str, Any]:
             return {"kind": kind, "size": share}
         if kind in ("class", "sub_class"):
             return {"kind": kind, "label": int(value)}
+        if kind in HARD_KINDS:
+            return _hard_request(kind, value)
         raise ValueError
     except (ValueError, SyntaxError):
         raise ValueError(
             f"cannot read the request {text!r}; write random:0.1, random:100, class:3, "
-            f"sub_class:3 or file:indices.npy"
+            f"sub_class:3 or file:indices.npy; for hard sets clustered:100, "
+            f"clustered:100:3 (within class 3), highest:100:scores.npy or "
+            f"lowest:100:scores.npy"
         ) from None
+
+
+def _hard_request(kind: str, value: str) -> dict[str, Any]:
+    """What follows the kind, SIZE, SIZE:LABEL or SIZE:FILE, for ``draw_hard``."""
+    text, colon, rest = value.partition(":")
+    size = ast.literal_eval(text)
+    if type(size) not in (int, float):
+        raise ValueError
+    words: dict[str, Any] = {"kind": kind, "size": size}
+    if kind == "clustered":
+        return {**words, "label": int(rest)} if colon else words
+    if not rest:
+        raise ValueError
+    return {**words, "file": Path(rest)}
 
 
 def parse_options(

@@ -10,6 +10,7 @@ from experiments._config import Config, parse_options, parse_request
 from unlearn_jax.data import DATASETS
 from unlearn_jax.data.batch import Dataset, Splits, check, take
 from unlearn_jax.data.forget import draw
+from unlearn_jax.data.hard_sets import HARD_KINDS, draw_hard
 from unlearn_jax.methods import METHODS, Method, Request, check_task, make_request
 from unlearn_jax.models import MODELS, Model
 from unlearn_jax.train.loss import cross_entropy, squared_error
@@ -135,7 +136,8 @@ def limited(dataset: Dataset, limit: int) -> Dataset:
 def ask(text: str, dataset: Dataset, train: Batch) -> Asked:
     """Draw a forget set and find the test examples distributed like it."""
     words = parse_request(text)
-    forget = draw(dataset, seed=0, **words)
+    hard = words["kind"] in HARD_KINDS
+    forget = draw_hard(dataset, **words) if hard else draw(dataset, seed=0, **words)
     count = len(dataset.splits.test.targets)
     everything = np.ones(count, bool)
     test, unseen = everything, everything

@@ -16,6 +16,7 @@ def test_the_table_is_in_the_published_order():
         "fashion_mnist",
         "fashion_mnist_coarse",
         "cifar10",
+        "faces",
     ]
 
 

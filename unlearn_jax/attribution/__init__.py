@@ -1,1 +1,69 @@
-"""Attribution: what the training examples do to parameters and outputs."""
+"""What training examples do to outputs. ``ATTRIBUTIONS``: name -> Source.
+
+To add one: a file with a factory ``name(learner, *, options) -> Attribution``, a line
+here, a line in ``tests/attribution/test_attribution_contract.py``, a law of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from unlearn_jax.attribution.attribution import (
+    Attribution,
+    Ensemble,
+    Evidence,
+    Trajectory,
+)
+from unlearn_jax.attribution.curvature_influence import ekfac_influence, influence
+from unlearn_jax.attribution.datamodel import datamodel
+from unlearn_jax.attribution.logra import logra
+from unlearn_jax.attribution.metagradient import metagradient
+from unlearn_jax.attribution.representer import representer
+from unlearn_jax.attribution.source import source
+from unlearn_jax.attribution.sparse_datamodel import sparse_datamodel
+from unlearn_jax.attribution.subset_means import empirical_leave_one_out
+from unlearn_jax.attribution.tracin import tracin
+from unlearn_jax.attribution.trak import trak
+
+
+class Source(NamedTuple):
+    """Description: an attribution as the experiments know it.
+
+    Attributes:
+        factory: ``(learner, *, options) -> Attribution``; keyword-only arguments are
+            the hyper-parameters.
+        reads: Fields of ``Evidence`` that it reads.
+        source: The paper, short.
+    """
+
+    factory: Callable[..., Attribution]
+    reads: tuple[str, ...]
+    source: str
+
+
+ATTRIBUTIONS: Mapping[str, Source] = {
+    # at the end of training, by curvature
+    "influence": Source(influence, ("models",), "arXiv 1703.04730"),
+    "ekfac_influence": Source(ekfac_influence, ("models",), "arXiv 2308.03296"),
+    "trak": Source(trak, ("models",), "arXiv 2303.14186"),
+    "logra": Source(logra, ("models",), "arXiv 2405.13954"),
+    "representer": Source(representer, ("models",), "arXiv 1811.09720"),
+    # through training
+    "tracin": Source(tracin, ("trajectory",), "arXiv 2002.08484"),
+    "source": Source(source, ("models", "trajectory"), "arXiv 2405.12186"),
+    "metagradient": Source(metagradient, ("keys",), "arXiv 2503.13751"),
+    # from models of subsets
+    "datamodel": Source(datamodel, ("ensemble",), "arXiv 2202.00622"),
+    "sparse_datamodel": Source(sparse_datamodel, ("ensemble",), "arXiv 2202.00622"),
+    "empirical_leave_one_out": Source(
+        empirical_leave_one_out, ("ensemble",), "arXiv 2008.03703"
+    ),
+}
+
+__all__ = [
+    "ATTRIBUTIONS",
+    "Attribution",
+    "Ensemble",
+    "Evidence",
+    "Source",
+    "Trajectory",
+]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
+from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Variables
 
 
@@ -74,6 +75,13 @@ class Attribution(NamedTuple):
     prepare: Callable[[Any, Evidence, Batch], Any]
     effects: Callable[[Any, Batch, Batch, Callable[[Any, Any], Any]], Array]
     change: Callable[[Any, Batch, Batch, Any], Array]
+
+
+def as_trained(learner: Learner) -> Learner:
+    """The learner whose objective training descended: weight decay of SGD is l2."""
+    if learner.recipe.optimizer != "sgd":
+        return learner
+    return learner._replace(l2=learner.l2 + learner.recipe.weight_decay)
 
 
 def need(evidence: Evidence, *fields: str) -> None:

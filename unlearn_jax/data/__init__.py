@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from unlearn_jax.data import diabetes, digits, prepared, synthetic, tfds
+from unlearn_jax.data import diabetes, digits, faces, prepared, synthetic, tfds
 from unlearn_jax.data.batch import Dataset
 
 
@@ -72,4 +72,6 @@ DATASETS: Mapping[str, Source] = {
         "classification",
         lambda folder: prepared.missing("cifar10", folder),
     ),
+    # in a file of the user's
+    "faces": Source(faces.faces, "ORL faces", "classification", faces.missing),
 }

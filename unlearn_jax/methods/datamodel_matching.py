@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.attribution import ATTRIBUTIONS
-from unlearn_jax.attribution.attribution import Attribution, Ensemble, Evidence
+from unlearn_jax.attribution.attribution import (
+    Attribution,
+    Ensemble,
+    Evidence,
+    as_trained,
+)
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.methods.matching import matching
 from unlearn_jax.methods.method import Method, Request
@@ -120,7 +125,7 @@ def datamodel_matching(
 
     return match_with(
         learner,
-        entry.factory(learner),
+        entry.factory(as_trained(learner)),
         gather,
         multiplier=multiplier,
         epochs=epochs,

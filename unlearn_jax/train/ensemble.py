@@ -17,9 +17,10 @@ from unlearn_jax.types import Array, Batch, Variables
 
 Members: TypeAlias = Literal["auto", "vmap", "loop"]
 
-# On CPU a batched product is slower than the products one after another once a member
-# has enough work to fill the cores; measured by benchmarks/training.py.
-CPU_VMAP_PARAMETERS = 120_000
+# On CPU a batched product is slower than the products one after another as soon as a
+# step is more than overhead. Between this and some 100,000 parameters one program wins
+# on idle cores and loses on busy ones; measured by benchmarks/ensemble.py.
+CPU_VMAP_PARAMETERS = 6_000
 
 
 def fit_ensemble(
@@ -86,7 +87,7 @@ def fit_ensemble(
 
 
 @functools.lru_cache(maxsize=32)
-def member_program(learner: Learner, mesh: Mesh | None = None) -> Callable[..., Any]:
+def member_program(learner: Learner, mesh: Mesh | None = None) -> Any:
     """The compiled function of one chunk: ``(keys, weights, data)`` to Variables.
 
     On a mesh each device runs the loop of its own members: they never wait for one
@@ -125,7 +126,7 @@ def _one_after_another(
     keys: Array, learner: Learner, data: Batch, weights: Array | np.ndarray
 ) -> Variables:
     on_host = choose_fit_loop(learner, data) == "host"
-    run = _one_member(learner) if on_host else _compiled_member(learner)
+    run = _one_member(learner) if on_host else single_program(learner)
     return tree.stack([run(k, w, data) for k, w in zip(keys, weights, strict=True)])
 
 
@@ -137,5 +138,6 @@ def _one_member(learner: Learner) -> Callable[..., Variables]:
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled_member(learner: Learner) -> Callable[..., Variables]:
+def single_program(learner: Learner) -> Any:
+    """The compiled function of one member: ``(key, weights, data)`` to Variables."""
     return jax.jit(_one_member(learner))

@@ -1,0 +1,336 @@
+"""Influence functions as attributions: any curvature and inverse, and EK-FAC pairs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax import tree
+from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
+from unlearn_jax.attribution.influence import (
+    influence_on_outputs,
+    influence_on_parameters,
+)
+from unlearn_jax.attribution.inverse import (
+    INVERSES,
+    Curvature,
+    Settings,
+    check_choice,
+    curvature_of,
+)
+from unlearn_jax.curvature.contractions import along
+from unlearn_jax.curvature.eigen_kronecker import ekfac
+from unlearn_jax.curvature.kronecker_blocks import eigendecompose, mean_eigenvalue
+from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
+from unlearn_jax.curvature.kronecker_scores import prepare_queries, score_block
+from unlearn_jax.curvature.per_example import loss_gradients
+from unlearn_jax.data.accumulate import collect, present
+from unlearn_jax.train.objective import Objective, bind
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.train.trajectory import piece_rates
+from unlearn_jax.tree import leading_axis
+from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
+
+ADAM_DAMPING = 0.1
+
+
+class InfluenceState(NamedTuple):
+    """Value: models and what their inverses share between vectors.
+
+    Attributes:
+        models: Variables with a leading axis m.
+        inverses: State of ``inverse.INVERSES`` or an EK-FAC matrix, with that axis.
+    """
+
+    models: Variables
+    inverses: Any
+
+
+def influence(
+    learner: Learner,
+    *,
+    curvature: str = "gauss_newton",
+    inverse: str = "cg",
+    damping: float = 1e-3,
+    tol: float = 1e-4,
+    max_steps: int = 100,
+    rank: int = 20,
+    batch_size: int | None = None,
+    query_batch_size: int = 64,
+) -> Attribution:
+    """Influence functions, a mean over ``evidence.models``.
+
+    effects[q, n] = −∇f_q (H + damping I)⁻¹ (∇ℓₙ + l2 θ) / W, H the curvature of the
+    risk, l2 included; ``change`` by one solve and one derivative along it.
+
+    Args:
+        learner: Model, loss and l2 that the models were trained with.
+        curvature: "gauss_newton", "hessian" or "empirical_fisher".
+        inverse: A name in ``inverse.INVERSES``.
+        damping: Added to the curvature, in its units.
+        tol: Relative residual at which the solver stops (no unit).
+        max_steps: Most products of the solver.
+        rank: Eigenvectors of "low_rank".
+        batch_size: Examples linearised at once; None takes all where that fits.
+        query_batch_size: Queries solved for at once, each a vector like the parameters.
+
+    Raises:
+        ValueError: an unknown name, or an impossible setting.
+
+    Cost: effects: a solve for each query and model, each step some two gradients per
+        training example, and a product of factors for each pair; change: one solve for
+        each model whatever the queries. "dense", "low_rank", "diagonal" and "ekfac"
+        pay at prepare.
+    Source: Koh & Liang 2017, arXiv 1703.04730, eq. 2. Differs: Gauss-Newton by default;
+        a weighted mean with l2, a mean over models.
+    """
+    settings = Settings(damping, tol, max_steps, rank, batch_size)
+    check_choice(curvature, inverse, settings)
+    if query_batch_size < 1:
+        raise ValueError(f"query_batch_size must be at least 1, got {query_batch_size}")
+    examples = batch_size or 256
+
+    def matrix(variables: Variables, train: Batch) -> Curvature:
+        objective = _objective(learner, variables)
+        return curvature_of(
+            curvature, objective, variables.params, train, batch_size=batch_size
+        )
+
+    def prepare(key: PRNGKey, evidence: Evidence, train: Batch) -> InfluenceState:
+        keys = jax.random.split(key, leading_axis(evidence.models))
+
+        def one(pair: Any) -> Any:
+            key, variables = pair
+            known = matrix(variables, present(train))
+            return INVERSES[inverse].prepare(key, known, settings)
+
+        return InfluenceState(
+            evidence.models, jax.lax.map(one, (keys, evidence.models))
+        )
+
+    def solver(variables: Variables, state: Any, train: Batch) -> Callable[[Any], Any]:
+        known = matrix(variables, present(train))
+        return lambda v: INVERSES[inverse].apply(state, known, v, settings)
+
+    def effects(
+        state: InfluenceState, train: Batch, queries: Batch, output_fn: Any
+    ) -> Array:
+        def one(variables: Variables, inverse_state: Any) -> Array:
+            return influence_on_outputs(
+                _objective(learner, variables),
+                variables.params,
+                train,
+                queries,
+                output_fn,
+                solver(variables, inverse_state, train),
+                batch_size=examples,
+                query_batch_size=query_batch_size,
+            )
+
+        return _mean_over_models(one, state)
+
+    def change(
+        state: InfluenceState, train: Batch, queries: Batch, weights_change: Any
+    ) -> Array:
+        def one(variables: Variables, inverse_state: Any) -> Array:
+            apply = solver(variables, inverse_state, train)
+            return outputs_along(
+                learner, variables, train, queries, weights_change, apply, examples
+            )
+
+        return _mean_over_models(one, state)
+
+    return Attribution(prepare, effects, change)
+
+
+def ekfac_influence(
+    learner: Learner,
+    *,
+    damping: float | None = None,
+    labels: str = "sampled",
+    samples: int = 1,
+    rank: int | None = None,
+    batch_size: int = 256,
+    query_batch_size: int = 64,
+) -> Attribution:
+    """Influence with the EK-FAC matrix, scores of pairs from factored gradients.
+
+    effects[q, n] = −∇f_q (F + λ I)⁻¹ (∇ℓₙ + l2 θ) / W; a mean over
+    ``evidence.models``. By default λ = l2 + 1 / T, T the sum of the learning rates of
+    the training run: along an eigenvector with value σ, descent for so long has come
+    (1 − exp(−σT)) / σ ≈ 1 / (σ + 1/T) of the way that influence takes for done.
+
+    Args:
+        learner: Model, loss and l2 that the models were trained with.
+        damping: λ = l2 + damping · (mean eigenvalue of F) instead (no unit). None takes
+            the sum of the rates from the recipe, with lr / (1 − momentum) for SGD; for
+            Adam, whose steps have no rate, it is 0.1.
+        labels: Of the Fisher matrix: "sampled" from the model, "exact" over all labels,
+            or "true", the empirical one.
+        samples: Draws for each example under "sampled".
+        rank: None: exact. Else that many separable terms of the inverse in layers with
+            one position; ``change`` stays exact.
+        batch_size: Training examples whose factors are held at once.
+        query_batch_size: Queries whose gradients are held at once.
+
+    Raises:
+        ValueError: an unknown name, or an impossible setting.
+
+    Cost: prepare: two passes of ``ekfac`` for each model. Effects: gradients of the
+        training examples once for each block of queries and, exact, 2 q n i o
+        operations for a layer with one position.
+    Source: Grosse et al. 2023, arXiv 2308.03296, eq. 28 with damping as in §2.2.
+        Differs: l2 where training has it, the damping by the length of training, any
+        output function, a mean over models.
+    """
+    if damping is not None and not damping > 0:
+        raise ValueError(
+            f"damping is {damping}, expected a positive share of the mean eigenvalue"
+        )
+    recipe = learner.recipe
+    if labels not in ("sampled", "exact", "true"):
+        raise ValueError(
+            f"labels {labels!r} is unknown; choose 'sampled', 'exact' or 'true'"
+        )
+    for what, given in (
+        ("samples", samples),
+        ("rank", rank),
+        ("batch_size", batch_size),
+        ("query_batch_size", query_batch_size),
+    ):
+        if given is not None and given < 1:
+            raise ValueError(f"{what} must be at least 1, got {given}")
+
+    def prepare(key: PRNGKey, evidence: Evidence, train: Batch) -> InfluenceState:
+        seen = jax.tree.map(jnp.asarray, train)
+        keys = jax.random.split(key, leading_axis(evidence.models))
+
+        def one(pair: Any) -> Any:
+            key, variables = pair
+            objective = _objective(learner, variables)
+            options: dict[str, Any] = {"labels": labels, "samples": samples}
+            return eigendecompose(
+                ekfac(key, objective, variables.params, seen, **options)
+            )
+
+        return InfluenceState(
+            evidence.models, jax.lax.map(one, (keys, evidence.models))
+        )
+
+    def damping_of(matrix: Any, train: Batch) -> Array:
+        if damping is None and recipe.optimizer == "sgd":
+            (rate,), _ = piece_rates(recipe, train.weights, (recipe.epochs,))
+            return learner.l2 + 1 / rate
+        share = ADAM_DAMPING if damping is None else damping
+        return learner.l2 + share * mean_eigenvalue(matrix)
+
+    def effects(
+        state: InfluenceState, train: Batch, queries: Batch, output_fn: Any
+    ) -> Array:
+        train, queries = (jax.tree.map(jnp.asarray, b) for b in (train, queries))
+
+        def against(batch: Batch, at: Variables, matrix: Any, prepared: Any) -> Array:
+            _, found = loss_gradients(
+                _objective(learner, at), at.params, present(batch)
+            )
+            return score_block(matrix, prepared, found).T
+
+        def rows(block: Batch, variables: Variables, matrix: Any, train: Batch) -> Any:
+            # The gradient of the output to be explained, in place of the loss.
+            explained = _objective(learner, variables)._replace(loss=output_fn)
+            taped, found = loss_gradients(explained, variables.params, block)
+            prepared = prepare_queries(
+                matrix, found, damping=damping_of(matrix, train), rank=rank
+            )
+            scores = collect(
+                against, train, variables, matrix, prepared, batch_size=batch_size
+            ).T
+            if not learner.l2:
+                return scores
+            moved = kronecker_inverse(matrix, damping=damping_of(matrix, train))(
+                variables.params
+            )
+            return scores + learner.l2 * along(taped, found, moved)[:, None]
+
+        def one(variables: Variables, matrix: Any) -> Array:
+            scores = collect(
+                rows,
+                present(queries),
+                variables,
+                matrix,
+                train,
+                batch_size=query_batch_size,
+            )
+            return -scores / _mass(train)
+
+        return kept_pairs(_mean_over_models(one, state), train, queries)
+
+    def change(
+        state: InfluenceState, train: Batch, queries: Batch, weights_change: Any
+    ) -> Array:
+        def one(variables: Variables, matrix: Any) -> Array:
+            apply = kronecker_inverse(matrix, damping=damping_of(matrix, train))
+            return outputs_along(
+                learner, variables, train, queries, weights_change, apply, batch_size
+            )
+
+        return _mean_over_models(one, state)
+
+    return Attribution(prepare, effects, change)
+
+
+def outputs_along(
+    learner: Learner,
+    variables: Variables,
+    train: Batch,
+    queries: Batch,
+    weights_change: Any,
+    inverse: Callable[[Any], Any],
+    batch_size: int,
+) -> Array:
+    """Change (q, k) of the outputs along ``influence_on_parameters``, by one JVP."""
+    objective = _objective(learner, variables)
+    train, queries = (jax.tree.map(jnp.asarray, batch) for batch in (train, queries))
+    moved = influence_on_parameters(
+        objective,
+        variables.params,
+        train,
+        jnp.where(train.weights > 0, weights_change, 0).astype(train.weights.dtype),
+        inverse,
+        batch_size=batch_size,
+    )
+
+    def tangent(inputs: Any, at: Params, direction: Params) -> Array:
+        _, out = jax.jvp(lambda p: objective.predict(p, inputs), (at,), (direction,))
+        return out
+
+    inputs = present(queries).inputs
+    found = collect(tangent, inputs, variables.params, moved, batch_size=batch_size)
+    return jnp.where(queries.weights[:, None] > 0, found, 0)
+
+
+def _objective(learner: Learner, variables: Variables) -> Objective:
+    return bind(learner.model, variables.stats, learner.loss, learner.l2)
+
+
+def _mean_over_models(
+    function: Callable[[Variables, Any], Array], state: InfluenceState
+) -> Array:
+    """One model after another: memory of one."""
+    count = leading_axis(state.models)
+    first = tree.member(state, 0)
+    if count == 1:
+        return function(*first)
+    like = jax.eval_shape(lambda s: function(*s), first)
+
+    def add(total: Array, one: InfluenceState) -> tuple[Array, None]:
+        return total + function(*one), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros(like.shape, like.dtype), state)
+    return total / count
+
+
+def _mass(train: Batch) -> Array:
+    mass = jnp.sum(train.weights)
+    return jnp.where(mass > 0, mass, 1)

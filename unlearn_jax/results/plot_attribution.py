@@ -1,0 +1,171 @@
+"""Figure of attributions held against retraining: score against seconds."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unlearn_jax.results.plot import (
+    BLACK,
+    BLUE,
+    FLOOR_GREY,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    _note,
+    _panels,
+)
+from unlearn_jax.results.plot_data import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LOOKS = {
+    # at the end of training
+    "influence": (BLUE, "o"),
+    "ekfac_influence": (BLUE, "s"),
+    "trak": (VERMILION, "o"),
+    "logra": (VERMILION, "s"),
+    "representer": (VERMILION, "^"),
+    # through training
+    "tracin": (GREEN, "o"),
+    "source": (GREEN, "s"),
+    "metagradient": (GREEN, "*"),
+    # from models of subsets
+    "datamodel": (PURPLE, "o"),
+    "sparse_datamodel": (PURPLE, "s"),
+    "empirical_leave_one_out": (PURPLE, "^"),
+    "random": (GREY, "x"),
+}
+_VARIANTS = ((ORANGE, "D"), (SKY, "v"), (ORANGE, "P"), (SKY, "<"), (ORANGE, ">"))
+
+
+def attribution_figure(rows: Sequence[Row]) -> "Figure":
+    """Scores against seconds, one example, and removals, a panel each.
+
+    Args:
+        rows: Of the ``panel`` "scores": ``attribution``, ``from``, ``seconds``,
+            ``lds``, ``stderr``, and the ``attainable`` score with its error; rows of
+            one attribution are joined in their order, the last one filled. Of
+            "example": ``predicted``, ``retrained``, ``attribution``. Of "removals":
+            these and ``stderr``, for each query.
+    """
+    panels = [
+        name
+        for name in ("scores", "example", "removals")
+        if any(row["panel"] == name for row in rows)
+    ]
+    names = list(
+        dict.fromkeys(row["attribution"] for row in rows if row["panel"] != "example")
+    )
+    looks = _looks(names)
+    figure, axes = _panels(1, max(len(panels), 1), 3.4)
+    figure.set_size_inches(1.0 + 2.5 * max(len(panels), 1), 3.4)
+    draw = {"scores": _scores, "example": _example, "removals": _removals}
+    for panel, name in zip(axes, panels, strict=False):
+        draw[name](panel, [row for row in rows if row["panel"] == name], looks)
+    _legend(figure, looks)
+    _note(
+        figure,
+        "bars: standard error; hollow: from fewer models or members; grey band: what "
+        "the noise of retraining leaves to be reached, ± its error; diagonal: equality",
+    )
+    return figure
+
+
+def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour by kind, marker within it; variants with options take what is spare."""
+    looks, turn = {}, 0
+    for name in names:
+        if name in _LOOKS:
+            looks[name] = _LOOKS[name]
+        else:
+            looks[name] = _VARIANTS[turn % len(_VARIANTS)]
+            turn += 1
+    return looks
+
+
+def _scores(
+    panel: "Axes", rows: Sequence[Row], looks: dict[str, tuple[str, str]]
+) -> None:
+    middle, error = rows[0]["attainable"], rows[0]["attainable_stderr"]
+    panel.axhspan(
+        middle - error, middle + error, color=FLOOR_GREY, linewidth=0, zorder=0
+    )
+    panel.axhline(0, color=BLACK, linewidth=0.6)
+    panel.set_xscale("log")
+    for name, (hue, marker) in looks.items():
+        own = [row for row in rows if row["attribution"] == name]
+        if not own:
+            continue
+        panel.plot(
+            [row["seconds"] for row in own],
+            [row["lds"] for row in own],
+            color=hue,
+            linewidth=0.6,
+            alpha=0.6,
+        )
+        for row in own:
+            panel.errorbar(
+                row["seconds"],
+                row["lds"],
+                yerr=row["stderr"],
+                color=hue,
+                marker=marker,
+                markersize=4,
+                markerfacecolor=hue if row is own[-1] else "white",
+                elinewidth=0.8,
+            )
+    panel.set_xlabel("seconds, with training (logarithmic)")
+    panel.set_ylabel("linear datamodelling score")
+
+
+def _example(
+    panel: "Axes", rows: Sequence[Row], looks: dict[str, tuple[str, str]]
+) -> None:
+    del looks
+    x = [row["predicted"] for row in rows]
+    y = [row["retrained"] for row in rows]
+    panel.plot(x, y, "o", color=BLACK, markersize=2.5, alpha=0.7)
+    panel.axline((0, 0), slope=1, color=GREY, linewidth=0.6)
+    panel.set_xlabel(f"predicted margin, one query (nats)\n{rows[0]['attribution']}")
+    panel.set_ylabel("retrained margin (nats)")
+
+
+def _removals(
+    panel: "Axes", rows: Sequence[Row], looks: dict[str, tuple[str, str]]
+) -> None:
+    for row in rows:
+        hue, marker = looks[row["attribution"]]
+        panel.errorbar(
+            row["predicted"],
+            row["retrained"],
+            yerr=row["stderr"],
+            color=hue,
+            marker=marker,
+            markersize=3,
+            elinewidth=0.5,
+            alpha=0.8,
+        )
+    panel.axline((0, 0), slope=1, color=GREY, linewidth=0.6)
+    panel.axhline(0, color=BLACK, linewidth=0.6)
+    panel.set_xlabel("predicted change without supporters (nats)")
+    panel.set_ylabel("retrained change (nats)")
+
+
+def _legend(figure: "Figure", looks: dict[str, tuple[str, str]]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=hue, marker=marker, linestyle="none", label=name)
+        for name, (hue, marker) in looks.items()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+        fontsize=7,
+    )
