@@ -234,7 +234,7 @@ def _example_rows(lines: list[Line], truth: Truth) -> list[dict[str, Any]]:
 
 
 def _removal_rows(removals: Mapping[str, Removal]) -> list[dict[str, Any]]:
-    """Predicted and true change of every query whose supporters went."""
+    """True and predicted change of every query whose supporters went."""
     return [
         {
             "panel": "removals",
@@ -305,6 +305,9 @@ def _scores(
         "prepare (s) ↓",
         "effects (s) ↓",
     )
+    trained = f"{1e3 * known.model_seconds:.3g} ms a model of all examples"
+    if known.member_seconds:
+        trained += f" and {1e3 * known.member_seconds:.3g} ms a member"
     notes = (
         f"Margins of {config.queries} test examples by models of {config.subsets} new "
         f"random subsets with a share of {config.share:g}, means of "
@@ -313,10 +316,8 @@ def _scores(
         "Attainable: what the noise left in those means allows a perfect predictor. "
         "Slope: of retrained on predicted changes; 1 says that effects have the right "
         "size, noise in what is predicted lowers it.",
-        "Training: of the models or members that it reads, "
-        f"{1e3 * known.model_seconds:.3g} ms a model of all examples and "
-        f"{1e3 * known.member_seconds:.3g} ms a member. Seconds are of programs "
-        "already compiled.",
+        f"Training: of the models or members that it reads, {trained}. Seconds are of "
+        "programs already compiled.",
         *reasons,
     )
     caption = f"How well attributions predict retraining. {about(run)}"

@@ -134,6 +134,11 @@ def build(config: Config) -> Setting:
             f"queries is {config.queries}; expected 3 to {len(test.targets)}, the test "
             f"examples of {dataset.title}"
         )
+    if round(config.share * len(train.targets)) >= len(train.targets):
+        raise ValueError(
+            f"share is {config.share}; members on all examples do not differ, choose "
+            "it below 1"
+        )
     if config.model.name not in MODELS:
         raise ValueError(
             f"there is no model {config.model.name!r}; choose from {', '.join(MODELS)}"

@@ -132,23 +132,42 @@ def judge_all(
 
 
 class _States:
-    """States that all originals share, made when first asked for."""
+    """What is known before a request, made when first asked for."""
 
     def __init__(self, setting: Setting, trained: Trained):
         self._setting, self._trained = setting, trained
         self._made: dict[str, Any] = {}
+        self._latest: tuple[str, str] | None = None
+        self._owned: dict[int, Any] = {}
+        self._program: Callable[..., Any] = lambda *_: None
         self.seconds: dict[str, float] = {}
 
     def of(self, contender: Contender, asked: Asked, i: int) -> Any:
         if contender.family == ORACLE_MATCHING:
             member = self._setting.config.originals + i
             return tree.member(asked.oracles.models(slice(member, member + 1)), 0)
+        if contender.prepare is not None:
+            return self._own(contender, i)
         name = contender.family.split(": ")[1]
         if name not in self._made:
             start = time.perf_counter()
             self._made[name] = jax.block_until_ready(self._prepare(name))
             self.seconds[name] = time.perf_counter() - start
         return self._made[name]
+
+    def _own(self, contender: Contender, i: int) -> Any:
+        """The state of one original, the same for every request."""
+        who = (contender.family, contender.setting)
+        if who != self._latest:
+            self._latest, self._owned = who, {}
+            self._program = jax.jit(contender.prepare or (lambda *_: ()))
+        if i not in self._owned:
+            stacked = self._trained.originals.models(slice(i, i + 1))
+            key = jax.random.fold_in(jax.random.key(self._setting.config.seed + 2), i)
+            original = tree.member(stacked, 0)
+            made = self._program(key, original, self._setting.train)
+            self._owned[i] = jax.block_until_ready(made)
+        return self._owned[i]
 
     def _prepare(self, name: str) -> Any:
         setting, trained = self._setting, self._trained
@@ -171,28 +190,20 @@ def _unlearn(
     originals: list[Variables],
 ) -> Judged:
     """Unlearn every original, one after the other, as a user would."""
-    margins, seconds, states = [], [], []
-    programs: dict[str, Callable[..., Any]] = {}
+    margins, seconds = [], []
+    program: Any = None
     for i, original in enumerate(originals):
         key = jax.random.fold_in(jax.random.key(setting.config.seed + 1), i)
-        if contender.prepare is None:
-            state = shared.of(contender, asked, i)
-        else:
-            prepare = programs.setdefault("prepare", jax.jit(contender.prepare))
-            state = prepare(key, original, setting.train)
-        states = [jax.block_until_ready(state)]
-        if contender.forget is None:
-            work, given = contender.predict, (asked.points.batch,)
-        else:
-            work, given = contender.forget, ()
-        assert work is not None
-        arguments = (*states, original, asked.request, *given)
-        if contender.forget is not None:
-            arguments = (key, *arguments)
-        if "work" not in programs:
-            programs["work"] = jax.jit(work).lower(*arguments).compile()
+        state = shared.of(contender, asked, i)
+        arguments: tuple[Any, ...] = (key, state, original, asked.request)
+        work: Any = contender.forget
+        if work is None:
+            work = contender.predict
+            arguments = (state, original, asked.request, asked.points.batch)
+        if program is None:
+            program = jax.jit(work).lower(*arguments).compile()
         start = time.perf_counter()
-        result = jax.block_until_ready(programs["work"](*arguments))
+        result = jax.block_until_ready(program(*arguments))
         seconds.append(time.perf_counter() - start)
         outputs = result if contender.forget is None else _apply(setting)(result, asked)
         margins.append(np.asarray(_margins(outputs, asked.points.batch.targets)))

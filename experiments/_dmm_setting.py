@@ -18,6 +18,7 @@ from unlearn_jax.data.batch import Dataset, concatenate, take
 from unlearn_jax.data.forget import class_set, random_set
 from unlearn_jax.data.hard_sets import clustered_set
 from unlearn_jax.methods.datamodel_matching import READABLE
+from unlearn_jax.models import MODELS
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner, Recipe
@@ -58,7 +59,7 @@ class Config:
     requests: tuple[str, ...] = ("random:100",)
     attributions: tuple[str, ...] = ("ekfac_influence", "trak", "datamodel")
     originals: int = 64
-    models: int = 10
+    models: int = 5
     members: int = 256
     share: float = 0.5
     points: int = 1000
@@ -100,6 +101,11 @@ def build(config: Config) -> Setting:
             f"expected at least 4 originals, and 1 to {config.originals} models for "
             f"the attributions, got {config.originals} and {config.models}"
         )
+    if config.points < 1 or config.settings < 0 or config.seed < 0:
+        raise ValueError(
+            f"expected points of at least 1, settings and seed of at least 0, got "
+            f"{config.points}, {config.settings} and {config.seed}"
+        )
     for name in config.attributions:
         if name not in ATTRIBUTIONS:
             raise ValueError(
@@ -113,15 +119,50 @@ def build(config: Config) -> Setting:
             )
     if not config.requests:
         raise ValueError(f"give at least one request: {KINDS}")
+    if len(set(config.requests)) < len(config.requests):
+        raise ValueError(f"requests {config.requests} name one twice; give it once")
     for text in config.requests:
         read_request(text)
+    if config.model.name not in MODELS:
+        raise ValueError(
+            f"there is no model {config.model.name!r}; choose from {', '.join(MODELS)}"
+        )
     dataset = load(config.data)
     shared = CompareConfig(data=config.data, model=config.model)
     learner = Learner(build_model(shared, dataset), cross_entropy, 0.0, config.recipe)
     train, test = (
         Batch(*(jnp.asarray(part) for part in batch)) for batch in dataset.splits
     )
+    for text in config.requests:
+        _check_size(text, np.asarray(dataset.splits.train.targets))
+    if any("ensemble" in ATTRIBUTIONS[name].reads for name in config.attributions):
+        _check_subsets(config, len(train.targets))
     return Setting(config, dataset, learner, train, test)
+
+
+def _check_size(text: str, labels: np.ndarray) -> None:
+    """Refuse a forget set that cannot be drawn, before anything is trained."""
+    kind, numbers = read_request(text)
+    if kind == "class":
+        class_set(labels, numbers[0])
+        return
+    able, most = len(labels), len(labels) - 1
+    if len(numbers) == 2:
+        able = most = len(class_set(labels, numbers[0]))
+    if not 1 <= numbers[-1] <= most:
+        raise ValueError(
+            f"request {text!r} asks for {numbers[-1]} of {able} training examples; "
+            f"expected 1 to {most}"
+        )
+
+
+def _check_subsets(config: Config, n: int) -> None:
+    size = round(config.share * n)
+    if config.members < 2 or not 1 <= size < n:
+        raise ValueError(
+            f"subsets need at least 2 members and a share between 0 and 1, got "
+            f"{config.members} and {config.share}: {size} of {n} examples"
+        )
 
 
 def read_request(text: str) -> tuple[str, list[int]]:

@@ -32,7 +32,8 @@ class Line(NamedTuple):
         gradients: Example gradients at the request; None for models as trained.
         seconds: Of one request; None likewise.
         agreement: Correlation over forgotten points of the mean change of the margin
-            with the oracles' mean change.
+            with the oracles' mean change, each from one half of the originals.
+        size: Mean change of the margin over that of the oracles, forgotten points.
         attack: Accuracy of U-LiRA on the forget set and its standard error (%).
     """
 
@@ -43,6 +44,7 @@ class Line(NamedTuple):
     gradients: float | None
     seconds: float | None
     agreement: float
+    size: float
     attack: tuple[float, float]
 
 
@@ -71,7 +73,7 @@ def lines_of(
                     _by_split(asked, one.margins, truth),
                     price(len(asked.forget), retained) if price else None,
                     one.seconds if price else None,
-                    _agreement(asked, one.margins, truth, before),
+                    *_change(asked, one.margins, truth, before),
                     _attack(asked, one.margins, truth),
                 )
             )
@@ -106,6 +108,7 @@ def notes_of(lines: list[Line], chosen: Mapping[str, str]) -> list[Note]:
             ("gradients", line.gradients, "1"),
             ("forget_seconds", line.seconds, "s"),
             ("agreement", line.agreement, "1"),
+            ("size", line.size, "1"),
             ("unlearning_lira", line.attack[0], "%"),
             ("unlearning_lira_stderr", line.attack[1], "%"),
         ):
@@ -172,15 +175,17 @@ def _by_split(
     return {split: percentiles(values[asked.points.split == split]) for split in SPLITS}
 
 
-def _agreement(
+def _change(
     asked: Asked, margins: np.ndarray, truth: np.ndarray, before: np.ndarray
-) -> float:
+) -> tuple[float, float]:
+    """Correlation and relative size of the mean change of forgotten margins."""
     lost = asked.points.split == "forget"
-    change = (margins.mean(0) - before.mean(0))[lost]
+    change = (_finite(margins).mean(0) - before.mean(0))[lost]
     wanted = (truth.mean(0) - before.mean(0))[lost]
-    if np.std(change) == 0 or not np.all(np.isfinite(change)):
-        return float("nan")
-    return float(np.corrcoef(change, wanted)[0, 1])
+    if np.std(change) == 0:
+        return float("nan"), 0.0
+    correlation = np.corrcoef(change, wanted)[0, 1]
+    return float(correlation), float(change.mean() / wanted.mean())
 
 
 def _table(
@@ -192,8 +197,9 @@ def _table(
     run: Run,
 ) -> Table:
     floor = klom_floor(config.originals).centre
+    retained = len(asked.request.retain.targets) - len(asked.forget)
     rows: list[list[Any]] = [
-        ["floor (simulated)", *([float(floor.p95)] * 3), float(floor.p50), *[None] * 5]
+        ["floor (simulated)", *([float(floor.p95)] * 3), float(floor.p50), *[None] * 6]
     ]
     own = [line for line in lines if line.request == asked.name]
     order = {ORIGINAL: 1, CONTROL: 0, ORACLE_MATCHING: 9}
@@ -209,6 +215,7 @@ def _table(
                 float(line.klom["forget"].p50),
                 mean_and_error(*line.attack),
                 agreement,
+                line.size,
                 line.gradients,
                 line.seconds,
                 line.setting or None,
@@ -222,6 +229,7 @@ def _table(
         "P50 forget ↓",
         "U-LiRA (%) → 50",
         "agreement ↑",
+        "size → 1",
         "example gradients ↓",
         "seconds ↓",
         "setting",
@@ -235,10 +243,12 @@ def _table(
         "U-LiRA: accuracy of telling unlearned models from oracles by one forgotten "
         "example, ± standard error over models.",
         "Agreement: correlation over forgotten examples of the mean change of the "
-        "margin with the oracles'. Seconds: median of one request, without what was "
-        f"prepared before ({times or 'read from an earlier run'}).",
-        f"Retraining takes {len(asked.request.retain.targets) * config.recipe.epochs:g}"
-        " example gradients.",
+        "margin with the oracles', each from another half of the originals. Seconds: "
+        "median of one request, without what was prepared before"
+        f" ({times or 'read from an earlier run'}); of a direct "
+        "prediction for all judged examples, its gradients for the forgotten alone.",
+        f"Retraining takes {retained * config.recipe.epochs:g} example gradients; a "
+        "forward pass counts a third.",
     )
     caption = f"Forget set {asked.name}, {len(asked.forget)} examples. {about(run)}"
     name = "dmm-" + asked.name.replace(":", "-")

@@ -334,17 +334,8 @@ def _check_finished(folder: Path, claims: Claims, plan: Plan) -> None:
     for part in finished_pieces(folder):
         if part.first >= len(plan.keys):
             continue
-        try:
-            told = check_piece(folder, part)["rows"]
-        except PieceError as error:
-            with claims.hold(part, wait=False) as held:
-                if held:
-                    warnings.warn(
-                        f"{error} They are trained anew now.",
-                        RuntimeWarning,
-                        stacklevel=3,
-                    )
-                    shutil.rmtree(folder / part.name)
+        told = _rows_or_removed(folder, claims, part)
+        if told is None:
             continue
         last = min(part.last, len(plan.keys))
         asked = row_digests(plan.keys, plan.weights, Range(part.first, last))
@@ -355,9 +346,34 @@ def _check_finished(folder: Path, claims: Claims, plan: Plan) -> None:
             )
 
 
+def _rows_or_removed(folder: Path, claims: Claims, part: Range) -> list[str] | None:
+    """What a piece tells of its members; None, and it is gone, if it is damaged."""
+    try:
+        return check_piece(folder, part)["rows"]
+    except PieceError:
+        pass
+    with claims.hold(part, wait=False) as held:
+        if not held:
+            return None
+        try:  # meanwhile another process may have trained it anew
+            return check_piece(folder, part)["rows"]
+        except PieceError as error:
+            warnings.warn(
+                f"{error} They are trained anew now.", RuntimeWarning, stacklevel=4
+            )
+            shutil.rmtree(folder / part.name, ignore_errors=True)
+            return None
+
+
 def _open(work: _Work, setup: dict[str, Any]) -> Ensemble:
     count = len(work.plan.keys)
     pieces = [p for p in finished_pieces(work.folder) if p.first < count]
+    missing = missing_ranges(pieces, Range(0, count))
+    if missing:
+        raise PieceError(
+            f"{work.folder} has lost {missing[0].name}, which was there a moment ago; "
+            "run the same command again: just these members are trained anew"
+        )
     seconds = 0.0
     for part in pieces:
         share = (min(part.last, count) - part.first) / (part.last - part.first)

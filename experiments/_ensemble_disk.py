@@ -1,6 +1,7 @@
 """The folder of an ensemble: what it belongs to, its pieces, who works on which."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ OUTPUTS, VARIABLES, ABOUT = "outputs.npy", "variables.npz", "piece.json"
 SETUP_FILE, CLAIMS_FILE = "ensemble.json", "claims"
 _NAME = re.compile(r"members-(\d+)-(\d+)")
 _SETUP_BYTE = 1 << 40
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 class Range(NamedTuple):
@@ -175,12 +177,10 @@ def new_piece(folder: Path, part: Range) -> Iterator[Path]:
     """
     remove_leftovers(folder, part)
     place = folder / f".{part.name}.{socket.gethostname()}.{os.getpid()}.tmp"
-    size = 0
     try:
         place.mkdir()
         yield place
         for file in sorted(place.iterdir()):
-            size += file.stat().st_size
             _sync(file)
         _sync(place)
         try:
@@ -190,6 +190,7 @@ def new_piece(folder: Path, part: Range) -> Iterator[Path]:
                 raise
         _sync(folder)
     except OSError as error:
+        size = sum(file.stat().st_size for file in place.glob("*"))
         raise_storage_error(folder / part.name, size, error)
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -243,9 +244,12 @@ def check_piece(folder: Path, part: Range) -> dict[str, Any]:
 
 def write_outputs(place: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array on disk to be filled; types that numpy does not know lie as integers."""
-    return np.lib.format.open_memmap(
-        place / OUTPUTS, mode="w+", dtype=_plain(np.dtype(dtype)), shape=shape
+    path = place / OUTPUTS
+    array = np.lib.format.open_memmap(
+        path, mode="w+", dtype=_plain(np.dtype(dtype)), shape=shape
     )
+    _reserve(path)
+    return array
 
 
 def read_outputs(folder: Path, part: Range, dtype: str) -> np.ndarray:
@@ -290,6 +294,18 @@ def _plain(dtype: np.dtype) -> np.dtype:
 def _sum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reserve(path: Path) -> None:
+    """Take the room of a file that is mapped: later a full disk kills the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
 
 
 def _sync(path: Path) -> None:

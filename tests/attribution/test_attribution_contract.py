@@ -8,7 +8,12 @@ import tiny
 
 from unlearn_jax import tree
 from unlearn_jax.attribution import ATTRIBUTIONS
-from unlearn_jax.attribution.attribution import Ensemble, Evidence, Trajectory
+from unlearn_jax.attribution.attribution import (
+    Ensemble,
+    Evidence,
+    Trajectory,
+    as_trained,
+)
 from unlearn_jax.attribution.output_functions import component
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.loss import cross_entropy
@@ -123,3 +128,16 @@ def test_every_entry_names_what_it_reads():
         assert set(entry.reads) <= set(Evidence._fields), name
         assert entry.reads, name
         assert entry.source, name
+
+
+def test_the_objective_as_trained_trains_the_same_and_is_so_already():
+    """Weight decay becomes l2 once, and is not applied twice."""
+    data = jax.tree.map(jnp.asarray, tiny.examples(count=COUNT))
+    learner = tiny.learner("softmax", l2=0.01, epochs=1, weight_decay=0.2)
+    known = as_trained(learner)
+    assert known.l2 == pytest.approx(0.21)
+    assert as_trained(known) == known
+    key = jax.random.key(1)
+    both = tiny.quick_jit(lambda d: [fit(key, each, d) for each in (learner, known)])
+    ours, theirs = (found.params["kernel"] for found in both(data))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)

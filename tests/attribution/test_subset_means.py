@@ -64,9 +64,10 @@ def test_errors_cover_the_truth():
 
 def test_members_that_lack_one_example_each_give_retraining_itself():
     learner, data, solve = problems.ridge(n=8)
-    masks = 1 - np.eye(8)
-    full = solve(np.ones(8))
-    params = [jax.tree.map(np.asarray, solve(row)) for row in masks]
+    masks, weights = 1 - np.eye(8), 1 + np.arange(8) % 3 / 2
+    data = data._replace(weights=jnp.asarray(weights))
+    full = solve(weights)
+    params = [jax.tree.map(np.asarray, solve(weights * row)) for row in masks]
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *params)
     models = jax.tree.map(lambda leaf: leaf[None], Variables(full, {}))
     evidence = Evidence(
@@ -81,13 +82,14 @@ def test_members_that_lack_one_example_each_give_retraining_itself():
         effects = attribution.effects(state, train, queries, component(1))
         return effects, attribution.change(state, train, queries, change)
 
-    effects, change = run(evidence, data, queries, -jnp.eye(8)[5])
+    effects, change = run(evidence, data, queries, -weights[5] * jnp.eye(8)[5])
 
     def outputs(params):
         return learner.model.apply(Variables(params, {}), queries.inputs)
 
     truth = np.stack([outputs(full) - outputs(p) for p in params], axis=1)
-    np.testing.assert_allclose(effects, truth[:, :, 1], rtol=1e-9, atol=1e-13)
+    by_weight = truth[:, :, 1] / weights[None]
+    np.testing.assert_allclose(effects, by_weight, rtol=1e-9, atol=1e-13)
     np.testing.assert_allclose(change, -truth[:, 5], rtol=1e-9, atol=1e-13)
 
 

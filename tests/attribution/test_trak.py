@@ -89,13 +89,17 @@ class Problem:
         return self.spread(-own @ np.linalg.solve(matrix, losses.T) / mass)
 
 
-def explain(problem, functions, moved=None, **settings):
-    """Keys, effects on each function, and the change, by one compiled program."""
+def explain(problem, functions, moved=None, later=None, **settings):
+    """Keys, effects on each function, and the change, by one compiled program.
+
+    ``later``: the training examples after prepare, when some may have been forgotten.
+    """
     attribution = trak(problem.learner, batch_size=5, query_batch_size=2, **settings)
 
     @jax.jit
-    def run(key, evidence, train, queries, moved):
+    def run(key, evidence, train, later, queries, moved):
         state = attribution.prepare(key, evidence, train)
+        train = later
         scores = {
             name: attribution.effects(state, train, queries, function)
             for name, function in functions.items()
@@ -105,7 +109,8 @@ def explain(problem, functions, moved=None, **settings):
         return getattr(state, "keys", key), scores, moved
 
     key = jax.random.key(7)
-    return run(key, problem.evidence, problem.train, problem.queries, moved)
+    later = problem.train if later is None else later
+    return run(key, problem.evidence, problem.train, later, problem.queries, moved)
 
 
 def written_signs(key, params, width):
@@ -171,7 +176,7 @@ def test_all_outputs_without_projection_are_gauss_newton_influence(loss, form):
 
 
 def test_of_two_classes_the_newton_kernel_is_the_gauss_newton_matrix():
-    problem = Problem("softmax", l2=0.1, models=1)
+    problem = Problem("softmax", l2=0.1)
     model = problem.learner.model
 
     def two(variables, inputs):
@@ -182,18 +187,39 @@ def test_of_two_classes_the_newton_kernel_is_the_gauss_newton_matrix():
     problem.queries = problem.queries._replace(targets=problem.queries.targets % 2)
     settings = {"projection": "none", "kernel": "newton", "damping": 0.0}
     _, found, _ = explain(problem, {"margin": margin}, **settings)
-    expected = problem.gauss_newton_effects(0, margin)
+    expected = [problem.gauss_newton_effects(number, margin) for number in range(2)]
+    expected = np.mean(expected, axis=0)
     np.testing.assert_allclose(found["margin"], expected, rtol=1e-8, atol=1e-12)
 
 
-def test_the_gram_form_is_the_form_without_projection():
-    problem, scores = Problem("softmax", l2=1e-2), []
+def padded(batch):
+    """Three examples more, of no weight."""
+    inputs, targets, weights = (np.concatenate([leaf, leaf[-3:]]) for leaf in batch)
+    inputs[-3:], weights[-3:] = np.nan, 0
+    return Batch(inputs, targets, weights)
+
+
+def test_the_gram_form_is_the_form_without_projection_whatever_is_not_there():
+    """Also of examples that are padding, or were forgotten since ``prepare``."""
+    problem, scores, moves = Problem("softmax", l2=1e-2), [], []
+    moved = np.random.default_rng(5).standard_normal(COUNT)
+    later = problem.train.weights.copy()
+    later[0] = 0
+    later = problem.train._replace(weights=later)
     for form in ("none", "gram"):
         settings = {"projection": form, "kernel": "newton", "damping": 0.02}
-        scores.append(explain(problem, {"margin": margin}, **settings)[1]["margin"])
-    scale = np.abs(scores[0]).max()
-    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-7, atol=1e-9 * scale)
-    assert scale > 0
+        _, found, change = explain(
+            problem, {"margin": margin}, moved, later, **settings
+        )
+        scores.append(found["margin"][:, :COUNT])
+        moves.append(change)
+        problem.train, later = padded(problem.train), padded(later)
+        moved = np.pad(moved, (0, 3))
+    assert not np.any(scores[0][:, 0])
+    for ours, theirs in (scores[::-1], moves[::-1]):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9 * scale)
+        assert scale > 0
 
 
 @pytest.mark.parametrize(

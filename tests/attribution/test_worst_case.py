@@ -186,7 +186,7 @@ def test_highest_influence_counts_both_signs():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"size": 30}, "expected 1 to 29"),
+        ({"size": 29}, "expected 1 to 28"),
         ({"size": 3, "rounds": 0}, "at least 1 of each"),
         ({"size": 3, "minibatch": 0}, "at least 1 of each"),
         ({"size": 3, "unlearn": "retrain"}, "choose from finetune, gradient_ascent"),

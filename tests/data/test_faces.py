@@ -107,8 +107,9 @@ def test_another_file_is_refused(tmp_path, arrays, sentence):
         faces(tmp_path)
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path):
-    (tmp_path / FILE).write_bytes(b"not an archive")
+@pytest.mark.parametrize("held", [b"not an archive", b"PK\x03\x04 cut short"])
+def test_a_file_that_is_no_archive_is_refused(tmp_path, held):
+    (tmp_path / FILE).write_bytes(held)
     with pytest.raises(ValueError, match="could not be read"):
         faces(tmp_path)
 

@@ -133,6 +133,8 @@ def test_every_kind_has_a_line_of_explanation():
         ({"kind": "lowest", "size": 3, "file": "here.txt"}, "is no .npy or .npz"),
         ({"kind": "lowest", "size": 3, "file": "short.npy"}, "another data set"),
         ({"kind": "highest", "size": 3, "file": "names.npz"}, "could not be read"),
+        ({"kind": "highest", "size": 3, "file": "cut.npz"}, "could not be read"),
+        ({"kind": "clustered", "size": float("inf")}, "a fraction between 0 and 1"),
         ({"kind": "highest", "size": 3, "file": "nan.npy"}, "one finite number"),
     ],
 )
@@ -141,6 +143,7 @@ def test_a_draw_that_makes_no_sense_is_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.txt").write_text("1")
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut short")
     np.save("short.npy", np.zeros(3))
     np.savez("names.npz", a=np.zeros(40), b=np.zeros(40))
     np.save("nan.npy", np.full(40, np.nan))

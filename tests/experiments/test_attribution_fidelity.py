@@ -1,15 +1,15 @@
 """The study of attributions: what is aligned with what, scores, refusals."""
 
 from types import SimpleNamespace
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from commands import finish
 
-from experiments import _attribution_run, attribution_fidelity
+from experiments import _attribution_run, _kept, attribution_fidelity
 from experiments._attribution_run import (
     RANDOM,
     Answer,
@@ -35,7 +35,7 @@ from experiments._attribution_tables import (
     tables_of,
 )
 from experiments._config import Data, Network
-from experiments._kept import kept_ensemble, stream_keys
+from experiments._kept import stream_keys
 from unlearn_jax.attribution.attribution import (
     Attribution,
     Ensemble,
@@ -243,36 +243,34 @@ def test_competitors_see_the_first_models_or_members_and_answers_are_kept(
     assert "not finite" in answer.failure
 
 
-def test_kept_ensembles_are_found_again_grow_and_differ_by_weights(tmp_path):
-    learner = tiny.learner("softmax")
-    learner = learner._replace(recipe=Recipe(epochs=1, batch_size=8))
-    data = tiny.examples(count=8)
+def test_kept_ensembles_are_found_again_grow_and_differ_by_weights(
+    monkeypatch, tmp_path
+):
     config = SimpleNamespace(
-        data=Data(),
-        model=Network(name="linear"),
-        recipe=learner.recipe,
-        seed=0,
-        results=tmp_path,
+        data=Data(), model=Network(), recipe=Recipe(), seed=0, results=tmp_path
     )
-    masks = np.eye(3, 8, dtype=np.uint8) + np.eye(3, 8, 1, dtype=np.uint8)
 
-    def kept(rows, **options):
-        points = data.inputs[:2]
-        given = (config, learner, data, points, "some", rows, 1)
-        return kept_ensemble(*given, **options)
+    def asked(folder, learner, data, points, plan, label):
+        return folder, plan.keys
 
-    first = kept(masks[:2])
-    more = kept(masks)
-    assert more.folder == first.folder
-    np.testing.assert_array_equal(more.outputs()[:2], first.outputs())
-    alone = kept(masks[:2], grows=False)
-    assert alone.folder != first.folder
-    np.testing.assert_array_equal(alone.outputs(), first.outputs())
-    keys = [
-        np.asarray(jax.random.key_data(stream_keys(0, s, c)))
-        for s, c in ((1, 2), (1, 3))
-    ]
-    np.testing.assert_array_equal(keys[0], keys[1][:2])
+    monkeypatch.setattr(_kept, "train_ensemble", asked)
+    masks = np.eye(3, 8, dtype=np.uint8)
+
+    def folder(rows=masks, stream=1, **options) -> Any:
+        given: Any = (config, None, None, None, "some", rows, stream)
+        return _kept.kept_ensemble(*given, **options)
+
+    whole, keys = folder()
+    part, some = folder(masks[:2])
+    assert part == whole
+    assert part.parent == tmp_path / "ensembles"
+    np.testing.assert_array_equal(some, keys[:2])
+    alone = [folder(rows, grows=False)[0] for rows in (masks, masks[:2])]
+    others = [folder(masks[1:])[0], folder(stream=2)[0], *alone]
+    config.recipe = Recipe(epochs=1)
+    others.append(folder()[0])
+    assert len({whole, *others}) == 6
+    assert not (folder(stream=2)[1] == keys).any()
 
 
 def test_labels_carry_hyper_parameters():

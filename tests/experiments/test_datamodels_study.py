@@ -29,6 +29,7 @@ TINY = Config(
         ({"members": 3}, "at least 16 members"),
         ({"queries": 2}, "queries is 2; expected 3 to"),
         ({"share": 0.0}, "share 0.0"),
+        ({"share": 1.0}, "share is 1.0"),
         ({"model": Network(name="rope")}, "no model 'rope'"),
     ],
 )

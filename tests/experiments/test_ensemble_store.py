@@ -1,6 +1,7 @@
 """Ensembles on disk: laws, damage, claims, kills, and a SLURM cluster of one node."""
 
 import dataclasses
+import errno
 import os
 import shutil
 import subprocess
@@ -16,16 +17,19 @@ import tiny
 from asserts import assert_trees_close
 from ensemble_work import CHUNK, remake
 
-from experiments import _ensemble
+from experiments import _ensemble, _ensemble_disk
 from experiments._ensemble import Plan, make_plan, train_ensemble
 from experiments._ensemble_disk import (
     Claims,
     Range,
     missing_ranges,
+    new_piece,
     read_outputs,
     write_outputs,
 )
 from unlearn_jax import tree
+from unlearn_jax.results.piece import PieceError
+from unlearn_jax.results.write import StorageError
 from unlearn_jax.train.ensemble import fit_ensemble
 
 COUNT = 6
@@ -136,6 +140,53 @@ def test_a_damaged_piece_is_named_and_trained_again(whole, copy, name, harm):
     with pytest.warns(RuntimeWarning, match=r"members-000002-000004.* is damaged"):
         train_ensemble(copy, *remake())
     assert contents(copy) == contents(whole.folder)
+
+
+def test_a_piece_that_another_process_mends_meanwhile_is_kept(
+    whole, copy, monkeypatch, recwarn
+):
+    place, looks = copy / "members-000002-000004" / "outputs.npy", []
+
+    def check(folder, part):
+        looks.append(part)
+        if len(looks) == 2:  # the first look at this piece saw it half read
+            raise PieceError("it is damaged")
+        return _ensemble_disk.check_piece(folder, part)
+
+    monkeypatch.setattr(_ensemble, "check_piece", check)
+    monkeypatch.setattr(_ensemble, "_train_here", lambda *_: None)
+    before = place.stat().st_ino
+    train_ensemble(copy, *remake())
+    assert looks[1] == looks[2] == Range(2, 4)
+    assert place.stat().st_ino == before
+    assert not recwarn.list
+
+
+def test_an_ensemble_with_a_hole_is_not_opened(copy, monkeypatch):
+    shutil.rmtree(copy / "members-000002-000004")
+    monkeypatch.setattr(_ensemble, "_train_here", lambda *_: None)
+    with pytest.raises(PieceError, match=r"lost members-000002-000004.*same command"):
+        train_ensemble(copy, *remake())
+
+
+def test_the_room_of_outputs_is_taken_before_they_are_written(tmp_path, monkeypatch):
+    part, shape = Range(0, 2), (2, 100_000)
+    with new_piece(tmp_path, part) as place:
+        write_outputs(place, shape, np.float32)
+        # Else the full disk is noticed by the system, which kills the process.
+        assert (place / "outputs.npy").stat().st_blocks * 512 >= 800_000
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    other = Range(2, 4)
+    with (
+        pytest.raises(StorageError, match=r"800 kB.*the disk is full"),
+        new_piece(tmp_path, other) as place,
+    ):
+        write_outputs(place, shape, np.float32)
+    assert [path.name for path in tmp_path.iterdir()] == [part.name]
 
 
 def test_a_piece_that_vanishes_while_it_is_read_is_named(whole, copy):

@@ -50,6 +50,7 @@ def test_unlearn_writes_records_tables_figures_and_a_page(cache, tmp_path):
     assert list((folder / "figures").glob("*.pdf"))
 
 
+@pytest.mark.slow
 def test_sub_class_request_on_coarse_labels(cache, tmp_path):
     words = ["--data.name", "digits_coarse", *SMALL, "--methods", "finetune"]
     code, out, err = finish("compare", [*words, "--results", str(tmp_path)], cache)

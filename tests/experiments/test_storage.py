@@ -27,6 +27,7 @@ def one_line(err: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_full_disk_then_damage_then_the_same_records(cache, tmp_path):
     words = [*TINY, "--methods", "ssd", "--results"]
     code, _, err = finish("compare", [*words, str(tmp_path / "calm")], cache)

@@ -102,6 +102,19 @@ def test_slurm_without_submitit_says_what_to_install(tmp_path, monkeypatch):
         launch(partial(touch, tmp_path), PIECES, where="slurm", logs=tmp_path)
 
 
+def test_jobs_that_slurm_does_not_take_are_one_line(tmp_path):
+    pytest.importorskip("submitit")
+    with pytest.raises(LaunchError, match=r"^no job was submitted: .*$") as caught:
+        launch(
+            partial(touch, tmp_path),
+            PIECES,
+            where="slurm",
+            logs=tmp_path / "logs",
+            slurm={"nonsense": 1},
+        )
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

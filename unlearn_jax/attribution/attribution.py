@@ -1,5 +1,6 @@
 """One contract for every attribution: what training weights do to outputs."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,7 +30,8 @@ class Ensemble(NamedTuple):
     """Value: models trained on subsets.
 
     Attributes:
-        masks: (m, n) training weights of each member, 0 or 1.
+        masks: (m, n), 0 or 1: each member was trained with these times the weights of
+            the training set.
         models: Variables with a leading axis m.
     """
 
@@ -78,10 +80,17 @@ class Attribution(NamedTuple):
 
 
 def as_trained(learner: Learner) -> Learner:
-    """The learner whose objective training descended: weight decay of SGD is l2."""
-    if learner.recipe.optimizer != "sgd":
+    """The learner whose objective training descended: weight decay of SGD is l2.
+
+    It trains as before: what is part of the objective is taken off the recipe.
+    """
+    recipe = learner.recipe
+    if recipe.optimizer != "sgd":
         return learner
-    return learner._replace(l2=learner.l2 + learner.recipe.weight_decay)
+    return learner._replace(
+        l2=learner.l2 + recipe.weight_decay,
+        recipe=dataclasses.replace(recipe, weight_decay=0.0),
+    )
 
 
 def need(evidence: Evidence, *fields: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.curvature.eigen_kronecker import _variances
+from unlearn_jax.curvature.eigen_kronecker import squares_along
 from unlearn_jax.curvature.kronecker import kfac
 from unlearn_jax.curvature.kronecker_blocks import (
     Block,
@@ -61,7 +61,7 @@ def mean_ekfac(
         return kfac(key, objective_at(at), at.params, data, labels=labels)
 
     state = eigendecompose(mean(factors))
-    plan = Plan(labels, 1, lambda *_: (), _variances)
+    plan = Plan(labels, 1, lambda *_: (), squares_along)
 
     def variances(at: Variables) -> Any:
         given = (key, objective_at(at), at.params, data, state.blocks)

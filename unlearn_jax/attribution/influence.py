@@ -20,7 +20,8 @@ from jaxtyping import Float
 from unlearn_jax import tree
 from unlearn_jax.curvature.contractions import along
 from unlearn_jax.curvature.per_example import loss_gradients
-from unlearn_jax.data.accumulate import accumulate, collect, present
+from unlearn_jax.data.accumulate import collect, present
+from unlearn_jax.loop import repeat
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, Weights
 
@@ -55,7 +56,8 @@ def influence_on_parameters(
     Raises:
         ValueError: not one change for each example.
 
-    Cost: one gradient per example and one product with the inverse.
+    Cost: one gradient for each example whose weight changes (in whole batches), and one
+        product with the inverse.
     Source: Koh & Liang 2017, arXiv 1703.04730, §2. Differs: a weighted mean with l2,
         so that weights of any size and padding are served.
     """
@@ -70,10 +72,39 @@ def influence_on_parameters(
         seen = present(batch._replace(weights=jnp.abs(batch.weights)))
         return jax.grad(objective.total)(at, seen._replace(weights=batch.weights))
 
-    changed = data._replace(weights=weights_change)
-    slope = accumulate(part, changed, params, batch_size=batch_size)
+    slope = _over_changed(part, data, weights_change, params, batch_size)
     slope = tree.axpy(objective.l2 * jnp.sum(weights_change), params, slope)
     return inverse(tree.scale(-_share(data.weights), slope))
+
+
+def _over_changed(
+    function: Callable[[Batch, Params], Params],
+    data: Batch,
+    change: Array,
+    params: Params,
+    batch_size: int,
+) -> Params:
+    """Sum of a function of batches over the examples whose weight changes, only them.
+
+    Their number is traced and so is that of the batches: a request of a hundred
+    examples costs a hundred gradients, however large the data.
+    """
+    n = change.shape[0]
+    size = min(batch_size, n)
+    count = jnp.sum(change != 0)
+    order = jnp.argsort(change == 0, stable=True)
+
+    def body(i: Any, total: Params, carried: Any) -> Params:
+        inputs, targets, change, order, count, params = carried
+        position = i * size + jnp.arange(size)
+        rows = order[jnp.minimum(position, n - 1)]
+        weights = jnp.where(position < count, change[rows], 0)
+        batch = Batch(inputs[rows], targets[rows], weights)
+        return tree.add(total, function(batch, params))
+
+    inputs, targets = jnp.asarray(data.inputs), jnp.asarray(data.targets)
+    carried = (inputs, targets, change, order, count, params)
+    return repeat(-(-count // size), body, tree.zeros_like(params), carried)
 
 
 def influence_on_outputs(

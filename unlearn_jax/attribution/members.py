@@ -17,7 +17,7 @@ from unlearn_jax.types import Array, Batch, Inputs, Variables
 
 
 class MemberShares(NamedTuple):
-    """Value: effects[q, n] = Σₘ outputs[m, q] shares[m, n], sums over members.
+    """Value: effects[q, n] wₙ = Σₘ outputs[m, q] shares[m, n], sums over members.
 
     Attributes:
         shares: (m, n); each column sums to zero, so that what all members have in
@@ -87,12 +87,13 @@ def linear_in_members(
             function=lambda outputs: output_fn(outputs, seen.targets),
         )
         centred = values - jnp.mean(values, axis=0, keepdims=True)
-        return kept_pairs(dot(centred.T, state.shares), train, queries)
+        scores = dot(centred.T, state.shares)
+        return kept_pairs(per_weight(scores, train), train, queries)
 
     def change(
         state: MemberShares, train: Batch, queries: Batch, weights_change: Any
     ) -> Array:
-        moved = jnp.where(train.weights > 0, weights_change, 0)
+        moved = per_weight(jnp.where(train.weights > 0, weights_change, 0), train)
         factors = dot(state.shares, moved.astype(state.shares.dtype))
         inputs = present(queries).inputs
 
@@ -113,6 +114,16 @@ def linear_in_members(
 def dot(a: Any, b: Any) -> Array:
     """Matrix product in full precision, also where a device rounds by default."""
     return jnp.matmul(a, b, precision=EXACT)
+
+
+def per_weight(values: Any, train: Batch) -> Array:
+    """Values (…, n) for a change of masks as those for a change of weights.
+
+    A mask of one is the whole weight of the example.
+    """
+    weights = jnp.asarray(train.weights)
+    scales = 1 / jnp.where(weights > 0, weights, 1)
+    return values * scales.astype(values.dtype).reshape(*(1,) * (values.ndim - 1), -1)
 
 
 def masks_of(evidence: Evidence, train: Batch) -> Array:

@@ -24,8 +24,8 @@ from unlearn_jax.attribution.attribution import (
     need,
 )
 from unlearn_jax.data.accumulate import present
-from unlearn_jax.train.descent import TrainState, _step, steps_per_pass
-from unlearn_jax.train.fit import _order_key, fit, start_fit, training_loss
+from unlearn_jax.train.descent import TrainState, steps_per_pass, training_step
+from unlearn_jax.train.fit import fit, order_stream, start_fit, training_loss
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar, Variables, Weights
 
@@ -175,12 +175,12 @@ def replay(key: PRNGKey, learner: Learner, data: Batch) -> Variables:
     steps = steps_per_pass(weights, size)
     drawn = weights > 0
     count = jnp.sum(drawn).astype(jnp.int32)
-    step = _step(training_loss(learner), recipe, size)
+    step = training_step(training_loss(learner), recipe, size)
     total = recipe.epochs * steps
 
     def one_epoch(state: TrainState, epoch: Array) -> tuple[TrainState, None]:
         order_key, step_key = jax.random.split(
-            jax.random.fold_in(_order_key(key), epoch)
+            jax.random.fold_in(order_stream(key), epoch)
         )
         shuffled = jax.random.uniform(order_key, weights.shape, jnp.float32)
         order = jnp.argsort(jnp.where(drawn, shuffled, 2.0))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs, need
-from unlearn_jax.attribution.members import dot, masks_of, over_members
+from unlearn_jax.attribution.members import dot, masks_of, over_members, per_weight
 from unlearn_jax.data.accumulate import present
 from unlearn_jax.solvers.lasso import RATIOS, held_out_errors, largest_l1, lasso
 from unlearn_jax.train.recipe import Learner
@@ -104,12 +104,13 @@ def sparse_datamodel(
             batch_size=batch_size,
             function=lambda outputs: output_fn(outputs, seen.targets),
         )
-        return kept_pairs(coefficients(state.masks, values), train, queries)
+        scores = coefficients(state.masks, values)
+        return kept_pairs(per_weight(scores, train), train, queries)
 
     def change(
         state: SparseState, train: Batch, queries: Batch, weights_change: Any
     ) -> Array:
-        moved = jnp.where(train.weights > 0, weights_change, 0)
+        moved = per_weight(jnp.where(train.weights > 0, weights_change, 0), train)
         inputs = present(queries).inputs
         outputs = over_members(
             learner.model, state.models, inputs, batch_size=batch_size

@@ -52,7 +52,7 @@ class Features(NamedTuple):
         keys: (m,) of the projections.
         solved: (m, n, r): the kernel's inverse times projected gradients; zero where
             an example has no weight.
-        shares: (n,) mean over models of cₙ; ones where ``solved`` holds it.
+        shares: (n,) mean over models of cₙ for "margin"; else ``solved`` holds it.
     """
 
     models: Variables
@@ -67,7 +67,7 @@ def trak(
     width: int = 2048,
     projection: str = "sketch",
     kernel: str = "margin",
-    damping: float = 1e-2,
+    damping: float = 1.0,
     centred: bool = False,
     batch_size: int = 256,
     query_batch_size: int = 256,
@@ -87,8 +87,10 @@ def trak(
             convex loss; the one to take for regression. "loss": gradients of the loss
             (empirical Fisher). To "newton" and "outputs" the learner's l2 is added.
         damping: Added to the kernel, in units of its mean eigenvalue (trace over the
-            smaller of width and rows). Zero, as published, needs more examples than
-            ``width``; a kernel that is singular gives NaN.
+            smaller of width and rows of examples with weight). Where examples are not
+            many times ``width`` the score rests on it: one hundredth predicts
+            retraining half as well as one. Zero, as published, needs more examples
+            than ``width``; a kernel that is singular gives NaN.
         centred: Take wₙ Δw-weighted means off: more weight on one example is less on
             all others. At a minimum with l2 this is the pull of l2. Not published.
         batch_size: Training examples whose inputs and slopes are held at once.
@@ -106,10 +108,10 @@ def trak(
         and a factorisation of width³ / 3 for each model; ``effects`` the same for each
         query and 2 q n width; memory m n width numbers.
     Source: Park et al. 2023, arXiv 2303.14186, eqs. 12–17: products of features and
-        the factors 1 − p are averaged over models apart, as published ("outputs": the
-        product is). Differs: any output function of the queries; effects of weight,
-        hence weights and the sign; damping; no soft threshold. "gram" is the same in
-        its dual form, with P the identity.
+        the factors 1 − p are averaged over models apart, as published (for kernels
+        other than "margin": the product is). Differs: any output function of the
+        queries; effects of weight, hence weights and the sign; damping; no soft
+        threshold. "gram" is the same in its dual form, with P the identity.
     """
     check_kernel(learner, kernel, damping, batch_size, query_batch_size)
     if projection == "gram":
@@ -150,6 +152,7 @@ def trak(
         train = jax.tree.map(jnp.asarray, train)
         n, members = len(train.weights), tree.leading_axis(evidence.models)
         keys = jax.random.split(key, members)
+        count = jnp.maximum(jnp.sum(train.weights > 0), 1)
         many = rows_of_example(learner, rows_of, evidence.models, train)
 
         def one(own: Any) -> tuple[Array, Array]:
@@ -158,11 +161,14 @@ def trak(
                 found, shares = collect(rows, *passed, batch_size=batch_size)
                 total, right = _kernel(found, train.weights), found[:, 0]
                 shares = shares[:, 0]
+                if kernel != "margin":
+                    right, shares = right * shares[:, None], jnp.ones_like(shares)
             else:
                 total = accumulate(products, *passed, batch_size=batch_size)
                 right = collect(slopes, *passed, batch_size=batch_size)
                 shares = jnp.ones(n, right.dtype)
-            ridge = damping * jnp.trace(total) / min(len(total), n * many)
+            rank = jnp.minimum(len(total), count * many)
+            ridge = damping * jnp.trace(total) / rank
             if kernel in CURVATURES:
                 ridge = ridge + learner.l2 * jnp.sum(train.weights)
             identity = jnp.eye(len(total), dtype=total.dtype)

@@ -41,14 +41,17 @@ class GramFactors(NamedTuple):
         factor: (m, n r, n r) lower Cholesky factor of B Bᵀ + λ, rows of an example
             together.
         members: (m, n, r) what a row counts in its loss's gradient, over √w; ones
-            over √w for a single row.
-        shares: (n,) mean over models of a single row's count; else ones.
+            over √w for "margin".
+        shares: (n,) mean over models of a row's count for "margin"; else ones.
+        weights: (n,) that B was made with: the examples that had weight then are read
+            again, also where they have none any more.
     """
 
     models: Variables
     factor: Float[Array, "m s s"]
     members: Float[Array, "m n r"]
     shares: Float[Array, " n"]
+    weights: Float[Array, " n"]
 
 
 def gram_trak(
@@ -102,7 +105,9 @@ def gram_trak(
             total, counts = collect(columns, train, at, train, batch_size=batch_size)
             total = total.reshape(counts.size, -1)
             # A ridge relative to the mean eigenvalue, as in the other form.
-            rank = min(counts.size, sum(x.size for x in jax.tree.leaves(at.params)))
+            there = jnp.maximum(jnp.sum(train.weights > 0), 1) * counts.shape[1]
+            size = sum(x.size for x in jax.tree.leaves(at.params))
+            rank = jnp.minimum(there, size)
             ridge = damping * jnp.trace(total) / rank
             if kernel in CURVATURES:
                 ridge = ridge + learner.l2 * jnp.sum(train.weights)
@@ -110,13 +115,16 @@ def gram_trak(
             absent = jnp.repeat(train.weights <= 0, counts.shape[1])
             diagonal = jnp.where(absent, 1, ridge).astype(total.dtype)
             factor = jnp.linalg.cholesky(total + jnp.diag(diagonal))
-            single = counts.shape[1] == 1
-            shares = counts[:, 0] if single else jnp.ones_like(counts[:, 0])
-            members = jnp.ones_like(counts) if single else counts
+            apart = kernel == "margin"
+            shares = counts[:, 0] if apart else jnp.ones_like(counts[:, 0])
+            members = jnp.ones_like(counts) if apart else counts
             return factor, members / roots[:, None].astype(counts.dtype), shares
 
         factor, members, shares = jax.lax.map(one, evidence.models)
-        return GramFactors(evidence.models, factor, members, jnp.mean(shares, axis=0))
+        shares = jnp.mean(shares, axis=0)
+        return GramFactors(
+            evidence.models, factor, members, shares, jnp.asarray(train.weights)
+        )
 
     def effects(
         state: GramFactors,
@@ -125,6 +133,7 @@ def gram_trak(
         output_fn: Callable[[Any, Any], Any],
     ) -> Float[Array, "q n"]:
         train, queries = (jax.tree.map(jnp.asarray, b) for b in (train, queries))
+        held = train._replace(weights=state.weights)
 
         def block(batch: Batch, at: Variables, train: Batch) -> Array:
             predict = bind(learner.model, at.stats, learner.loss).predict
@@ -133,7 +142,7 @@ def gram_trak(
             return products.reshape(-1, products.shape[2]).T
 
         def one(at: Variables, factor: Array, members: Array) -> Array:
-            products = collect(block, queries, at, train, batch_size=query_batch_size)
+            products = collect(block, queries, at, held, batch_size=query_batch_size)
             solved = jax.scipy.linalg.cho_solve((factor, True), products.T)
             return jnp.einsum(
                 "nrq,nr->qn",
@@ -153,6 +162,7 @@ def gram_trak(
         state: GramFactors, train: Batch, queries: Batch, weights_change: Weights
     ) -> Float[Array, "q k"]:
         train, queries = (jax.tree.map(jnp.asarray, b) for b in (train, queries))
+        held = train._replace(weights=state.weights)
         moved = -effective_change(train, weights_change, centred) * state.shares
 
         def pull(examples: Any, at: Variables) -> Array:
@@ -179,10 +189,10 @@ def gram_trak(
         def one(at: Variables, factor: Array, members: Array) -> Array:
             right = (members * moved.astype(members.dtype)[:, None]).reshape(-1)
             solved = jax.scipy.linalg.cho_solve((factor, True), right)
-            roots = jnp.sqrt(jnp.maximum(train.weights, 0))[:, None]
+            roots = jnp.sqrt(jnp.maximum(held.weights, 0))[:, None]
             amounts = solved.reshape(members.shape) * roots.astype(solved.dtype)
-            shares = collect(pull, (train, amounts), at, batch_size=batch_size)
-            pulled = Batch(train.inputs, shares, train.weights)
+            shares = collect(pull, (held, amounts), at, batch_size=batch_size)
+            pulled = Batch(held.inputs, shares, held.weights)
             direction = accumulate(slope, pulled, at, batch_size=batch_size)
             return outputs_along(
                 learner, at, queries, direction, batch_size=query_batch_size

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped
 
 from unlearn_jax.data.accumulate import accumulate, collect, present
 from unlearn_jax.data.hard_sets import highest_set
-from unlearn_jax.loop import repeat
+from unlearn_jax.loop import repeat, tracing
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PerExample, PRNGKey, Weights
 
@@ -237,6 +237,8 @@ def _check(
     data: Batch, size: int, rounds: int, steps: int, minibatch: Any, unlearn: str
 ) -> None:
     n = len(data.weights)
+    if not tracing(data.weights):
+        n = int(np.count_nonzero(np.asarray(data.weights) > 0))
     if not 1 <= size < n:
         raise ValueError(
             f"size is {size} for {n} examples, expected 1 to {n - 1}: change the size"

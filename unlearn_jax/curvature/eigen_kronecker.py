@@ -76,7 +76,7 @@ def ekfac(
             **options,
         )
     )
-    plan = Plan(labels, samples, lambda *_: (), _variances)
+    plan = Plan(labels, samples, lambda *_: (), squares_along)
     blocks = state.blocks
     _, found = mean_over_labels(
         key, objective, params, data, blocks, plan=plan, **options
@@ -100,9 +100,11 @@ def rotate(block: Block, gradient: Gradient) -> Gradient:
     return gradient
 
 
-def _variances(
+def squares_along(
     gradients: Gradients, weights: Array, blocks: tuple[Block, ...]
 ) -> list[Array | None]:
+    """Σₙ wₙ (Q_Aᵀ gₙ Q_G)² of each block; None where there is nothing to rotate."""
+
     def one(block: Block, gradient: Gradient) -> Array | None:
         turned = rotate(block, gradient)
         if isinstance(turned, Outer):

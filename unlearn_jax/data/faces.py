@@ -9,6 +9,7 @@ target is the person, so forgetting one is a request for a class.
 """
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +103,9 @@ def shrunk(images: np.ndarray, block: int) -> np.ndarray:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, people = arrays["images"], arrays["identity"]
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} could not be read ({error}): expected an npz of 'images' and "
             "'identity', copy it again"

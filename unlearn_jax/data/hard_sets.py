@@ -1,5 +1,6 @@
 """Forget sets that are hard to forget: clusters of features, extremes of a score."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -212,13 +213,15 @@ def read_scores(path: str | Path) -> np.ndarray:
     if path.suffix.lower() not in (".npy", ".npz"):
         raise ValueError(f"score file {path} is no .npy or .npz: save it as one")
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            names = list(found)
-            return found[names[0] if len(names) == 1 else "scores"]
-    except (ValueError, KeyError, EOFError) as error:
+        # Opened here: NumPy leaves a broken archive open.
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found
+            with found:
+                names = list(found)
+                return found[names[0] if len(names) == 1 else "scores"]
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"score file {path} could not be read ({error}): write it with numpy.save"
         ) from error
@@ -250,8 +253,9 @@ def _last(scores: np.ndarray, count: int) -> np.ndarray:
 def _count(size: int | float, able: int, most: int) -> int:
     """A size as a number of examples."""
     whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
-    count = int(size) if whole else max(1, round(float(size) * able))
-    if not 1 <= count <= most or not (whole or 0 < size < 1):
+    part = not whole and 0 < size < 1
+    count = max(1, round(float(size) * able)) if part else int(size) if whole else 0
+    if not 1 <= count <= most:
         raise ValueError(
             f"got size {size} for {able} examples to choose from, expected a count "
             f"from 1 to {most} or a fraction between 0 and 1: change the size"

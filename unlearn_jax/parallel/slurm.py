@@ -30,7 +30,8 @@ def run_in_slurm(
 
     Raises:
         ModuleNotFoundError: submitit is not installed.
-        LaunchError: jobs left the queue without a result (cancelled, killed, lost).
+        LaunchError: jobs left the queue without a result (cancelled, killed, lost), or
+            were not taken: no cluster, or a parameter that it does not know.
     """
     try:
         import submitit
@@ -41,9 +42,17 @@ def run_in_slurm(
         ) from None
     jobs = min(jobs, len(pieces))
     groups = [list(pieces[number::jobs]) for number in range(jobs)]
-    executor = submitit.AutoExecutor(folder=str(logs), cluster="slurm")
-    executor.update_parameters(**{"name": "unlearn_jax", **options})
-    submitted = executor.map_array(_work_off, [function] * jobs, groups)
+    try:
+        executor = submitit.AutoExecutor(folder=str(logs), cluster="slurm")
+        executor.update_parameters(**{"name": "unlearn_jax", **options})
+        submitted = executor.map_array(_work_off, [function] * jobs, groups)
+    except (NameError, RuntimeError, TypeError, ValueError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+        said = lines[0] if isinstance(error, NameError) else lines[-1]
+        raise LaunchError(
+            f"no job was submitted: {said.strip()} (parameters {dict(options)}; "
+            "needed: a machine on which sbatch works)"
+        ) from error
     waiting = dict(zip(submitted, groups, strict=True))
     errors: list[str] = []
     gone: dict[Any, float] = {}

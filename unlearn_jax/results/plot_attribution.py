@@ -9,7 +9,6 @@ from unlearn_jax.results.plot import (
     FLOOR_GREY,
     GREEN,
     GREY,
-    ORANGE,
     PURPLE,
     SKY,
     VERMILION,
@@ -39,7 +38,8 @@ _LOOKS = {
     "empirical_leave_one_out": (PURPLE, "^"),
     "random": (GREY, "x"),
 }
-_VARIANTS = ((ORANGE, "D"), (SKY, "v"), (ORANGE, "P"), (SKY, "<"), (ORANGE, ">"))
+_MARKERS = "DvP<X>d^pso"
+"""For variants with options, which have the colour of their kind."""
 
 
 def attribution_figure(rows: Sequence[Row]) -> "Figure":
@@ -50,7 +50,7 @@ def attribution_figure(rows: Sequence[Row]) -> "Figure":
             ``lds``, ``stderr``, and the ``attainable`` score with its error; rows of
             one attribution are joined in their order, the last one filled. Of
             "example": ``predicted``, ``retrained``, ``attribution``. Of "removals":
-            these and ``stderr``, for each query.
+            ``attribution`` and ``retrained`` for each query.
     """
     panels = [
         name
@@ -62,29 +62,31 @@ def attribution_figure(rows: Sequence[Row]) -> "Figure":
     )
     looks = _looks(names)
     figure, axes = _panels(1, max(len(panels), 1), 3.4)
-    figure.set_size_inches(1.0 + 2.5 * max(len(panels), 1), 3.4)
+    wide = 1.2 + 2.6 * max(len(panels), 1)
+    figure.set_size_inches(wide, 3.2 + 0.05 * max(len(looks), 8))
     draw = {"scores": _scores, "example": _example, "removals": _removals}
     for panel, name in zip(axes, panels, strict=False):
         draw[name](panel, [row for row in rows if row["panel"] == name], looks)
     _legend(figure, looks)
     _note(
         figure,
-        "bars: standard error; hollow: from fewer models or members; grey band: what "
-        "the noise of retraining leaves to be reached, ± its error; diagonal: equality",
+        "bars: standard error; hollow: from fewer models or members; grey band: "
+        "attainable under the noise of retraining, ± its error"
+        + ("\n" if len(panels) < 3 else "; ")
+        + "middle: line of equality; right: with means",
     )
     return figure
 
 
 def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour by kind, marker within it; variants with options take what is spare."""
-    looks, turn = {}, 0
+    """Colour by kind, marker within it; variants take markers that are left."""
+    looks = {name: _LOOKS[name] for name in names if name in _LOOKS}
     for name in names:
-        if name in _LOOKS:
-            looks[name] = _LOOKS[name]
-        else:
-            looks[name] = _VARIANTS[turn % len(_VARIANTS)]
-            turn += 1
-    return looks
+        hue, _ = _LOOKS.get(name.split(":")[0], (SKY, ""))
+        taken = [marker for other, marker in looks.values() if other == hue]
+        left = [marker for marker in _MARKERS if marker not in taken]
+        looks.setdefault(name, (hue, left[0] if left else "."))
+    return {name: looks[name] for name in names}
 
 
 def _scores(
@@ -137,22 +139,27 @@ def _example(
 def _removals(
     panel: "Axes", rows: Sequence[Row], looks: dict[str, tuple[str, str]]
 ) -> None:
-    for row in rows:
-        hue, marker = looks[row["attribution"]]
-        panel.errorbar(
-            row["predicted"],
-            row["retrained"],
-            yerr=row["stderr"],
+    names = list(dict.fromkeys(row["attribution"] for row in rows))
+    for place, name in enumerate(names):
+        shifts = [row["retrained"] for row in rows if row["attribution"] == name]
+        hue, marker = looks[name]
+        beside = [place + 0.3 * (i / len(shifts) - 0.5) for i in range(len(shifts))]
+        panel.plot(
+            beside,
+            shifts,
+            marker,
             color=hue,
-            marker=marker,
             markersize=3,
-            elinewidth=0.5,
-            alpha=0.8,
+            linestyle="none",
+            alpha=0.7,
         )
-    panel.axline((0, 0), slope=1, color=GREY, linewidth=0.6)
+        mean = sum(shifts) / len(shifts)
+        panel.plot([place - 0.3, place + 0.3], [mean, mean], color=hue, linewidth=1.5)
     panel.axhline(0, color=BLACK, linewidth=0.6)
-    panel.set_xlabel("predicted change without supporters (nats)")
-    panel.set_ylabel("retrained change (nats)")
+    panel.set_xlim(-0.6, len(names) - 0.4)
+    panel.set_xticks([])
+    panel.set_xlabel("supporters taken out, a dot for each query")
+    panel.set_ylabel("change of the margin (nats)")
 
 
 def _legend(figure: "Figure", looks: dict[str, tuple[str, str]]) -> None:
@@ -162,10 +169,11 @@ def _legend(figure: "Figure", looks: dict[str, tuple[str, str]]) -> None:
         Line2D([], [], color=hue, marker=marker, linestyle="none", label=name)
         for name, (hue, marker) in looks.items()
     ]
+    inches = 0.5 + 0.06 * max(map(len, looks))
     figure.legend(
         handles=handles,
         loc="outside upper center",
-        ncols=4,
+        ncols=max(1, min(5, int(figure.get_figwidth() / inches))),
         frameon=False,
         fontsize=7,
     )

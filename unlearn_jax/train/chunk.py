@@ -1,6 +1,8 @@
 """How many members train at once: as many as the memory holds."""
 
+import contextlib
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -83,7 +85,17 @@ def memory_budget() -> int:
     told = jax.local_devices()[0].memory_stats()
     if told and "bytes_limit" in told:
         return (told["bytes_limit"] - told.get("bytes_in_use", 0)) // 2
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return _machine_memory() // 2
+
+
+def _machine_memory() -> int:
+    """Bytes to be had; what the system keeps of files counts, for it gives that up."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                return 1024 * int(rest.split()[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _even(members: int, most: int) -> int:

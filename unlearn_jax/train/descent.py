@@ -91,7 +91,7 @@ def descend(
     shuffled = jax.random.uniform(order_key, weights.shape, jnp.float32)
     order = jnp.argsort(jnp.where(present, shuffled, 2.0))
     constants = (step_key, examples, weights, order, count, total_steps, pace)
-    body = _step(step_loss, recipe, size)
+    body = training_step(step_loss, recipe, size)
     state = state._replace(loss=jnp.zeros((), jnp.float32))
     steps = steps_per_pass(weights, size)
     state = repeat(steps, body, state, constants, loop=loop)
@@ -131,7 +131,9 @@ def optimise(
 
 
 @functools.lru_cache(maxsize=64)
-def _step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..., Any]:
+def training_step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..., Any]:
+    """The body of the loop over steps; one function object for each choice."""
+
     def step(i: Any, state: TrainState, constants: Any) -> TrainState:
         key, examples, weights, order, count, total_steps, pace = constants
         position = i * size + jnp.arange(size)

@@ -56,7 +56,7 @@ def fit(
     """
     loop = choose_fit_loop(learner, data, key, start)
     state = optimise(
-        _order_key(key),
+        order_stream(key),
         start_fit(key, learner, start).train,
         (data.inputs, data.targets),
         data.weights,
@@ -119,7 +119,7 @@ def fit_epoch(
     """One more epoch of the run that ``key`` started."""
     recipe = learner.recipe
     train = descend(
-        jax.random.fold_in(_order_key(key), state.epochs_done),
+        jax.random.fold_in(order_stream(key), state.epochs_done),
         state.train,
         (data.inputs, data.targets),
         data.weights,
@@ -179,7 +179,8 @@ def weighted_mean(values: Any, weights: Any) -> Any:
     return jnp.sum(weights * values) / jnp.where(mass > 0, mass, 1)
 
 
-def _order_key(key: PRNGKey) -> PRNGKey:
+def order_stream(key: PRNGKey) -> PRNGKey:
+    """The key that draws the order of the examples, of the key of a run."""
     return jax.random.fold_in(key, 1)
 
 
