@@ -178,14 +178,25 @@ def _by_split(
 def _change(
     asked: Asked, margins: np.ndarray, truth: np.ndarray, before: np.ndarray
 ) -> tuple[float, float]:
-    """Correlation and relative size of the mean change of forgotten margins."""
+    """Correlation and relative size of the mean change of forgotten margins.
+
+    The change is that of one half of the originals, what the oracles ask for that from
+    the other half: on the same half its noise would be in both.
+    """
     lost = asked.points.split == "forget"
-    change = (_finite(margins).mean(0) - before.mean(0))[lost]
-    wanted = (truth.mean(0) - before.mean(0))[lost]
-    if np.std(change) == 0:
-        return float("nan"), 0.0
-    correlation = np.corrcoef(change, wanted)[0, 1]
-    return float(correlation), float(change.mean() / wanted.mean())
+    unlearned, originals = _finite(margins)[:, lost], before[:, lost]
+    oracle, half = truth[:, lost].mean(0), len(before) // 2
+    parts = (slice(None, half), slice(half, 2 * half))
+    found = []
+    for own, other in (parts, parts[::-1]):
+        change = unlearned[own].mean(0) - originals[own].mean(0)
+        wanted = oracle - originals[other].mean(0)
+        if np.std(change) == 0:
+            return float("nan"), 0.0
+        correlation = np.corrcoef(change, wanted)[0, 1]
+        found.append((correlation, change.mean() / wanted.mean()))
+    agreement, size = np.mean(found, axis=0)
+    return float(agreement), float(size)
 
 
 def _table(
