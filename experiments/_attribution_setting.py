@@ -13,6 +13,7 @@ from experiments._config import Data, Network, _read, hyperparameters
 from experiments._net import load
 from experiments._setting import build_model
 from unlearn_jax.attribution import ATTRIBUTIONS, Attribution
+from unlearn_jax.attribution.attribution import as_trained
 from unlearn_jax.data.batch import Dataset, take
 from unlearn_jax.models import MODELS
 from unlearn_jax.train.loss import cross_entropy
@@ -279,4 +280,5 @@ def _competitor(config: Config, learner: Learner, label: str) -> Competitor:
         counts = (config.members // 4, config.members)
     else:
         counts = (1, config.models) if config.models > 1 else (1,)
-    return Competitor(label, factory(learner, **options), reads, counts, queries)
+    attribution = factory(as_trained(learner), **options)
+    return Competitor(label, attribution, reads, counts, queries)

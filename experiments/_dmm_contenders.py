@@ -38,8 +38,8 @@ GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     },
     "ssd": {"alpha": (5.0, 10.0, 50.0)},
 }
-# As published for a ResNet-9, as the released function defaults to, faster; the last one
-# fine-tunes on 2,500 examples for a hundred forgotten ones.
+# As published for a ResNet-9, as the released function defaults to, faster; the last
+# one fine-tunes on 2,500 examples for a hundred forgotten ones.
 MATCHING: tuple[Mapping[str, Any], ...] = tuple(
     {
         "epochs": epochs,

@@ -9,6 +9,10 @@ from typing import TypeAlias
 Advance: TypeAlias = Callable[[float], None]
 
 
+EVERY = 60.0
+"""Seconds between two lines about one stage in a log."""
+
+
 @contextlib.contextmanager
 def progress(title: str, total: float) -> Iterator[Advance]:
     """Show that ``title`` is under way; the body calls ``advance(share)``.
@@ -33,5 +37,18 @@ def progress(title: str, total: float) -> Iterator[Advance]:
             yield lambda share: bar.advance(task, share)
             bar.update(task, completed=total)
         return
-    yield lambda share: None
+    yield _told_now_and_then(title, total)
     print(f"{title}: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+
+
+def _told_now_and_then(title: str, total: float) -> Advance:
+    done, told = 0.0, time.perf_counter()
+
+    def advance(share: float) -> None:
+        nonlocal done, told
+        done += share
+        if time.perf_counter() - told > EVERY:
+            told = time.perf_counter()
+            print(f"{title}: {done / total:.0%}", file=sys.stderr, flush=True)
+
+    return advance

@@ -28,6 +28,8 @@ from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.train.trajectory import fit_trajectories
 from unlearn_jax.types import Batch, Variables
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 N, Q, L2 = 12, 4, 0.01
 
 
@@ -238,6 +240,7 @@ def test_at_a_minimum_it_is_the_limit_of_unrolling_by_hand():
         np.testing.assert_allclose(gaps[0] / gaps[1], 2.0, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_on_its_way_to_the_minimum_it_is_nearer_the_truth_than_either_limit():
     random = np.random.default_rng(1)
     x = random.normal(size=(N, 3)) * np.array([1.5, 0.7, 0.2])

@@ -15,6 +15,8 @@ from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.trajectory import fit_trajectories
 from unlearn_jax.types import Batch, Variables
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 N, Q = 15, 6
 
 
@@ -113,6 +115,7 @@ def test_effects_are_products_of_gradients(problem, products, kind, centred):
     np.testing.assert_allclose(change[:, 1], second @ move, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_with_short_steps_it_is_the_metagradient():
     """Full batches, momentum, schedule; what is left is of the order of the rate."""
     data = jax.tree.map(jnp.asarray, tiny.examples(count=N))

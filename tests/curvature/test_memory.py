@@ -52,6 +52,7 @@ def ratio(name, **options):
     return ours / peak_bytes(gradient, variables, images(sizes[0]))
 
 
+@pytest.mark.slow
 def test_small_cnn_takes_at_most_twice_the_memory_of_a_batch_gradient():
     assert ratio("cnn", width=8, hidden=32) < 2
 

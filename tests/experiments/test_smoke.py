@@ -58,6 +58,7 @@ def test_sub_class_request_on_coarse_labels(cache, tmp_path):
     assert "sub_class:3" in out.replace("\\", "")
 
 
+@pytest.mark.slow
 def test_regression_from_the_same_command(cache, tmp_path):
     words = ["--data.name", "diabetes", "--scale", "smoke", "--recipe.epochs", "2"]
     words += ["--methods", "finetune", "ssd", "--results", str(tmp_path)]

@@ -28,7 +28,7 @@ from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.train.trajectory import piece_rates
+from unlearn_jax.train.trajectory import training_time
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
@@ -52,7 +52,7 @@ def influence(
     *,
     curvature: str = "gauss_newton",
     inverse: str = "cg",
-    damping: float = 1e-3,
+    damping: float | None = None,
     tol: float = 1e-4,
     max_steps: int = 100,
     rank: int = 20,
@@ -68,7 +68,9 @@ def influence(
         learner: Model, loss and l2 that the models were trained with.
         curvature: "gauss_newton", "hessian" or "empirical_fisher".
         inverse: A name in ``inverse.INVERSES``.
-        damping: Added to the curvature, in its units.
+        damping: Added to the curvature, in its units. None takes 1 / T, T the sum of
+            the learning rates of training as in :func:`ekfac_influence`; Adam's steps
+            have none: give a number then.
         tol: Relative residual at which the solver stops (no unit).
         max_steps: Most products of the solver.
         rank: Eigenvectors of "low_rank".
@@ -85,11 +87,23 @@ def influence(
     Source: Koh & Liang 2017, arXiv 1703.04730, eq. 2. Differs: Gauss-Newton by default;
         a weighted mean with l2, a mean over models.
     """
-    settings = Settings(damping, tol, max_steps, rank, batch_size)
+    by_time = damping is None
+    if by_time and learner.recipe.optimizer != "sgd":
+        raise ValueError(
+            f"damping is None, which reads the learning rates of SGD; the recipe says "
+            f"{learner.recipe.optimizer!r}: give a damping"
+        )
+    settings = Settings(1.0 if by_time else damping, tol, max_steps, rank, batch_size)
     check_choice(curvature, inverse, settings)
     if query_batch_size < 1:
         raise ValueError(f"query_batch_size must be at least 1, got {query_batch_size}")
     examples = batch_size or 256
+
+    def settings_for(train: Batch) -> Settings:
+        if not by_time:
+            return settings
+        time: Any = training_time(learner.recipe, train.weights)
+        return settings._replace(damping=1 / time)
 
     def matrix(variables: Variables, train: Batch) -> Curvature:
         objective = _objective(learner, variables)
@@ -103,7 +117,7 @@ def influence(
         def one(pair: Any) -> Any:
             key, variables = pair
             known = matrix(variables, present(train))
-            return INVERSES[inverse].prepare(key, known, settings)
+            return INVERSES[inverse].prepare(key, known, settings_for(train))
 
         return InfluenceState(
             evidence.models, jax.lax.map(one, (keys, evidence.models))
@@ -111,7 +125,7 @@ def influence(
 
     def solver(variables: Variables, state: Any, train: Batch) -> Callable[[Any], Any]:
         known = matrix(variables, present(train))
-        return lambda v: INVERSES[inverse].apply(state, known, v, settings)
+        return lambda v: INVERSES[inverse].apply(state, known, v, settings_for(train))
 
     def effects(
         state: InfluenceState, train: Batch, queries: Batch, output_fn: Any
@@ -220,8 +234,7 @@ def ekfac_influence(
 
     def damping_of(matrix: Any, train: Batch) -> Array:
         if damping is None and recipe.optimizer == "sgd":
-            (rate,), _ = piece_rates(recipe, train.weights, (recipe.epochs,))
-            return learner.l2 + 1 / rate
+            return learner.l2 + 1 / training_time(recipe, train.weights)
         share = ADAM_DAMPING if damping is None else damping
         return learner.l2 + share * mean_eigenvalue(matrix)
 

@@ -101,7 +101,9 @@ def squared_norms(gradients: Gradients) -> PerExample:
             return jnp.einsum("ngts,ngts->n", left, right)
         return jnp.sum(jnp.square(_formed(gradient)), axis=(1, 2, 3))
 
-    return sum((one(gradient) for gradient in gradients), start=jnp.zeros(()))
+    return sum(
+        (one(gradient) for gradient in gradients), start=jnp.zeros((), jnp.float32)
+    )
 
 
 def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
@@ -122,7 +124,8 @@ def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
         raise TypeError("the two sets of gradients come from different models")
 
     return sum(
-        (one(a, b) for a, b in zip(first, second, strict=True)), start=jnp.zeros(())
+        (one(a, b) for a, b in zip(first, second, strict=True)),
+        start=jnp.zeros((), jnp.float32),
     )
 
 
@@ -150,7 +153,7 @@ def along(taped: Tape, gradients: Gradients, vector: Params) -> PerExample:
             zip(gradients, leaves, strict=True)
         )
     ]
-    return sum(parts, start=jnp.zeros(()))
+    return sum(parts, start=jnp.zeros((), jnp.float32))
 
 
 def sketch(
@@ -185,7 +188,7 @@ def sketch(
 
 
 def _sketched(key: PRNGKey, taped: Tape, gradients: Gradients, width: int) -> Array:
-    total, joined = jnp.zeros(()), jnp.zeros(())
+    total, joined = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
     for leaf, gradient in enumerate(gradients):
         if not isinstance(gradient, Outer):
             whole = _flat(_whole(taped, leaf, gradient), 1)

@@ -147,6 +147,12 @@ def piece_rates(
     )
 
 
+def training_time(recipe: Recipe, weights: Weights) -> Array:
+    """Sum of the rates of all steps of SGD: how long the gradient was followed."""
+    (rate,), _ = piece_rates(recipe, weights, (recipe.epochs,))
+    return rate
+
+
 def _gain(momentum: float, number: Array) -> Array:
     """1 + β + … + βˢ."""
     if momentum == 1:
