@@ -34,12 +34,11 @@ from experiments._progress import progress
 from unlearn_jax.parallel.launch import PLACES, Where, launch
 from unlearn_jax.results.piece import PieceError
 from unlearn_jax.train.chunk import choose_chunk
-from unlearn_jax.train.ensemble import choose_members
+from unlearn_jax.train.ensemble import CPU_CHUNK, choose_members
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch
 
 Way: TypeAlias = Literal["auto", "vmap", "loop"]
-_CPU_CHUNK = 16
 """On CPU more members in one program are no faster, and more are lost with a kill."""
 
 
@@ -320,7 +319,7 @@ def _settle(
         chunk = found["chunk"]
     if chunk is None:
         share = -(-count // (devices * (workers or 1)))
-        most = _CPU_CHUNK if jax.default_backend() == "cpu" else None
+        most = CPU_CHUNK if jax.default_backend() == "cpu" else None
         chunk = devices * choose_chunk(learner, data, share, most=most)
     if not found:  # a program is filled up with copies: no more of them than needed
         chunk = min(chunk, count)

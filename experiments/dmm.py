@@ -56,6 +56,8 @@ def presets(data: str) -> dict[str, Config]:
                 "clustered:250",
                 "gradients:100",
             ),
+            # A datamodel asks hundreds of members for every prediction.
+            attributions=("ekfac_influence", "trak"),
             originals=64,
             members=256,
             points=2000,

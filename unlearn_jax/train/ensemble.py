@@ -17,10 +17,11 @@ from unlearn_jax.types import Array, Batch, Variables
 
 Members: TypeAlias = Literal["auto", "vmap", "loop"]
 
-# On CPU a batched product is slower than the products one after another as soon as a
-# step is more than overhead. Between this and some 100,000 parameters one program wins
-# on idle cores and loses on busy ones; measured by benchmarks/ensemble.py.
-CPU_VMAP_PARAMETERS = 6_000
+# On CPU one program saves overhead and computes its products worse: up to this size it
+# wins, and more members at once than CPU_CHUNK lose again; measured on idle cores by
+# benchmarks/ensemble.py. Two processes with a core each win at every size.
+CPU_VMAP_PARAMETERS = 60_000
+CPU_CHUNK = 16
 
 
 def fit_ensemble(
@@ -42,8 +43,8 @@ def fit_ensemble(
         weights: (m, n) weights of the members; None gives ``data.weights`` to all.
         members: "vmap" for one program over members, "loop" for one program called m
             times, "auto" for the faster by :func:`choose_members`.
-        chunk: Members per program under "vmap", at least 1; None takes all. Bounds
-            memory.
+        chunk: Members per program under "vmap", at least 1. Bounds memory. None takes
+            all; on CPU without a mesh 16, which is faster.
         mesh: Lay the members of a chunk over these devices ("vmap" only).
 
     Returns:
@@ -67,6 +68,8 @@ def fit_ensemble(
     if members == "loop":
         return _one_after_another(keys, learner, data, weights)
     run = member_program(learner, mesh)
+    if chunk is None and mesh is None and jax.default_backend() == "cpu":
+        chunk = CPU_CHUNK
     size = count if chunk is None else min(chunk, count)
     uneven = [s for s in (size, count % size) if mesh is not None and s % mesh.size]
     if mesh is not None and uneven:
