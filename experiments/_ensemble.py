@@ -39,7 +39,6 @@ from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch
 
 Way: TypeAlias = Literal["auto", "vmap", "loop"]
-"""On CPU more members in one program are no faster, and more are lost with a kill."""
 
 
 class Plan(NamedTuple):

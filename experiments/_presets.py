@@ -43,6 +43,11 @@ _SMALL_OPTIONS = (
     "bad_teacher.learning_rate=0.002",
     "bad_teacher.batch_size=64",
     "scrub.learning_rate=0.01",
+    "dmm.learning_rate=0.002",
+    "dmm.batch_size=64",
+    "oracle_matching.epochs=10",
+    "oracle_matching.learning_rate=0.005",
+    "oracle_matching.batch_size=64",
 )
 
 
@@ -83,6 +88,8 @@ _IMAGE_OPTIONS = (
     "scrub.ascent_epochs=1",
     "scrub.learning_rate=0.002",
     "scrub.forget_batch=512",
+    "dmm.learning_rate=0.002",
+    "oracle_matching.learning_rate=0.002",
 )
 
 
