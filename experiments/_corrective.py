@@ -103,7 +103,7 @@ def measure(config: Any, setting: Setting) -> list[Note]:
     with progress("manipulate, train, correct", total) as advance:
         for kind in config.kinds:
             judged = judges(config, setting.dataset, kind)
-            for seed in range(config.seeds):
+            for seed in range(config.first, config.first + config.seeds):
                 bad = corrupted(config, setting.dataset, kind, seed)
                 train = jax.tree.map(jnp.asarray, bad.data)
                 original, _ = programs(

@@ -94,7 +94,8 @@ def _table(config: Any, notes: Sequence[Note], kind: str, run: Run) -> Table:
     bad = config.backdoor if kind == "backdoor" else config.confusion
     what = (
         f"{bad} training examples with a patch of side {config.patch} and label "
-        f"{config.target}; corrected: test images with the patch; retained: without."
+        f"{config.target}; corrected: all test images with the patch, as published, so "
+        "that those of that label are right for nothing; retained: without."
         if kind == "backdoor"
         else f"{bad} training examples of the classes {config.classes[0]} and "
         f"{config.classes[1]} with swapped labels; corrected: test examples of these "

@@ -54,7 +54,7 @@ MATCHING: tuple[Mapping[str, Any], ...] = tuple(
 # TRAK as published fixes the order of scores, not their scale; with the Gauss-Newton
 # matrix in place of its kernel they are changes of outputs.
 ATTRIBUTION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "trak": {"kernel": "outputs", "width": 1024},
+    "trak": {"kernel": "outputs", "width": 1024, "damping": 1e-2},
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-LAST = ("unlearned", "diagonal", "scores")
+LAST = ("unlearned", "diagonal", "scores", "effects")
 """What each example ends with."""
 
 
