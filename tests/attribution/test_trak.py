@@ -126,7 +126,9 @@ def written_signs(key, params, width):
     return np.concatenate([np.asarray(b, np.float64) for b in blocks]) / np.sqrt(width)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float64, pytest.param(jnp.float32, marks=pytest.mark.slow)]
+)
 def test_scores_equal_explicitly_projected_gradients(dtype):
     net = "softmax" if dtype == jnp.float64 else "mlp"
     problem, width, damping = Problem(net, dtype=dtype), 9, 0.05

@@ -224,6 +224,7 @@ def test_truth_end_to_end_meets_its_bars(tmp_path, results):
     assert found["retrained", "gradient_norm"] <= 1e-10
 
 
+@pytest.mark.slow
 def test_fidelity_end_to_end(tmp_path, results, monkeypatch):
     """A few entries: all of them are tried above."""
 

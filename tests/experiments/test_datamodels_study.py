@@ -86,6 +86,7 @@ def test_members_are_looked_at_on_what_they_have_and_have_not_seen():
     np.testing.assert_allclose(spreads, 0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_study_ends_with_tables_and_a_figure(tmp_path, monkeypatch):
     preset = dataclasses.replace(TINY, scale="smoke")
     monkeypatch.setattr(datamodels, "presets", lambda data: {"smoke": preset})

@@ -40,6 +40,7 @@ def same_bits(a, b):
     )
 
 
+@pytest.mark.slow
 def test_a_mixed_stream_ends_where_a_fresh_fit_begins():
     head = acu()
     random = np.random.default_rng(0)
@@ -111,7 +112,12 @@ def test_weighted_rows():
 
 
 @pytest.mark.parametrize(
-    "form", ["gram", "inverse", pytest.param("kept", marks=pytest.mark.slow)]
+    "form",
+    [
+        "gram",
+        pytest.param("inverse", marks=pytest.mark.slow),
+        pytest.param("kept", marks=pytest.mark.slow),
+    ],
 )
 def test_adversarial_requests_are_exact_or_refused(form):
     """1,000 requests: every one leaves the fit of the rows that should be within."""

@@ -40,8 +40,22 @@ SETTINGS = {
         "retain_batch": 8,
         "forget_batch": 4,
     },
-    "dmm": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8, "retain_ratio": 2},
-    "oracle_matching": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
+    # Adam turns the rounding of a gradient that is zero, of a bias before a
+    # batch-norm, into steps: few and small ones here.
+    "dmm": {
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        "batch_size": 16,
+        "retain_ratio": 2,
+        "forget_copies": 1,
+    },
+    "oracle_matching": {
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        "batch_size": 16,
+        "retain_ratio": 2,
+        "forget_copies": 1,
+    },
 }
 NOT_RANDOM = {
     "identity",

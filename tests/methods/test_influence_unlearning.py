@@ -47,7 +47,9 @@ def direction(rows, request):
     return (~kept).mean() * (rows[~kept].mean(0) - rows[kept].mean(0))
 
 
-@pytest.mark.parametrize("samples", [SAMPLES, 1000])
+@pytest.mark.parametrize(
+    "samples", [SAMPLES, pytest.param(1000, marks=pytest.mark.slow)]
+)
 def test_the_intended_step_is_the_dense_inverse(
     learner, original, request_a, slopes, samples
 ):

@@ -15,7 +15,7 @@ REQUESTS = 40
 
 
 @pytest.mark.parametrize(
-    "kills", [8, pytest.param(50, marks=pytest.mark.slow)], ids=str
+    "kills", [3, pytest.param(50, marks=pytest.mark.slow)], ids=str
 )
 def test_killed_at_random_moments_all_is_as_if_undisturbed(tmp_path, quick_path, kills):
     states, entries = undisturbed(quick_path / "undisturbed", requests(REQUESTS))
