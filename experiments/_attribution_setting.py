@@ -5,18 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from experiments._config import Config as CompareConfig
 from experiments._config import Data, Network, _read, hyperparameters
-from experiments._net import load
-from experiments._setting import build_model
+from experiments._net import learning
 from unlearn_jax.attribution import ATTRIBUTIONS, Attribution
 from unlearn_jax.attribution.attribution import as_trained
 from unlearn_jax.data.batch import Dataset, take
-from unlearn_jax.models import MODELS
-from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch
 
@@ -183,16 +178,7 @@ def build(config: Config) -> Setting:
     for label in config.attributions:
         read_label(label)
     _check_counts(config)
-    if config.model.name not in MODELS:
-        raise ValueError(
-            f"there is no model {config.model.name!r}; choose from {', '.join(MODELS)}"
-        )
-    dataset = load(config.data)
-    shared = CompareConfig(data=config.data, model=config.model)
-    learner = Learner(build_model(shared, dataset), cross_entropy, 0.0, config.recipe)
-    train, test = (
-        Batch(*(jnp.asarray(part) for part in batch)) for batch in dataset.splits
-    )
+    dataset, learner, train, test = learning(config.data, config.model, config.recipe)
     tests, n = len(test.targets), len(train.targets)
     if config.queries > tests or config.removed >= n:
         raise ValueError(

@@ -5,21 +5,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments._config import Config as CompareConfig
 from experiments._config import Data, Network
-from experiments._net import load
-from experiments._setting import build_model
+from experiments._net import learning
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
 from unlearn_jax.data.batch import Dataset, concatenate, take
 from unlearn_jax.data.forget import class_set, random_set
 from unlearn_jax.data.hard_sets import clustered_set
 from unlearn_jax.methods.datamodel_matching import READABLE
-from unlearn_jax.models import MODELS
-from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch, Variables
@@ -123,16 +118,7 @@ def build(config: Config) -> Setting:
         raise ValueError(f"requests {config.requests} name one twice; give it once")
     for text in config.requests:
         read_request(text)
-    if config.model.name not in MODELS:
-        raise ValueError(
-            f"there is no model {config.model.name!r}; choose from {', '.join(MODELS)}"
-        )
-    dataset = load(config.data)
-    shared = CompareConfig(data=config.data, model=config.model)
-    learner = Learner(build_model(shared, dataset), cross_entropy, 0.0, config.recipe)
-    train, test = (
-        Batch(*(jnp.asarray(part) for part in batch)) for batch in dataset.splits
-    )
+    dataset, learner, train, test = learning(config.data, config.model, config.recipe)
     for text in config.requests:
         _check_size(text, np.asarray(dataset.splits.train.targets))
     if any("ensemble" in ATTRIBUTIONS[name].reads for name in config.attributions):

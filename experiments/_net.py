@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments._config import Data
-from experiments._setting import limited
+from experiments._config import Config, Data, Network
+from experiments._setting import build_model, limited
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.data import DATASETS
@@ -66,6 +66,34 @@ def load(data: Data) -> Dataset:
     if missing:
         raise ValueError(missing)
     return limited(source.load(data.dir), data.limit)
+
+
+class Learning(NamedTuple):
+    """Description: data on the device and how models of it are trained."""
+
+    dataset: Dataset
+    learner: Learner
+    train: Batch
+    test: Batch
+
+
+def learning(data: Data, model: Network, recipe: Recipe) -> Learning:
+    """Load a data set of classes and build the learner of a configuration.
+
+    Raises:
+        ValueError: an unknown or absent data set or model.
+    """
+    if model.name not in MODELS:
+        raise ValueError(
+            f"there is no model {model.name!r}; choose from {', '.join(MODELS)}"
+        )
+    dataset = load(data)
+    shared = Config(data=data, model=model)
+    learner = Learner(build_model(shared, dataset), cross_entropy, 0.0, recipe)
+    train, test = (
+        Batch(*(jnp.asarray(part) for part in batch)) for batch in dataset.splits
+    )
+    return Learning(dataset, learner, train, test)
 
 
 def build_net(
