@@ -73,7 +73,7 @@ class Config:
         l2: Coefficient of half the squared norm of the parameters in the objective.
         requests: What to forget, one comparison each: "random:0.1" or "random:100",
             "class:3", "sub_class:3", "file:indices.npy", "clustered:100",
-            "clustered:100:3", "highest:100:scores.npy".
+            "clustered:3:100", "highest:100:scores.npy".
         methods: Names that ``python -m experiments.list`` shows.
         options: Hyper-parameters as "method.name=value".
         seeds: Repetitions.
@@ -127,14 +127,16 @@ def parse_request(text: str) -> dict[str, Any]:
         raise ValueError(
             f"cannot read the request {text!r}; write random:0.1, random:100, class:3, "
             f"sub_class:3 or file:indices.npy; for hard sets clustered:100, "
-            f"clustered:100:3 (within class 3), highest:100:scores.npy or "
+            f"clustered:3:100 (within class 3), highest:100:scores.npy or "
             f"lowest:100:scores.npy"
         ) from None
 
 
 def _hard_request(kind: str, value: str) -> dict[str, Any]:
-    """What follows the kind, SIZE, SIZE:LABEL or SIZE:FILE, for ``draw_hard``."""
+    """What follows the kind, SIZE, LABEL:SIZE or SIZE:FILE, for ``draw_hard``."""
     text, colon, rest = value.partition(":")
+    if kind == "clustered" and colon:
+        text, rest = rest, text
     size = ast.literal_eval(text)
     if type(size) not in (int, float):
         raise ValueError

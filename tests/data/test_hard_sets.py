@@ -96,7 +96,7 @@ def test_a_request_on_the_command_line_asks_for_them(dataset, tmp_path, monkeypa
     np.save("scores.npy", np.arange(40.0))
     for text, expected in {
         "clustered:0.2": clustered_set(dataset.splits.train.inputs, 8),
-        "clustered:4:2": draw_hard(dataset, kind="clustered", size=4, label=2),
+        "clustered:2:4": draw_hard(dataset, kind="clustered", size=4, label=2),
         "highest:3:scores.npy": [37, 38, 39],
         "lowest:3:scores.npy": [0, 1, 2],
     }.items():
@@ -111,7 +111,7 @@ def test_a_request_on_the_command_line_asks_for_them(dataset, tmp_path, monkeypa
         "highest:3",
         "lowest:3:",
     ):
-        with pytest.raises(ValueError, match="clustered:100:3"):
+        with pytest.raises(ValueError, match="clustered:3:100"):
             parse_request(text)
 
 
