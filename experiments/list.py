@@ -1,7 +1,7 @@
 """What there is, and what works here and now without a network.
 
-Command: ``python -m experiments.list`` (all), or with ``methods``, ``data``,
-``models``, ``metrics``; ``--data.dir`` or UNLEARN_DATA says where prepared sets lie.
+Command: ``python -m experiments.list`` (all), or with ``methods``, ``attributions``,
+``data``, ``models``, ``metrics``; ``--data.dir`` or UNLEARN_DATA says where prepared sets lie.
 """
 
 import inspect
@@ -15,12 +15,15 @@ import tyro
 
 from experiments._config import hyperparameters
 from experiments._main import main
+from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.data import DATASETS
 from unlearn_jax.evaluation import METRICS
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import MODELS
 
-Topic: TypeAlias = Literal["all", "methods", "data", "models", "metrics"]
+Topic: TypeAlias = Literal[
+    "all", "methods", "attributions", "data", "models", "metrics"
+]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,16 @@ def methods_table() -> list[tuple[str, ...]]:
                 entry.source,
             )
         )
+    return rows
+
+
+def attributions_table() -> list[tuple[str, ...]]:
+    """Name, evidence that it reads, hyper-parameters, source."""
+    rows = [("attribution", "reads", "hyper-parameters", "source")]
+    for name, entry in ATTRIBUTIONS.items():
+        words = hyperparameters(entry.factory).values()
+        told = ", ".join(f"{word.name}={word.default}" for word in words) or "none"
+        rows.append((name, ", ".join(entry.reads), told, entry.source))
     return rows
 
 
@@ -108,6 +121,7 @@ def command(arguments: Sequence[str]) -> int:
     )
     tables = {
         "methods": methods_table,
+        "attributions": attributions_table,
         "data": lambda: data_table(asked.data.dir),
         "models": models_table,
         "metrics": metrics_table,
