@@ -1,7 +1,8 @@
 """What there is, and what works here and now without a network.
 
 Command: ``python -m experiments.list`` (all), or with ``methods``, ``attributions``,
-``data``, ``models``, ``metrics``; ``--data.dir`` or UNLEARN_DATA says where prepared sets lie.
+``data``, ``models``, ``metrics``; ``--data.dir`` or UNLEARN_DATA says where prepared
+sets lie.
 """
 
 import inspect
