@@ -9,14 +9,13 @@ import jax
 from experiments._dmm_setting import BASELINES, Setting
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.attribution import Attribution, Evidence, as_trained
-from unlearn_jax.data.accumulate import collect
 from unlearn_jax.methods import METHODS, Method, Request
 from unlearn_jax.methods.datamodel_matching import (
     MatchingState,
     match_with,
     predicted_outputs,
 )
-from unlearn_jax.methods.matching import matching
+from unlearn_jax.methods.matching import matching, outputs_of
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 ORACLE_MATCHING = "oracle matching"
@@ -153,11 +152,6 @@ def _attributed(setting: Setting, name: str) -> list[Contender]:
 
 
 def _with_oracles(setting: Setting) -> list[Contender]:
-    model = setting.learner.model
-
-    def predicted(inputs: Array, at: Variables) -> Array:
-        return model.apply(at, inputs)
-
     def one(options: dict[str, Any]) -> Contender:
         match = matching(setting.learner, **options)
 
@@ -165,7 +159,7 @@ def _with_oracles(setting: Setting) -> list[Contender]:
             key: PRNGKey, oracle: Variables, variables: Variables, request: Request
         ) -> Variables:
             def targets(batch: Batch) -> Array:
-                return collect(predicted, batch.inputs, oracle)
+                return outputs_of(setting.learner, oracle, batch.inputs)
 
             return match(key, variables, request, targets)
 

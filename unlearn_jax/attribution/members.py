@@ -59,6 +59,25 @@ def over_members(
     return jax.lax.map(one, models)
 
 
+def explained(
+    model: Model,
+    models: Variables,
+    queries: Batch,
+    output_fn: Callable[[Any, Any], Any],
+    *,
+    batch_size: int,
+) -> Array:
+    """One number per member and query, (m, q); queries of weight zero are not seen."""
+    seen = present(queries)
+    return over_members(
+        model,
+        models,
+        seen.inputs,
+        batch_size=batch_size,
+        function=lambda outputs: output_fn(outputs, seen.targets),
+    )
+
+
 def linear_in_members(
     learner: Learner,
     prepare: Callable[[Any, Evidence, Batch], MemberShares],
@@ -78,13 +97,8 @@ def linear_in_members(
     def effects(
         state: MemberShares, train: Batch, queries: Batch, output_fn: Any
     ) -> Array:
-        seen = present(queries)
-        values = over_members(
-            learner.model,
-            state.models,
-            seen.inputs,
-            batch_size=batch_size,
-            function=lambda outputs: output_fn(outputs, seen.targets),
+        values = explained(
+            learner.model, state.models, queries, output_fn, batch_size=batch_size
         )
         centred = values - jnp.mean(values, axis=0, keepdims=True)
         scores = dot(centred.T, state.shares)

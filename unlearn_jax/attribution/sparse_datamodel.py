@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs, need
-from unlearn_jax.attribution.members import dot, masks_of, over_members, per_weight
+from unlearn_jax.attribution.members import (
+    dot,
+    explained,
+    masks_of,
+    over_members,
+    per_weight,
+)
 from unlearn_jax.data.accumulate import present
 from unlearn_jax.solvers.lasso import RATIOS, held_out_errors, largest_l1, lasso
 from unlearn_jax.train.recipe import Learner
@@ -96,13 +102,8 @@ def sparse_datamodel(
     def effects(
         state: SparseState, train: Batch, queries: Batch, output_fn: Any
     ) -> Array:
-        seen = present(queries)
-        values = over_members(
-            learner.model,
-            state.models,
-            seen.inputs,
-            batch_size=batch_size,
-            function=lambda outputs: output_fn(outputs, seen.targets),
+        values = explained(
+            learner.model, state.models, queries, output_fn, batch_size=batch_size
         )
         scores = coefficients(state.masks, values)
         return kept_pairs(per_weight(scores, train), train, queries)

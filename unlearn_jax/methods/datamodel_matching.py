@@ -13,8 +13,7 @@ from unlearn_jax.attribution.attribution import (
     Evidence,
     as_trained,
 )
-from unlearn_jax.data.accumulate import collect
-from unlearn_jax.methods.matching import matching
+from unlearn_jax.methods.matching import matching, outputs_of
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.train.fit import choose_fit_loop, fit
 from unlearn_jax.train.recipe import Learner
@@ -211,10 +210,7 @@ def predicted_outputs(
     """
     loop = choose_fit_loop(learner, request.retain, variables)
 
-    def predict(inputs: Array, at: Variables) -> Array:
-        return learner.model.apply(at, inputs)
-
-    own = collect(predict, queries.inputs, variables, loop=loop)
+    own = outputs_of(learner, variables, queries.inputs, loop=loop)
     removed = request.retain.weights - state.train.weights
     change = attribution.change(state.attribution, state.train, queries, removed)
     return own + multiplier * change

@@ -6,12 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.data.accumulate import collect
 from unlearn_jax.data.batch import concatenate, sample
+from unlearn_jax.loop import Loop
 from unlearn_jax.methods.method import Request
 from unlearn_jax.train.descent import StepLoss, begin, optimise
 from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
 from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+from unlearn_jax.types import Array, Batch, Inputs, PRNGKey, Variables
 
 Matcher = Callable[
     [PRNGKey, Variables, Request, Callable[[Batch], Array]],
@@ -96,6 +98,17 @@ def matching(
         return state.variables
 
     return match
+
+
+def outputs_of(
+    learner: Learner, variables: Variables, inputs: Inputs, *, loop: Loop = "device"
+) -> Array:
+    """Outputs (n, k) of a model on many examples, in batches."""
+
+    def predict(inputs: Array, at: Variables) -> Array:
+        return learner.model.apply(at, inputs)
+
+    return collect(predict, inputs, variables, loop=loop)
 
 
 def _layout(forgotten: int, kept: int, copies: int, ratio: int) -> Array:

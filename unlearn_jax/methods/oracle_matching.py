@@ -2,8 +2,7 @@
 
 import jax
 
-from unlearn_jax.data.accumulate import collect
-from unlearn_jax.methods.matching import matching
+from unlearn_jax.methods.matching import matching, outputs_of
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import choose_fit_loop, fit
 from unlearn_jax.train.recipe import Learner
@@ -58,11 +57,8 @@ def oracle_matching(
         loop = choose_fit_loop(learner, request.retain, key, variables)
 
         def outputs(batch: Batch) -> Array:
-            return collect(predict, batch.inputs, oracle, loop=loop)
+            return outputs_of(learner, oracle, batch.inputs, loop=loop)
 
         return match(jax.random.fold_in(key, 0), variables, request, outputs)
-
-    def predict(inputs: Array, at: Variables) -> Array:
-        return learner.model.apply(at, inputs)
 
     return stateless(forget)
