@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.results.piece import Piece, PieceError, pack, unpack
-from unlearn_jax.results.write import raise_storage_error, write_bytes
+from unlearn_jax.storage.piece import Piece, PieceError, pack, unpack
+from unlearn_jax.storage.write import raise_storage_error, write_bytes
 
 OUTPUTS, VARIABLES, ABOUT = "outputs.npy", "variables.npz", "piece.json"
 SETUP_FILE, CLAIMS_FILE = "ensemble.json", "claims"

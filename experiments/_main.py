@@ -9,9 +9,9 @@ from pathlib import Path
 from experiments._config import Config
 from experiments._presets import SCALES, preset
 from experiments.report import write_report
-from unlearn_jax.results.piece import PieceError
 from unlearn_jax.results.run import Run
 from unlearn_jax.results.store import BusyError
+from unlearn_jax.storage.piece import PieceError
 from unlearn_jax.train.checkpoint import CheckpointError
 
 

@@ -27,7 +27,7 @@ from unlearn_jax.results.record import RECORDS_FILE, Record, write_records
 from unlearn_jax.results.run import Run, new_run, write_run
 from unlearn_jax.results.store import Store, open_run
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
-from unlearn_jax.results.write import write_bytes
+from unlearn_jax.storage.write import write_bytes
 from unlearn_jax.types import Variables
 
 ROW_NAMES = {"identity": ORIGINAL, "retrain": ORACLE}

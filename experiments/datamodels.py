@@ -42,7 +42,7 @@ from unlearn_jax.evaluation.datamodelling_score import (
 from unlearn_jax.results.cells import mean_and_error
 from unlearn_jax.results.plot_datamodels import score_figure
 from unlearn_jax.results.run import Run
-from unlearn_jax.results.write import readable_bytes
+from unlearn_jax.storage.write import readable_bytes
 
 _BLOCK = 32
 """Members whose outputs are in memory at once."""

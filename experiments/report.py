@@ -39,7 +39,7 @@ from unlearn_jax.results.summary import (
     summarise,
 )
 from unlearn_jax.results.table import Table, markdown_list, share_footnotes
-from unlearn_jax.results.write import StorageError, write_bytes
+from unlearn_jax.storage.write import StorageError, write_bytes
 
 ARRAYS_FILE = "arrays.npz"
 

@@ -8,6 +8,7 @@ ORDER = (
     "types",
     "tree",
     "loop",
+    "storage",
     "parallel",
     "data",
     "models",

@@ -28,8 +28,8 @@ from experiments._ensemble_disk import (
     write_outputs,
 )
 from unlearn_jax import tree
-from unlearn_jax.results.piece import PieceError
-from unlearn_jax.results.write import StorageError
+from unlearn_jax.storage.piece import PieceError
+from unlearn_jax.storage.write import StorageError
 from unlearn_jax.train.ensemble import fit_ensemble
 
 COUNT = 6

@@ -1,6 +1,3 @@
-import errno
-import os
-import resource
 import subprocess
 import sys
 import time
@@ -11,8 +8,6 @@ import numpy as np
 import pytest
 from results.fake_records import fake_run
 
-from unlearn_jax.results import write
-from unlearn_jax.results.piece import PieceError
 from unlearn_jax.results.run import read_run, write_run
 from unlearn_jax.results.store import (
     BusyError,
@@ -21,7 +16,8 @@ from unlearn_jax.results.store import (
     open_run,
     run_folder,
 )
-from unlearn_jax.results.write import StorageError, readable_bytes, write_bytes
+from unlearn_jax.storage.piece import PieceError
+from unlearn_jax.storage.write import temporary_path
 
 ROOT = Path(__file__).resolve().parents[2]
 ARRAYS = {
@@ -106,7 +102,7 @@ def test_a_damaged_piece_says_what_to_do(tmp_path, harm):
 def test_leftovers_are_ignored_and_removed(tmp_path):
     with Store(tmp_path) as store:
         store.save("a", {"x": np.arange(3)})
-        leftover = store.path("b").with_name(f".{store.path('b').name}.17.tmp")
+        leftover = temporary_path(store.path("b").parent)
         leftover.write_bytes(b"half")
         assert not store.has("b")
     with Store(tmp_path) as store:
@@ -148,57 +144,6 @@ def test_a_killed_process_leaves_whole_pieces_and_no_lock(tmp_path):
             piece = store.load(f"piece/{i}")
             assert piece.data == {"i": i}
             np.testing.assert_array_equal(piece.arrays["x"], float(i))
-
-
-def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(tmp_path):
-    path = tmp_path / "big.bin"
-    write_bytes(path, b"old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(StorageError) as caught:
-            write_bytes(path, bytes(100_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    message = str(caught.value)
-    assert "big.bin (100 kB)" in message
-    assert str(tmp_path) in message
-    assert "run the same command again: everything finished is kept" in message
-    assert "\n" not in message
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["big.bin"]
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (errno.ENOSPC, "full"),
-        (errno.EDQUOT, "quota"),
-        (errno.EROFS, "read-only"),
-        (errno.EACCES, "not permitted"),
-    ],
-)
-def test_reasons_are_named(tmp_path, monkeypatch, code, words):
-    def refuse(descriptor):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(write.os, "fsync", refuse)
-    with pytest.raises(StorageError, match=words):
-        write_bytes(tmp_path / "a", b"x")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_other_errors_keep_their_name(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
-        write_bytes(tmp_path / "file" / "a", b"x")
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(7, "7 bytes"), (1500, "1.5 kB"), (2_340_000_000, "2.34 GB")]
-)
-def test_sizes_are_readable(count, text):
-    assert readable_bytes(count) == text
 
 
 def test_the_same_command_goes_on_and_a_finished_run_starts_anew(tmp_path):

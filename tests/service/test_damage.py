@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from service.toy import apply, bits, open_toy, requests, start_state, undisturbed
 
-from unlearn_jax.results.write import StorageError
 from unlearn_jax.service.audit import verify
 from unlearn_jax.service.disk import ServiceError
 from unlearn_jax.service.open import open_service
+from unlearn_jax.storage.write import StorageError
 from unlearn_jax.train.checkpoint import CheckpointError
 
 STREAM = requests(6)  # all applied

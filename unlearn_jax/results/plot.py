@@ -17,7 +17,7 @@ from unlearn_jax.results.plot_data import (
     loss_data,
 )
 from unlearn_jax.results.record import Record
-from unlearn_jax.results.write import write_bytes
+from unlearn_jax.storage.write import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

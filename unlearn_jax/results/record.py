@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unlearn_jax.results.write import write_bytes
+from unlearn_jax.storage.write import write_bytes
 
 RECORDS_FILE = "records.jsonl"
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from unlearn_jax.results.record import RecordError, decode_number, encode_number
-from unlearn_jax.results.write import write_bytes
+from unlearn_jax.storage.write import write_bytes
 
 RUN_FILE = "run.json"
 SCALES = ("smoke", "small", "paper", "custom")

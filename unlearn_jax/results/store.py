@@ -1,26 +1,24 @@
 """Pieces of a run that survive a kill: the same command goes on where it was."""
 
 import contextlib
-import hashlib
 import os
 import time
-import urllib.parse
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unlearn_jax.results.piece import Piece, PieceError, pack, unpack
 from unlearn_jax.results.record import RecordError
 from unlearn_jax.results.run import Run, read_run, write_run
-from unlearn_jax.results.write import (
+from unlearn_jax.storage.names import file_name
+from unlearn_jax.storage.piece import Piece, PieceError, pack, unpack
+from unlearn_jax.storage.write import (
+    private_folder,
     raise_storage_error,
     remove_leftovers,
     write_bytes,
 )
-
-_LONGEST = 150
 
 
 class BusyError(RuntimeError):
@@ -35,14 +33,22 @@ class Store:
     store is open its folder is locked; the system frees the lock when the process ends,
     however it ends.
 
+    Args:
+        folder: Of the run.
+        private: The pieces hold rows of people's data: the folder and what is in it
+            are for its owner alone.
+
     Raises:
         BusyError: another process holds the folder.
         StorageError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, private: bool = False):
         self.folder = Path(folder)
         self._pieces = self.folder / "pieces"
+        self._private = private
+        if private:
+            private_folder(self.folder)
         self._lock = _lock(self.folder)
         remove_leftovers(self.folder)
         remove_leftovers(self._pieces)
@@ -67,7 +73,8 @@ class Store:
         Raises:
             StorageError: the disk cannot take it.
         """
-        write_bytes(self.path(name), pack(Piece(dict(arrays or {}), dict(data or {}))))
+        content = pack(Piece(dict(arrays or {}), dict(data or {})))
+        write_bytes(self.path(name), content, private=self._private)
 
     def load(self, name: str) -> Piece:
         """Read a piece back, bit for bit.
@@ -91,11 +98,7 @@ class Store:
         """The file of a piece; different names never share one."""
         if not name:
             raise ValueError("a piece needs a name")
-        safe = urllib.parse.quote(name, safe=" +=,")
-        if len(safe) > _LONGEST:
-            digest = hashlib.sha256(name.encode()).hexdigest()
-            safe = f"{safe[: _LONGEST - 66]}%%{digest}"
-        return self._pieces / f"{safe}.npz"
+        return self._pieces / f"{file_name(name)}.npz"
 
     def close(self) -> None:
         """Free the lock; nothing else is pending, every save is already on disk."""

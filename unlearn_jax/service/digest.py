@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unlearn_jax.results.write import raise_storage_error
 from unlearn_jax.service.disk import ServiceError, sync
+from unlearn_jax.storage.write import raise_storage_error
 
 KEY_FILE = "digest.key"
 _BYTES = 16

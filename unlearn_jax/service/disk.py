@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from unlearn_jax.results.write import raise_storage_error
+from unlearn_jax.storage.write import raise_storage_error
 
 
 class ServiceError(RuntimeError):

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unlearn_jax.results.write import write_bytes
 from unlearn_jax.service.disk import ServiceError, append, cut
+from unlearn_jax.storage.write import write_bytes
 
 LOG_FILE = "log.jsonl"
 _MARK = ', "crc": "'

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from unlearn_jax.results.store import Store
-from unlearn_jax.results.write import raise_storage_error
 from unlearn_jax.service.digest import KEY_FILE, make_key, read_key
 from unlearn_jax.service.disk import ServiceError, sync
 from unlearn_jax.service.history import APPLIED, REFUSED, History, read_history
@@ -21,6 +20,7 @@ from unlearn_jax.service.snapshot import (
     read_snapshot,
     sequences,
 )
+from unlearn_jax.storage.write import raise_storage_error
 
 
 def open_service(

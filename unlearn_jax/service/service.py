@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax.results.piece import unpack
 from unlearn_jax.results.store import Store
 from unlearn_jax.service.digest import digest_arrays
 from unlearn_jax.service.disk import ServiceError, remove, sync
@@ -22,6 +21,7 @@ from unlearn_jax.service.history import (
 )
 from unlearn_jax.service.log import add_line, now
 from unlearn_jax.service.snapshot import adopt, write_snapshot
+from unlearn_jax.storage.piece import unpack
 
 SNAPSHOTS = "snapshots"
 Apply = Callable[[Any, str, dict[str, np.ndarray]], tuple[Any, Mapping[str, Any]]]
