@@ -1,4 +1,6 @@
+import gc
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from asserts import assert_trees_close
 from problems import two_layer
 
+from unlearn_jax.train import checkpoint
 from unlearn_jax.train.checkpoint import (
     CheckpointError,
     export_npz,
@@ -138,16 +141,81 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         save(tmp_path / "file" / "a", TREE)
 
 
-def test_what_a_killed_write_leaves_is_no_checkpoint_and_is_swept_away(tmp_path):
+def test_what_a_killed_write_leaves_is_no_checkpoint_and_is_swept_away(
+    tmp_path, monkeypatch
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
     save(tmp_path / "whole", TREE)
-    for name in ("a.tmp", "a.tmp.orbax-checkpoint-tmp-17"):
-        shutil.copytree(tmp_path / "whole", tmp_path / name)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "folder_digests", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path / "a", TREE)
+    assert len(os.listdir(tmp_path)) == 2
     with pytest.raises(
         CheckpointError, match=f"no checkpoint at {tmp_path / 'a'}: .*run"
     ):
         load(tmp_path / "a", TREE)
     save(tmp_path / "a", TREE)
     assert sorted(os.listdir(tmp_path)) == ["a", "whole"]
+
+
+def test_neighbours_of_like_names_are_left_alone(tmp_path):
+    names = ["a.tmpl", "a.tmp", "a.tmp-old", ".a.tmp", ".unlearn-a.tmp", "a.orbax-tmp"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious.txt").write_text("not a checkpoint")
+    for _ in range(2):
+        save(tmp_path / "a", TREE)
+    assert sorted(os.listdir(tmp_path)) == sorted(["a", *names])
+    for name in names:
+        assert (tmp_path / name / "precious.txt").is_file()
+
+
+def test_a_folder_that_is_no_checkpoint_is_not_replaced(tmp_path):
+    (tmp_path / "a").mkdir()
+    save(tmp_path / "a", TREE)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"mine \(it is there already and is no"):
+        save(tmp_path / "mine", TREE)
+    assert (tmp_path / "mine" / "precious.txt").is_file()
+    assert sorted(os.listdir(tmp_path)) == ["a", "mine"]
+
+
+def test_a_flipped_bit_in_any_file_is_told_by_name(tmp_path):
+    save(tmp_path / "a", TREE)
+    drawn = np.random.default_rng(0)
+    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        good = path.read_bytes()
+        for _ in range(5):
+            bad = bytearray(good)
+            bad[drawn.integers(len(good))] ^= 1 << drawn.integers(8)
+            path.write_bytes(bad)
+            says = "is damaged" if path.name == "contents.json" else "checksum"
+            with pytest.raises(CheckpointError, match=says):
+                load(tmp_path / "a", TREE)
+        path.write_bytes(good)
+    same_bits(load(tmp_path / "a", TREE), TREE)
+
+
+def test_a_full_disk_is_one_line_without_the_logs_of_orbax(tmp_path, capfd):
+    wide = {f"w{i}": jnp.asarray(np.arange(30_000.0) ** i) for i in range(3)}
+    save(tmp_path / "a", TREE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"/a \(File too large\); free room"):
+            save(tmp_path / "a", wide)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+    assert os.listdir(tmp_path) == ["a"]
+    same_bits(load(tmp_path / "a", TREE), TREE)
 
 
 def test_a_checkpoint_with_any_file_missing_is_refused_by_name(tmp_path):

@@ -1,19 +1,37 @@
 """Trees of arrays on disk through Orbax: written whole or not at all."""
 
+import contextlib
+import gc
+import hashlib
 import json
+import logging
+import os
 import re
-import shutil
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from unlearn_jax.storage.checksum import (
+    check_folder,
+    checked_row,
+    folder_digests,
+    with_check,
+)
+from unlearn_jax.storage.write import (
+    remove,
+    remove_leftovers,
+    temporary_path,
+)
 from unlearn_jax.tree import path_names
 
 _CONTENTS = "contents.json"
-"""Beside Orbax's files: what they hold and how large they are, so that a loss or
-another configuration is noticed, and named, before anything is read."""
+"""Beside Orbax's files: what they hold, and size and SHA-256 of each, so that any
+damage or another configuration is noticed, and named, before anything is read."""
 
 
 class CheckpointError(ValueError):
@@ -28,35 +46,41 @@ def save(path: str | Path, values: Any) -> None:
     of the same name can be loaded until the new one is complete.
 
     Args:
-        path: Folder to create.
+        path: Folder to create. An older checkpoint there is replaced; a folder that
+            holds anything else is refused.
         values: Pytree of arrays; random keys go as ``jax.random.key_data``.
 
     Raises:
-        CheckpointError: the disk is full or not writable.
+        CheckpointError: the disk is full or not writable, or the folder is no
+            checkpoint.
     """
-    import orbax.checkpoint as ocp
-
     target = Path(path).absolute()
-    fresh, old = _beside(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _settle(target)
-        _remove(target.parent, fresh.name)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(fresh, values)
-        contents = {"leaves": _leaves(values), "files": _sizes(fresh)}
-        (fresh / _CONTENTS).write_text(json.dumps(contents, indent=1))
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-        _remove(target.parent, fresh.name)
-    except Exception as error:  # Orbax and its back ends raise many kinds
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+    box = temporary_path(target.parent, _label(target))
+    fresh, old = box / "new", box / "old"
+    failure = ""
+    with _quiet_orbax():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _settle(target)
+            _refuse_others(target)
+            remove_leftovers(target.parent, _label(target))
+            box.mkdir(mode=0o700)
+            _write(fresh, values)
+            if target.exists():
+                target.rename(old)
+            fresh.rename(target)
+        except Exception as error:  # Orbax and its back ends raise many kinds
+            failure = _reason(error)
+        if failure:
+            _forget_tasks()
+    if target.exists() or not old.exists():
+        remove(box)
+    if failure:
         raise CheckpointError(
-            f"could not write the checkpoint {target} ({lines[0][:200]}); free room or "
+            f"could not write the checkpoint {target} ({failure}); free room or "
             f"choose another folder, then run the same command again: everything "
             f"finished is kept"
-        ) from error
+        )
 
 
 def load(path: str | Path, like: Any) -> Any:
@@ -82,11 +106,9 @@ def load(path: str | Path, like: Any) -> Any:
         )
     abstract = jax.tree.map(_abstract, like)
     try:
-        contents = json.loads((target / _CONTENTS).read_text())
-        files, sizes = contents["files"], _sizes(target)
-        sizes = {name: sizes[name] for name in files if name in sizes}
-        _compare(files, sizes, "{} has {} bytes instead of {}")
-        _compare(_leaves(like), contents["leaves"], "{} is {}, expected {}")
+        contents = checked_row((target / _CONTENTS).read_bytes())
+        _compare_leaves(_leaves(like), contents["leaves"])
+        check_folder(target, contents["files"])
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(target, abstract)
     except Exception as error:  # Orbax raises many kinds; all mean: unusable here
@@ -115,7 +137,7 @@ def load_as_written(path: str | Path) -> dict[str, Any]:
     _settle(target)
     like: dict[str, Any] = {}
     try:
-        leaves = json.loads((target / _CONTENTS).read_text())["leaves"]
+        leaves = checked_row((target / _CONTENTS).read_bytes())["leaves"]
         for name, text in leaves.items():
             keys = re.findall(r"\['([^']+)'\]", name)
             if not keys or name != "".join(f"['{key}']" for key in keys):
@@ -142,27 +164,88 @@ def export_npz(path: str | Path, values: Any) -> None:
         "/".join(map(str, path_names(where))): np.asarray(leaf)
         for where, leaf in jax.tree_util.tree_leaves_with_path(values)
     }
-    np.savez(path, **flat)  # pyright: ignore[reportArgumentType] (numpy's own stub)
+    np.savez(path, allow_pickle=False, **flat)
 
 
-def _beside(target: Path) -> tuple[Path, Path]:
-    """Where a checkpoint is written, and where the one that it replaces waits."""
-    fresh, old = f"{target.name}.tmp", f"{target.name}.tmp-old"
-    return target.with_name(fresh), target.with_name(old)
+def _write(folder: Path, values: Any) -> None:
+    """Orbax's files, and last of all what closes them."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder, values)
+    contents = {"leaves": _leaves(values), "files": folder_digests(folder)}
+    text = json.dumps(with_check(contents), indent=1) + "\n"
+    (folder / _CONTENTS).write_text(text)
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Without its logs: a full disk is pages of tracebacks there, and one line here."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook  # threads found the event loop closed: told there
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
+def _forget_tasks() -> None:
+    """Tasks that Orbax left behind complain when they are collected, now or later."""
+    logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
+    time.sleep(0.2)  # its threads are still writing, and fail one after another
+    gc.collect()
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
+
+
+def _reason(error: Exception) -> str:
+    """The system's reason where the text has its number, else the first line."""
+    text = str(error).strip() or type(error).__name__
+    number = re.search(r"os_error_code='(\d+)'", text)
+    return os.strerror(int(number[1])) if number else text.splitlines()[0][:200]
+
+
+def _label(target: Path) -> str:
+    """By which a checkpoint's own temporary folders are known among others'."""
+    return hashlib.sha256(target.name.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _settle(target: Path) -> None:
     """Finish a replacement that died between its two renames."""
-    fresh, old = _beside(target)
-    if old.is_dir() and fresh.is_dir() and not target.exists():
-        fresh.rename(target)
+    if target.exists() or not target.parent.is_dir():
+        return
+    for box in target.parent.glob(f".unlearn-{_label(target)}-*.tmp"):
+        if (box / "old").is_dir() and (box / "new").is_dir():
+            (box / "new").rename(target)
+            return
 
 
-def _compare(expected: dict[str, Any], found: dict[str, Any], sentence: str) -> None:
+def _refuse_others(target: Path) -> None:
+    """A folder with files in it is replaced only if it is a checkpoint."""
+    if target.is_dir() and (target / _CONTENTS).is_file():
+        return
+    if (
+        target.is_file()
+        or target.is_symlink()
+        or (target.is_dir() and any(target.iterdir()))
+    ):
+        raise FileExistsError("it is there already and is no checkpoint")
+
+
+def _compare_leaves(expected: dict[str, str], found: dict[str, str]) -> None:
     for name in [*expected, *found]:
         if expected.get(name) != found.get(name):
-            values = (found.get(name, "missing"), expected.get(name, "absent"))
-            raise ValueError(sentence.format(name, *values))
+            raise ValueError(
+                f"{name} is {found.get(name, 'missing')}, expected "
+                f"{expected.get(name, 'absent')}"
+            )
 
 
 def _leaves(values: Any) -> dict[str, str]:
@@ -171,20 +254,6 @@ def _leaves(values: Any) -> dict[str, str]:
         jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(values)
     }
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / _CONTENTS
-    }
-
-
-def _remove(folder: Path, prefix: str) -> None:
-    for leftover in folder.iterdir():
-        if leftover.name.startswith(prefix):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
