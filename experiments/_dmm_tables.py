@@ -262,5 +262,4 @@ def _table(
         "forward pass counts a third.",
     )
     caption = f"Forget set {asked.name}, {len(asked.forget)} examples. {about(run)}"
-    name = "dmm-" + asked.name.replace(":", "-")
-    return table(name, caption, header, rows, notes)
+    return table(f"dmm-{asked.name}", caption, header, rows, notes)

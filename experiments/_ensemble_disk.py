@@ -2,12 +2,10 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
 import shutil
-import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,8 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax.storage.checksum import (
+    check_folder,
+    checked_row,
+    folder_digests,
+    with_check,
+)
 from unlearn_jax.storage.piece import Piece, PieceError, pack, unpack
-from unlearn_jax.storage.write import raise_storage_error, write_bytes
+from unlearn_jax.storage.write import raise_storage_error, temporary_path, write_bytes
 
 OUTPUTS, VARIABLES, ABOUT = "outputs.npy", "variables.npz", "piece.json"
 SETUP_FILE, CLAIMS_FILE = "ensemble.json", "claims"
@@ -105,16 +109,17 @@ def open_setup(folder: Path, claims: Claims, setup: dict[str, Any]) -> dict[str,
     """
     path = folder / SETUP_FILE
     with claims.hold(None, wait=True):
-        if not path.exists():
-            text = json.dumps(setup, indent=2, sort_keys=True) + "\n"
-            write_bytes(path, text.encode())
+        if not path.exists() and not finished_pieces(folder):
+            row = with_check(dict(sorted(setup.items())))
+            write_bytes(path, (json.dumps(row, indent=2) + "\n").encode())
             return setup
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
+        found = checked_row(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}): move {folder} away and run the same command "
-            "again"
+            f"{path} is missing or damaged ({error}), so nothing tells what its pieces "
+            f"belong to: put it back from a copy, or move {folder} away and run the "
+            "same command again"
         ) from None
     wrong = [name for name in setup if not _same(name, found.get(name), setup[name])]
     if wrong:
@@ -176,7 +181,7 @@ def new_piece(folder: Path, part: Range) -> Iterator[Path]:
         StorageError: the disk cannot take it; nothing stays behind.
     """
     remove_leftovers(folder, part)
-    place = folder / f".{part.name}.{socket.gethostname()}.{os.getpid()}.tmp"
+    place = temporary_path(folder, part.name)
     try:
         place.mkdir()
         yield place
@@ -198,19 +203,16 @@ def new_piece(folder: Path, part: Range) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path, part: Range) -> None:
     """Delete what killed processes left of these members; claim them first."""
-    for left in folder.glob(".members-*.tmp"):
-        match = re.match(r"\.members-(\d+)-(\d+)\.", left.name)
+    for left in folder.glob(".unlearn-members-*.tmp"):
+        match = re.match(r"\.unlearn-members-(\d+)-(\d+)-", left.name)
         if match and int(match[1]) < part.last and part.first < int(match[2]):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def write_about(place: Path, data: dict[str, Any]) -> None:
     """Close a piece: sizes and checksums of its files, and what is known of it."""
-    files = {
-        name: {"bytes": (place / name).stat().st_size, "sha256": _sum(place / name)}
-        for name in (OUTPUTS, VARIABLES)
-    }
-    (place / ABOUT).write_text(json.dumps({**data, "files": files}, indent=1) + "\n")
+    row = with_check({**data, "files": folder_digests(place)})
+    (place / ABOUT).write_text(json.dumps(row, indent=1) + "\n")
 
 
 def read_about(folder: Path, part: Range) -> dict[str, Any]:
@@ -221,7 +223,7 @@ def read_about(folder: Path, part: Range) -> dict[str, Any]:
     """
     path = folder / part.name / ABOUT
     try:
-        return json.loads(path.read_bytes())
+        return checked_row(path.read_bytes())
     except (OSError, ValueError) as error:
         raise _damaged(folder / part.name, str(error)) from None
 
@@ -233,12 +235,10 @@ def check_piece(folder: Path, part: Range) -> dict[str, Any]:
         PieceError: names the file that is damaged.
     """
     about = read_about(folder, part)
-    for name, told in about.get("files", {}).items():
-        path = folder / part.name / name
-        if not path.is_file() or path.stat().st_size != told["bytes"]:
-            raise _damaged(path, "its size is not what was written")
-        if _sum(path) != told["sha256"]:
-            raise _damaged(path, "its checksum does not match")
+    try:
+        check_folder(folder / part.name, about["files"])
+    except ValueError as error:
+        raise _damaged(folder / part.name, str(error)) from None
     return about
 
 
@@ -289,11 +289,6 @@ def _damaged(path: Path, reason: str) -> PieceError:
 def _plain(dtype: np.dtype) -> np.dtype:
     foreign = dtype.kind == "V" or dtype.type.__module__ != "numpy"
     return np.dtype(f"uint{8 * dtype.itemsize}") if foreign else dtype
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reserve(path: Path) -> None:

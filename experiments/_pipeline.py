@@ -5,7 +5,6 @@ whole or not at all. A run that was killed goes on with the same command, and it
 numbers are those of an undisturbed run (times apart: each is measured once).
 """
 
-import io
 import itertools
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import numpy as np
 from experiments._config import Config
 from experiments._court import Court, Judged, oracle_values
 from experiments._forget import Forgetter, Forgotten
+from experiments._inputs import input_digests
 from experiments._measure import Row, judge, metrics_for
 from experiments._progress import progress
 from experiments._setting import Setting, build, seed_key
@@ -27,7 +27,7 @@ from unlearn_jax.results.record import RECORDS_FILE, Record, write_records
 from unlearn_jax.results.run import Run, new_run, write_run
 from unlearn_jax.results.store import Store, open_run
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
-from unlearn_jax.storage.write import write_bytes
+from unlearn_jax.storage.arrays import write_arrays
 from unlearn_jax.types import Variables
 
 ROW_NAMES = {"identity": ORIGINAL, "retrain": ORACLE}
@@ -64,7 +64,13 @@ def compare(
     """
     start = time.perf_counter()
     setting = build(config)
-    run = new_run(experiment, config.scale, config, dataset=setting.dataset.title)
+    run = new_run(
+        experiment,
+        config.scale,
+        config,
+        dataset=setting.dataset.title,
+        inputs=input_digests(setting.dataset, config.requests),
+    )
     store, run = open_run(config.results, run)
     with store:
         session = Session(store, setting, run.id, {})
@@ -74,19 +80,14 @@ def compare(
             records += _reference_records(session, court)
         records += _method_records(session, originals, courts)
         records.sort(key=lambda record: config.requests.index(record.request))
-        _write_losses(store.folder / "arrays.npz", session.losses)
+        losses = {key: np.stack(rows) for key, rows in session.losses.items()}
+        write_arrays(store.folder / "arrays.npz", losses)
         write_records(store.folder / RECORDS_FILE, records)
-        finished = run._replace(seconds=time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        finished = run._replace(seconds=seconds, records=len(records))
         code = report(store.folder, finished)
         write_run(store.folder, finished)
     return code
-
-
-def _write_losses(path: Path, losses: dict[str, list[np.ndarray]]) -> None:
-    buffer = io.BytesIO()
-    stacked: dict[str, Any] = {key: np.stack(rows) for key, rows in losses.items()}
-    np.savez(buffer, **stacked)
-    write_bytes(path, buffer.getvalue())
 
 
 def _train_all(store: Store, setting: Setting) -> tuple[list[Any], list[Court]]:

@@ -102,6 +102,7 @@ def resumable_study(
     work: Callable[[Store], Work],
     *,
     model: str,
+    inputs: Mapping[str, str] | None = None,
 ) -> int:
     """Do the work of a study and write it down; refusals must come before.
 
@@ -113,6 +114,8 @@ def resumable_study(
             numbers, and the function from the finished run to what is shown of them
             (``records`` are filled in here).
         model: Name of the model, where a number does not name its own.
+        inputs: Digests of what the configuration only names; pieces of a run with
+            other ones are not gone on with.
 
     Returns:
         Exit code: 1 if any number is missing, else 0.
@@ -121,12 +124,13 @@ def resumable_study(
         StorageError: the folder cannot be written.
     """
     start = time.perf_counter()
-    run = new_run(experiment, config.scale, config, dataset=dataset)
+    run = new_run(experiment, config.scale, config, dataset=dataset, inputs=inputs)
     store, run = open_run(config.results, run)
     with store:
         notes, show = work(store)
         run = run._replace(seconds=time.perf_counter() - start)
         records = [_record(run, model, note) for note in notes]
+        run = run._replace(records=len(records))
         findings = show(run)._replace(records=records)
         _write(store.folder, run, findings)
         write_run(store.folder, run)

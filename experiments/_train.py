@@ -13,6 +13,7 @@ from experiments._progress import progress
 from unlearn_jax import tree
 from unlearn_jax.evaluation.cost import compile_once
 from unlearn_jax.results.store import Store
+from unlearn_jax.storage.names import file_name
 from unlearn_jax.train import checkpoint
 from unlearn_jax.train.ensemble import Members, choose_members
 from unlearn_jax.train.fit import FitState, fit, fit_epoch, start_fit
@@ -49,7 +50,7 @@ def train_members(
     Small models train as one program over members; large ones one after another, with a
     checkpoint after every epoch, so that a kill costs at most one epoch.
     """
-    folder = store.folder / "models" / name.replace(":", "-").replace("/", "-")
+    folder = store.folder / "models" / file_name(name)
     if members == "auto":
         members = choose_members(learner, data)
     places = [folder / f"{i}" for i in range(len(keys))]
@@ -134,9 +135,6 @@ def _resume(
 ) -> tuple[FitState, float]:
     seconds = jax.ShapeDtypeStruct((), jnp.float32)
     for found in sorted(folder.glob(f"{member}-epoch-*"), reverse=True):
-        if "tmp" in found.name:
-            shutil.rmtree(found, ignore_errors=True)
-            continue
         state, spent = checkpoint.load(found, (like, seconds))
         return state, float(spent)
     return begin(), 0.0

@@ -26,6 +26,7 @@ from experiments._dmm_tables import (
     notes_of,
     tables_of,
 )
+from experiments._inputs import input_digests
 from experiments._main import main, word_after
 from experiments._study import Drawing, Findings, parse, resumable_study
 from unlearn_jax.results.plot_dmm import dmm_figure
@@ -98,6 +99,7 @@ def command(arguments: Sequence[str]) -> int:
         setting.dataset.title,
         lambda store: work(store, setting),
         model=config.model.name,
+        inputs=input_digests(setting.dataset, config.requests),
     )
 
 

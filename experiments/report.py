@@ -10,7 +10,6 @@ with one sentence if there is nothing to report.
 import os
 import re
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -39,6 +38,7 @@ from unlearn_jax.results.summary import (
     summarise,
 )
 from unlearn_jax.results.table import Table, markdown_list, share_footnotes
+from unlearn_jax.storage.arrays import read_arrays
 from unlearn_jax.storage.write import StorageError, write_bytes
 
 ARRAYS_FILE = "arrays.npz"
@@ -192,19 +192,28 @@ def _read(run_dir: Path) -> tuple[Run, list[Record]]:
             "is finished; start it again with its own command, it goes on where it was"
         )
     try:
-        return read_run(run_dir), records
+        run = read_run(run_dir)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no run.json in {run_dir}") from None
+    if run.records not in (None, len(records)):
+        raise RecordError(
+            f"{path} holds {len(records)} records, but the run wrote {run.records}; "
+            "put the file back from a copy, or delete it and run the same command again"
+        )
+    return run, records
 
 
 def _losses(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays if name.startswith("losses/")}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{path} is damaged ({error})") from None
+        arrays = read_arrays(path)
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            f"{path} is damaged ({error}); delete it: the report comes without the "
+            "figures of losses"
+        ) from None
+    return {name: kept for name, kept in arrays.items() if name.startswith("losses/")}
 
 
 def _markdown(tables: Sequence[Table]) -> str:

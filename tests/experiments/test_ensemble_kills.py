@@ -68,7 +68,7 @@ def check(folder, undisturbed):
     assert contents(folder) == undisturbed
     trained = (folder / "trained").read_text().split()
     assert len(trained) == len(set(trained))
-    assert not list(folder.glob(".members-*"))
+    assert not list(folder.glob(".unlearn-*"))
 
 
 def until_pieces(folder, count, process):

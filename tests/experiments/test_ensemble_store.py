@@ -300,4 +300,4 @@ def test_a_worker_killed_before_its_piece_has_a_name_costs_that_piece(
     trained = (tmp_path / "trained").read_text().split()
     assert sorted(trained) == sorted(part.name for part in whole.pieces)
     assert contents(tmp_path) == contents(whole.folder)
-    assert not list(tmp_path.glob(".*.tmp"))
+    assert not list(tmp_path.glob(".unlearn-*"))

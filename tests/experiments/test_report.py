@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from results.fake_records import METHODS, fake_losses, fake_records, fake_run
 
 from experiments.report import command, make_report, write_report
 from unlearn_jax.results.record import RecordError, write_records
 from unlearn_jax.results.run import write_run
+from unlearn_jax.storage.arrays import write_arrays
 
 FEW = {name: METHODS[name] for name in ("original", "ssd", "newton", "oracle")}
 
@@ -18,7 +18,7 @@ FEW = {name: METHODS[name] for name in ("original", "ssd", "newton", "oracle")}
 @pytest.fixture
 def folder(tmp_path):
     fill(tmp_path, [*records(), *records(request="class:3")])
-    np.savez(tmp_path / "arrays.npz", **fake_losses(methods=FEW, seeds=2))
+    write_arrays(tmp_path / "arrays.npz", fake_losses(methods=FEW, seeds=2))
     return tmp_path
 
 
@@ -117,6 +117,19 @@ def test_nothing_to_report_is_one_sentence(tmp_path, capsys, case):
     err = capsys.readouterr().err
     assert str(folder) in err
     assert err.count("\n") == 1
+
+
+def test_records_that_were_lost_are_told(folder, capsys):
+    rows = records()
+    fill(folder, rows)
+    write_run(folder, fake_run(records=len(rows)))
+    make_report(folder, "csv")
+    path = folder / "records.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-2]))
+    assert command([str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert f"holds {len(rows) - 2} records, but the run wrote {len(rows)}" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_damaged_files_are_named(folder, capsys):

@@ -40,6 +40,8 @@ def fake_run(**changes):
         x64=False,
         dataset="Digits (8x8, scikit-learn)",
         command="python -m experiments.compare --scale smoke",
+        inputs={"data": "0f" * 16},
+        records=None,
     )
     return run._replace(**changes)
 

@@ -14,6 +14,7 @@ from unlearn_jax.results.record import (
     record_to_dict,
     write_records,
 )
+from unlearn_jax.storage.checksum import with_check
 
 
 def record(value=0.1, oracle=None, failure=""):
@@ -68,15 +69,22 @@ def test_array_scalars_are_numbers():
     assert encode_number(np.float64("nan")) == "nan"
 
 
+def line(**changes):
+    return json.dumps(with_check(record_to_dict(record()) | changes))
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
         ('{"run": "r"', "line 2"),
         ("[]", "expected an object"),
-        ('{"run": "r"}', "missing"),
-        (json.dumps(record_to_dict(record()) | {"colour": 1}), "unknown colour"),
-        (json.dumps(record_to_dict(record()) | {"value": "big"}), "not a number"),
-        (json.dumps(record_to_dict(record()) | {"train_seed": 0.5}), "train_seed"),
+        (json.dumps(with_check({"run": "r"})), "missing"),
+        (line(colour=1), "unknown colour"),
+        (line(value="big"), "not a number"),
+        (line(train_seed=0.5), "train_seed"),
+        (json.dumps(record_to_dict(record())), "no checksum"),
+        (line().replace("class:3", "class:4"), "checksum does not match"),
+        (line()[:100], "not a record"),
     ],
 )
 def test_a_damaged_line_is_named_in_one_line(tmp_path, line, says):
@@ -88,6 +96,7 @@ def test_a_damaged_line_is_named_in_one_line(tmp_path, line, says):
     message = str(caught.value)
     assert "records.jsonl, line 2" in message
     assert says in message
+    assert "delete it and run the same command again" in message
     assert "\n" not in message
 
 

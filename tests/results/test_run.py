@@ -17,6 +17,7 @@ from unlearn_jax.results.run import (
     read_run,
     write_run,
 )
+from unlearn_jax.storage.checksum import with_check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,17 @@ def test_another_repository_is_not_taken_for_ours(tmp_path, monkeypatch):
     assert git_state() == ("unknown", False)
 
 
-def test_a_damaged_description_is_named(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"id": "x"}))
-    with pytest.raises(RecordError, match=r"run\.json"):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (json.dumps({"id": "x"}), "no checksum"),
+        (json.dumps(with_check({"id": "x"})), "seconds"),
+        (json.dumps(with_check({"id": "x", "seconds": None})), "missing"),
+        ("{", "property name"),
+        ("", "Expecting value"),
+    ],
+)
+def test_a_damaged_description_is_named(tmp_path, text, says):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RecordError, match=rf"run\.json.*{says}.*delete it and run"):
         read_run(tmp_path)

@@ -159,6 +159,7 @@ def test_the_same_command_goes_on_and_a_finished_run_starts_anew(tmp_path):
     assert (second.id, second.started) == (first.id, first.started)
     assert store.has("a")
     write_run(store.folder, second._replace(seconds=3.0))
+    (store.folder / "records.jsonl").touch()
     store.close()
 
     store, third = open_run(tmp_path, later)
@@ -171,6 +172,7 @@ def test_the_same_command_goes_on_and_a_finished_run_starts_anew(tmp_path):
 def test_runs_within_one_second_do_not_share_a_folder(tmp_path):
     run = fake_run(seconds=1.0)
     write_run(run_folder(tmp_path, run), run)
+    (run_folder(tmp_path, run) / "records.jsonl").touch()
     store, other = open_run(tmp_path, run._replace(seconds=None))
     store.close()
     assert other.id != run.id
@@ -178,18 +180,56 @@ def test_runs_within_one_second_do_not_share_a_folder(tmp_path):
 
 
 def test_the_latest_unfinished_run_of_this_configuration_and_code_is_found(tmp_path):
-    assert find_unfinished(tmp_path, "compare", "ab12cd") is None
     base = fake_run(seconds=None)
+    assert find_unfinished(tmp_path, base) is None
     times = {"20260101T000000": None, "20260103T000000": None, "20260104T000000": 1.0}
     for when, seconds in times.items():
         run = base._replace(id=f"{when}-ab12cd", seconds=seconds)
         write_run(run_folder(tmp_path, run), run)
+        (run_folder(tmp_path, run) / "records.jsonl").touch()
     other = base._replace(id="20260105T000000-ffffff")
     write_run(run_folder(tmp_path, other), other)
-    found = find_unfinished(tmp_path, "compare", "ab12cd")
+    found = find_unfinished(tmp_path, base)
     assert found is not None
     assert found.name == "20260103T000000-ab12cd"
-    assert find_unfinished(tmp_path, "compare", "ab12cd", commit="other") is None
+    for others in (
+        {"commit": "other"},
+        {"config": base.config | {"model": "cnn"}},  # of the same six digits
+        {"inputs": {"data": "other"}},
+    ):
+        assert find_unfinished(tmp_path, base._replace(**others)) is None
     bare = tmp_path / "compare" / "20260106T000000-ab12cd"
     bare.mkdir()
-    assert find_unfinished(tmp_path, "compare", "ab12cd") == bare
+    assert find_unfinished(tmp_path, base) == bare
+    (bare / "models").mkdir()
+    assert find_unfinished(tmp_path, base) == found
+
+
+def test_a_damaged_description_is_told_and_costs_no_piece(tmp_path):
+    run = fake_run(seconds=None)
+    store, first = open_run(tmp_path, run)
+    store.save("a", {"x": np.arange(2)})
+    store.close()
+    path = store.folder / "run.json"
+    path.write_text(path.read_text().replace("digits", "dugits"))
+    with pytest.warns(RuntimeWarning, match=r"run\.json.*checksum.*delete it"):
+        store, second = open_run(tmp_path, run)
+    store.close()
+    assert second.id == first.id
+    assert store.has("a")
+    assert read_run(store.folder).config == run.config
+    path.unlink()
+    assert find_unfinished(tmp_path, run) == store.folder
+    assert find_unfinished(tmp_path, run._replace(inputs={})) is None
+    path.write_text("{")
+    store.path("this run").write_bytes(b"damaged too")
+    with pytest.warns(RuntimeWarning, match=r"run\.json"):
+        assert find_unfinished(tmp_path, run) is None
+
+
+def test_without_its_records_a_finished_run_is_gone_on_with(tmp_path):
+    run = fake_run(seconds=2.0)
+    write_run(run_folder(tmp_path, run), run)
+    assert find_unfinished(tmp_path, run) == run_folder(tmp_path, run)
+    (run_folder(tmp_path, run) / "records.jsonl").touch()
+    assert find_unfinished(tmp_path, run) is None

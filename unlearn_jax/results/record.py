@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unlearn_jax.storage.checksum import checked_row, with_check
 from unlearn_jax.storage.write import write_bytes
 
 RECORDS_FILE = "records.jsonl"
@@ -118,17 +119,16 @@ def record_from_dict(row: Any) -> Record:
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write all records at once, one JSON object a line; the file is never half done.
 
-    There is no append: a file of results is written whole (temporary file, forced to
-    disk, renamed) or left as it was.
+    Each line ends with its own checksum, ``"check"``. There is no append: a file of
+    results is written whole (temporary file, forced to disk, renamed) or left as it
+    was.
 
     Raises:
         StorageError: the folder cannot take the file.
     """
-    lines = [
-        json.dumps(record_to_dict(record), ensure_ascii=False, allow_nan=False) + "\n"
-        for record in records
-    ]
-    write_bytes(Path(path), "".join(lines).encode())
+    rows = [with_check(record_to_dict(record)) for record in records]
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    write_bytes(Path(path), "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_records(path: Path) -> list[Record]:
@@ -136,14 +136,16 @@ def read_records(path: Path) -> list[Record]:
 
     Raises:
         FileNotFoundError: no such file.
-        RecordError: a damaged line, by file and number.
+        RecordError: a damaged line, by file and number; the others are whole.
     """
     records = []
     for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
         try:
-            records.append(record_from_dict(json.loads(line)))
+            records.append(record_from_dict(checked_row(line)))
         except ValueError as error:
             raise RecordError(
-                f"{path}, line {number}: not a record ({error})"
+                f"{path}, line {number}: not a record ({error}); put the file back "
+                "from a copy, or delete it and run the same command again: it goes on "
+                "from what is kept beside it"
             ) from None
     return records

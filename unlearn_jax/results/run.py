@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from unlearn_jax.results.record import RecordError, decode_number, encode_number
+from unlearn_jax.storage.checksum import checked_row, with_check
 from unlearn_jax.storage.write import write_bytes
 
 RUN_FILE = "run.json"
@@ -45,6 +46,8 @@ class Run(NamedTuple):
         x64: Whether 64-bit floats were on.
         dataset: The data's true title.
         command: What to type to run it again.
+        inputs: Digests of what the configuration only names: data, index files.
+        records: Number of records written; None until it is finished.
     """
 
     id: str
@@ -63,6 +66,8 @@ class Run(NamedTuple):
     x64: bool
     dataset: str
     command: str
+    inputs: dict[str, str]
+    records: int | None
 
 
 def new_run(
@@ -72,6 +77,7 @@ def new_run(
     *,
     dataset: str,
     command: str | None = None,
+    inputs: Mapping[str, str] | None = None,
 ) -> Run:
     """Describe a run that starts now.
 
@@ -81,6 +87,7 @@ def new_run(
         config: A dataclass or mapping; paths, tuples and nested dataclasses are fine.
         dataset: The data's true title, as the tables will print it.
         command: What to type to run it again; by default this process's own.
+        inputs: Digests of what the configuration only names, by name.
 
     Raises:
         ValueError: unknown scale.
@@ -109,6 +116,8 @@ def new_run(
         x64=bool(jax.config.read("jax_enable_x64")),
         dataset=dataset,
         command=_command() if command is None else command,
+        inputs=dict(inputs or {}),
+        records=None,
     )
 
 
@@ -139,8 +148,11 @@ def plain_config(config: Any) -> Any:
 
 
 def write_run(folder: Path, run: Run) -> None:
-    """Write ``run.json`` into the run's folder, whole or not at all."""
-    row = run._asdict() | {"seconds": encode_number(run.seconds)}
+    """Write ``run.json`` into the run's folder, whole or not at all.
+
+    Its last entry, ``"check"``, is the checksum of the others.
+    """
+    row = with_check(run._asdict() | {"seconds": encode_number(run.seconds)})
     text = json.dumps(row, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     write_bytes(Path(folder) / RUN_FILE, text.encode())
 
@@ -154,10 +166,15 @@ def read_run(folder: Path) -> Run:
     """
     path = Path(folder) / RUN_FILE
     try:
-        row = json.loads(path.read_bytes())
-        return Run(**(row | {"seconds": decode_number(row["seconds"])}))
+        row = checked_row(path.read_bytes())
+        row["seconds"] = decode_number(row["seconds"])
+        return Run(**row)
     except (ValueError, TypeError, KeyError) as error:
-        raise RecordError(f"{path}: not a description of a run ({error})") from None
+        raise RecordError(
+            f"{path}: not a description of a run ({error}); put it back from a copy, "
+            "or delete it and run the same command again: it goes on from what is kept "
+            "beside it"
+        ) from None
 
 
 def git_state() -> tuple[str, bool]:

@@ -1,12 +1,11 @@
 """The file of one piece: an ordinary ``.npz`` followed by its SHA-256."""
 
-import io
 import json
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from unlearn_jax.storage.checksum import seal, unseal
+from unlearn_jax.storage.arrays import pack_arrays, unpack_arrays
 
 _HEADER = "piece.json"
 
@@ -36,10 +35,7 @@ def pack(piece: Piece) -> bytes:
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     members = {f"array:{key}": _as_npz(value) for key, value in arrays.items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{_HEADER: text}, **members)
-    body = buffer.getvalue()
-    return body + seal(body)
+    return pack_arrays({_HEADER: text} | members)
 
 
 def unpack(content: bytes) -> Piece:
@@ -48,12 +44,12 @@ def unpack(content: bytes) -> Piece:
     Raises:
         ValueError: truncated or garbled.
     """
-    with np.load(io.BytesIO(unseal(content)), allow_pickle=False) as members:
-        header = json.loads(members[_HEADER].tobytes())
-        arrays = {
-            key: _from_npz(members[f"array:{key}"], foreign)
-            for key, foreign in header["dtypes"].items()
-        }
+    members = unpack_arrays(content)
+    header = json.loads(members[_HEADER].tobytes())
+    arrays = {
+        key: _from_npz(members[f"array:{key}"], foreign)
+        for key, foreign in header["dtypes"].items()
+    }
     return Piece(arrays, header["data"])
 
 
