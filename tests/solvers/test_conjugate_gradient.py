@@ -29,8 +29,9 @@ from unlearn_jax.solvers.solution import (
     INDEFINITE,
     NOT_FINITE,
     OUT_OF_STEPS,
+    PRECISION,
     PRECONDITIONER,
-    STAGNATED,
+    acceptable,
     check_solution,
     reason,
 )
@@ -65,7 +66,9 @@ def test_equals_dense_solve_and_tells_the_true_residual(dtype, rtol):
     matrix = matrix_with(SPREAD).astype(dtype)
     rhs = right_side(dtype=dtype)
     solution = tiny.quick_jit(solve)(matrix, rhs)
-    assert bool(solution.converged), reason(solution)
+    # Of float32 no more can be asked: a product is rounded by about the tolerance.
+    assert bool(acceptable(solution)), reason(solution)
+    assert bool(solution.converged) or dtype == np.float32
     same_solution(solution, to_tree(np.linalg.solve(matrix, rhs)), rtol)
     true = true_residual(matrix, solution.value, rhs)
     eps = np.finfo(dtype).eps
@@ -126,7 +129,8 @@ def test_scale_of_the_right_side_does_not_matter(factor):
     rhs = right_side(dtype=np.float32)
     run = tiny.quick_jit(solve)
     plain, scaled = run(matrix, rhs), run(matrix, rhs * np.float32(factor))
-    assert bool(scaled.converged)
+    assert int(scaled.code) == int(plain.code)
+    assert bool(acceptable(scaled)), reason(scaled)
     expected = tree.scale(factor, plain.value)
     assert_trees_close(scaled.value, expected, rtol=1e-4)
 
@@ -209,13 +213,16 @@ def test_right_side_that_is_not_finite_is_told(compiled):
     assert int(solution.steps) == 0
 
 
-def test_rounding_above_the_tolerance_is_told():
+def test_rounding_above_the_tolerance_is_no_failure_and_no_claim():
     matrix = matrix_with(np.geomspace(1e-3, 10, SIZE)).astype(np.float32)
     rhs = right_side(dtype=np.float32)
     solution = tiny.quick_jit(lambda m, r: solve(m, r, tol=1e-9, max_steps=900))(
         matrix, rhs
     )
-    assert int(solution.code) == STAGNATED
+    assert int(solution.code) == PRECISION
+    assert not bool(solution.converged)
+    assert "as good as the dtype" in reason(solution)
+    assert check_solution(solution) is solution.value
     assert 1e-9 < true_residual(matrix, solution.value, rhs) < 1e-3
 
 
@@ -225,7 +232,7 @@ def test_iterate_that_blew_up_is_taken_back():
     solution = tiny.quick_jit(lambda m, r: solve(m, r, max_steps=300))(
         matrix, right_side()
     )
-    assert not bool(solution.converged)
+    assert int(solution.code) == INDEFINITE, reason(solution)
     assert float(solution.residual) <= 100
     assert float(jnp.max(jnp.abs(to_flat(solution.value)))) < 1e3
 
@@ -301,7 +308,9 @@ def test_block_equals_dense_solve_for_every_column(dtype, rtol):
     matrix, rhs = matrix_with(SPREAD).astype(dtype), columns(dtype=dtype)
     solution = tiny.quick_jit(solve_block)(matrix, rhs)
     assert solution.residual.shape == solution.steps.shape == (3,)
-    assert bool(jnp.all(solution.converged)), solution.code
+    assert bool(jnp.all(acceptable(solution))), solution.code
+    assert bool(jnp.all(solution.converged)) or dtype == np.float32
+    check_solution(solution)
     expected = np.linalg.solve(matrix, rhs.T).T
     assert_trees_close(solution.value, to_tree(expected), rtol=rtol, atol=rtol)
     for i in range(3):

@@ -9,7 +9,7 @@ import jax.scipy.linalg
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, block
-from unlearn_jax.solvers.refinement import RUNNING, either, refine
+from unlearn_jax.solvers.refinement import RUNNING, either, epsilon, refine
 from unlearn_jax.solvers.solution import (
     INDEFINITE,
     NOT_FINITE,
@@ -25,19 +25,29 @@ _GROWTH = 100.0
 
 
 class _Single(NamedTuple):
-    """Value: x, residual r, direction p, r·z, ‖r‖."""
+    """Value: x, residual r, direction p, r·z, ‖r‖.
+
+    span: p·M⁻¹p of the preconditioner M, which is p·p without one; top, width: the
+    largest p·Ap over p·M⁻¹p and over p·p.
+    """
 
     x: Params
     r: Params
     p: Params
     rz: Array
     size: Array
+    span: Array
+    top: Array
+    width: Array
     steps: Array
     code: Array
 
 
 class _Block(NamedTuple):
-    """Value: x, residual = q c, duals w = M⁻¹ q, directions p, which of them live."""
+    """Value: x, residual = q c, duals w = M q, directions p, which of them live.
+
+    span, top, width: as in :class:`_Single`, ``span`` a matrix.
+    """
 
     x: Params
     q: Params
@@ -45,6 +55,9 @@ class _Block(NamedTuple):
     p: Params
     c: Array
     live: Array
+    span: Array
+    top: Array
+    width: Array
     sizes: Array
     steps: Array
     code: Array
@@ -71,10 +84,10 @@ def conjugate_gradient(
         max_steps: Most steps.
 
     Returns:
-        Solution. A direction with p·Ap ≤ 0, a product that is not finite, or a
-        preconditioner that is not positive definite ends the iteration; the value is
-        the iterate before that, or the start if that iterate's residual norm is more
-        than 100 times larger.
+        Solution. A direction with p·Ap ≤ 0 up to rounding, a product that is not
+        finite, or a preconditioner that is not positive definite ends the iteration;
+        the value is the iterate before that, or the start if that iterate's residual
+        norm is more than 100 times larger.
 
     Raises:
         ValueError: ``rhs`` or ``start`` is not like what the operator acts on.
@@ -85,35 +98,50 @@ def conjugate_gradient(
         confirmed, see :func:`unlearn_jax.solvers.refinement.refine`.
     """
     prepare = preconditioner or _same
+    tiny = epsilon(rhs)
 
     def correct(residual: Params, target: Array, steps: Array) -> Any:
         def step(s: _Single) -> _Single:
             product = operator.matvec(s.p)
             curvature = tree.dot(s.p, product)
-            good = jnp.isfinite(curvature) & (curvature > 0)
+            top = jnp.maximum(s.top, curvature / s.span)
+            # Below this, a curvature is the rounding of the product.
+            sure = curvature > tiny * top * s.span
+            good = jnp.isfinite(curvature) & sure
             alpha = jnp.where(good, s.rz / jnp.where(good, curvature, 1), 0)
             # Chosen, not only multiplied by zero: the product may hold NaN.
             x = tree.where(good, tree.axpy(alpha, s.p, s.x), s.x)
             r = tree.where(good, tree.axpy(-alpha, product, s.r), s.r)
             z = prepare(r)
             rz = tree.dot(r, z)
-            p = tree.axpy(rz / s.rz, s.p, z)
+            beta = rz / s.rz
+            p = tree.axpy(beta, s.p, z)
+            length = s.span if preconditioner is None else tree.dot(s.p, s.p)
+            width = jnp.maximum(s.width, curvature / length)
             size = tree.norm(r)
             code = jnp.where(size > target, _sign_code(rz, PRECONDITIONER), RUNNING)
-            code = jnp.where(good, code, _sign_code(curvature, INDEFINITE))
-            return _Single(x, r, p, rz, size, s.steps + 1, code)
+            code = jnp.where(size > highest, INDEFINITE, code)
+            lost = jnp.where(jnp.isfinite(curvature), INDEFINITE, NOT_FINITE)
+            return _Single(
+                *(x, r, p, rz, size, rz + beta**2 * s.span, top),
+                *(jnp.where(good, width, s.width), s.steps + 1),
+                jnp.where(good, code, lost).astype(jnp.int32),
+            )
 
         def go_on(s: _Single) -> Array:
             return (s.code == RUNNING) & (s.size > target) & (s.steps < max_steps)
 
         z = prepare(residual)
         rz, size = tree.dot(residual, z), tree.norm(residual)
+        # A regular matrix lets it grow by √(condition number), at most by this.
+        highest = size * tiny**-0.5
         code = _sign_code(rz, PRECONDITIONER)
-        zero = tree.zeros_like(residual)
-        first = _Single(zero, residual, z, rz, size, steps, code)
+        zero, none = tree.zeros_like(residual), jnp.zeros_like(size)
+        first = _Single(zero, residual, z, rz, size, rz, none, none, steps, code)
         last = jax.lax.while_loop(go_on, step, first)
         late = (last.code == RUNNING) & (last.size > target)
-        return last.x, last.steps, jnp.where(late, OUT_OF_STEPS, last.code)
+        code = jnp.where(late, OUT_OF_STEPS, last.code)
+        return last.x, last.steps, last.width, code
 
     return refine(
         *(correct, operator, rhs),
@@ -161,6 +189,7 @@ def block_conjugate_gradient(
         the residual is confirmed, see :func:`unlearn_jax.solvers.refinement.refine`.
     """
     prepare = None if preconditioner is None else jax.vmap(preconditioner)
+    tiny = epsilon(rhs_block)
 
     def factor(vectors: Params, floor: float) -> Any:
         return orthonormalise(vectors, prepare and prepare(vectors), floor=floor)
@@ -171,12 +200,21 @@ def block_conjugate_gradient(
     def correct(residual: Params, target: Array, steps: Array) -> Any:
         def step(s: _Block) -> _Block:
             product = block(operator, s.p)
+            bent = gram(s.p, product)
             # A direction that left the block is zero; one in its place of the
             # diagonal keeps the matrix regular.
-            curvature = gram(s.p, product) + jnp.diag((~s.live).astype(s.c.dtype))
-            root = jnp.linalg.cholesky(curvature)
-            finite, good = jnp.all(jnp.isfinite(curvature)), jnp.all(jnp.isfinite(root))
-            unit = jnp.eye(len(s.live), dtype=root.dtype)
+            root = jnp.linalg.cholesky(bent + _unit(~s.live))
+            spans = jnp.diag(s.span)
+            top = jnp.maximum(s.top, jnp.max(jnp.diag(bent) / spans))
+            lengths = spans if prepare is None else jax.vmap(tree.dot)(s.p, s.p)
+            stretch = jnp.diag(bent) / jnp.where(s.live, lengths, 1)
+            width = jnp.maximum(s.width, jnp.max(stretch))
+            finite = jnp.all(jnp.isfinite(bent))
+            # Below this, what a pivot holds is the rounding of the product.
+            least = jnp.diag(jnp.linalg.cholesky(s.span)) ** 2
+            sure = jnp.diag(root) ** 2 > tiny * top * least
+            good = jnp.all(jnp.isfinite(root)) & jnp.all(sure | ~s.live)
+            unit = _unit(jnp.ones_like(s.live))
             inverse = jax.scipy.linalg.cho_solve(
                 (jnp.where(good, root, unit), True), unit
             )
@@ -188,9 +226,12 @@ def block_conjugate_gradient(
             c = change @ s.c
             sizes = sizes_of(q, c)
             done = s.steps + (s.sizes > target)
-            code = jnp.where(finite, INDEFINITE, NOT_FINITE)
-            code = jnp.where(good, RUNNING, code).astype(jnp.int32)
-            new = _Block(x, q, w, p, c, jnp.diag(change) > 0, sizes, done, code)
+            code = jnp.where(jnp.any(sizes > highest), INDEFINITE, RUNNING)
+            lost = jnp.where(finite, INDEFINITE, NOT_FINITE)
+            code = jnp.where(good, code, lost).astype(jnp.int32)
+            span = unit + change.T @ s.span @ change
+            live = jnp.diag(change) > 0
+            new = _Block(x, q, w, p, c, live, span, top, width, sizes, done, code)
             stay = s._replace(steps=done, code=code)
             return either(good, new, stay)
 
@@ -206,12 +247,19 @@ def block_conjugate_gradient(
             code = jnp.where(lowest < 0, PRECONDITIONER, code)
         zero = tree.zeros_like(residual)
         sizes = jax.vmap(tree.norm)(residual)
-        first = _Block(zero, q, w, w, c, jnp.diag(c) > 0, sizes, steps, code)
+        # A regular matrix lets them grow by √(condition number), at most by this.
+        highest = jnp.maximum(sizes, target) * tiny**-0.5
+        live, none = jnp.diag(c) > 0, jnp.zeros((), sizes.dtype)
+        span = _unit(jnp.ones_like(live)).astype(c.dtype)
+        first = _Block(
+            *(zero, q, w, w, c, live, span, none, none, sizes, steps, code),
+        )
         last = jax.lax.while_loop(go_on, step, first)
         short = last.sizes <= target
         code = jnp.where(short, RUNNING, last.code)
         late = ~short & (last.code == RUNNING) & (last.steps >= max_steps)
-        return last.x, last.steps, jnp.where(late, OUT_OF_STEPS, code)
+        code = jnp.where(late, OUT_OF_STEPS, code)
+        return last.x, last.steps, last.width, code
 
     return refine(
         *(correct, operator, rhs_block),
@@ -220,6 +268,11 @@ def block_conjugate_gradient(
         growth=_GROWTH,
         over=jax.vmap,
     )
+
+
+def _unit(places: Array) -> Array:
+    """The unit matrix in these places, zero in the others."""
+    return jnp.diag(places.astype(jnp.float32))
 
 
 def _same(vector: Params) -> Params:

@@ -113,7 +113,8 @@ def neumann(
         first = _State(tree.zeros_like(rhs), residual, size, size, steps, refused)
         last = jax.lax.while_loop(go_on, step, first)
         late = (last.code == RUNNING) & (last.size > target)
-        return last.x, last.steps, jnp.where(late, OUT_OF_STEPS, last.code)
+        code = jnp.where(late, OUT_OF_STEPS, last.code)
+        return last.x, last.steps, jnp.abs(bounds.largest), code
 
     return refine(correct, operator, rhs, start=start, tol=tol, max_steps=max_steps)
 

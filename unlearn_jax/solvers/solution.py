@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from unlearn_jax.types import Array, Params
@@ -9,8 +11,8 @@ from unlearn_jax.types import Array, Params
 REASONS = (
     "converged: the residual is below the tolerance",
     "out of steps: raise max_steps, the damping, or take a preconditioner",
-    "not positive definite: a direction of curvature ≤ 0 was met; raise the damping, "
-    "or use the Gauss-Newton matrix, or minres",
+    "not positive definite: a direction of curvature ≤ 0, up to rounding, was met; "
+    "raise the damping, or use the Gauss-Newton matrix, or minres",
     "diverged: the residual grew; raise the damping or lower the step size",
     "not finite: a product held NaN or infinity",
     "step size too large for the largest eigenvalue: lower it below 2 / eigenvalue",
@@ -20,6 +22,8 @@ REASONS = (
     "value has the least residual; raise the damping",
     "damping too small for the dtype: below its rounding of the largest eigenvalue; "
     "raise the damping or use float64",
+    "as good as the dtype can tell: the residual is that of rounding, though it could "
+    "not be shown to be below the tolerance; use float64 for more",
 )
 (
     CONVERGED,
@@ -32,18 +36,29 @@ REASONS = (
     PRECONDITIONER,
     INCONSISTENT,
     DAMPING,
+    PRECISION,
 ) = range(len(REASONS))
 
 
 class Solution(NamedTuple):
     """Value: the answer of a solver; nothing raises inside ``jit``, so read it.
 
+    A product ``A x`` carries an error of about ε ‖A‖ ‖x‖, ε the rounding unit of the
+    coarsest leaf, and nothing computed in that dtype can tell residuals below it apart.
+    A residual that small is answered by the code ``PRECISION``: no failure, since no
+    answer in that dtype is better, and no claim to the tolerance either.
+
+    Derivatives, in either mode, are those of A⁻¹ b, whatever kept the iteration from
+    it; those of all fields but ``value`` are zero.
+
     Attributes:
         value: x, shaped like the right-hand side.
-        residual: ‖A x − b‖ / ‖b‖ (no unit), computed afresh from ``value``.
+        residual: ‖A x − b‖ / ‖b‖ (no unit), computed afresh from ``value``: the product
+            in the dtype of the operator, difference and norm in at least float32.
         steps: Iterations begun: where a product was not finite or its curvature not
             positive, the step it was met.
-        converged: Whether ``residual`` reached the tolerance.
+        converged: Whether ``residual`` is below the tolerance, and within the error of
+            its own computing below 1.2 times the tolerance.
         code: Index into ``REASONS``.
     """
 
@@ -54,6 +69,11 @@ class Solution(NamedTuple):
     code: Int[Array, "..."]
 
 
+def acceptable(solution: Any) -> Bool[Array, "..."]:
+    """Whether a value is within the tolerance, or as good as its dtype can have."""
+    return jnp.isin(solution.code, jnp.asarray((CONVERGED, PRECISION)))
+
+
 def reason(solution: Solution) -> str:
     """The end of a solve in words, for one solution outside of ``jit``."""
     code, steps = int(solution.code), int(solution.steps)
@@ -61,11 +81,17 @@ def reason(solution: Solution) -> str:
 
 
 def check_solution(solution: Any) -> Any:
-    """The value of a converged solution.
+    """The value of a solution that is acceptable; of a block, all of them.
 
     Raises:
-        ArithmeticError: it did not converge; the reason is told.
+        ArithmeticError: it is not; the reason is told, for the first that is not.
     """
-    if not bool(solution.converged):
-        raise ArithmeticError(f"the solve did not converge: {reason(solution)}")
+    bad = np.flatnonzero(~np.asarray(acceptable(solution)))
+    if bad.size:
+        code, steps, residual = (
+            np.ravel(field)[bad[0]]
+            for field in (solution.code, solution.steps, solution.residual)
+        )
+        told = reason(solution._replace(code=code, steps=steps, residual=residual))
+        raise ArithmeticError(f"the solve did not converge: {told}")
     return solution.value

@@ -19,14 +19,21 @@ _FULL = jax.lax.Precision.HIGHEST
 
 
 def gram(a: Params, b: Params) -> Float[Array, "k l"]:
-    """Inner products of k stacked vectors with l, in at least float32."""
+    """Real inner products of k stacked vectors with l, in at least float32."""
     leaves = (*jax.tree.leaves(a), *jax.tree.leaves(b))
-    dtype = np.result_type(np.float32, *(leaf.dtype for leaf in leaves))
+    wide = np.result_type(np.float32, *(leaf.dtype for leaf in leaves))
+    dtype = jnp.finfo(wide).dtype
 
     def products(x: Array, y: Array) -> Array:
         axes = tuple(range(1, x.ndim))
-        return jnp.tensordot(
-            x, y, axes=(axes, axes), precision=_FULL, preferred_element_type=dtype
+        kind = np.result_type(dtype, x.dtype, y.dtype)
+        return jnp.real(
+            jnp.tensordot(
+                *(jnp.conj(x), y),
+                axes=(axes, axes),
+                precision=_FULL,
+                preferred_element_type=kind,
+            )
         )
 
     shape = (tree.leading_axis(a), tree.leading_axis(b))
@@ -85,9 +92,8 @@ def orthonormalise(
     Cost: 4 k² inner products' worth of memory traffic: Gram-Schmidt done twice.
     """
     k = tree.leading_axis(vectors)
-    dtype = np.result_type(
-        np.float32, *(leaf.dtype for leaf in jax.tree.leaves(vectors))
-    )
+    wide = (leaf.dtype for leaf in jax.tree.leaves(vectors))
+    dtype = jnp.finfo(np.result_type(np.float32, *wide)).dtype
     drop = 10 * k * epsilon(vectors)
     plain = duals is None
 
