@@ -47,5 +47,5 @@ def test_two_ends_are_acceptable_and_one_is_a_claim():
     solution = Solution(zeros, zeros, codes, codes == CONVERGED, codes)
     good = np.flatnonzero(acceptable(solution))
     assert set(good.tolist()) == {CONVERGED, PRECISION}
-    with pytest.raises(ArithmeticError, match="out of steps.*step 1,"):
+    with pytest.raises(ArithmeticError, match=r"out of steps.*step 1,"):
         check_solution(solution)
