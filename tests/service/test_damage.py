@@ -29,10 +29,18 @@ def states(tmp_path_factory):
 def folder(quick_path):
     """Six requests, the last two behind the snapshot; closed without another one."""
     service = open_toy(quick_path / "a", snapshot_every=EVERY)
+    before = b""
     for request in STREAM:
+        before = (quick_path / "a" / "log.end").read_bytes()
         service.submit(*request)
     service.close(snapshot=False)
+    (quick_path / "before.end").write_bytes(before)
     return quick_path / "a"
+
+
+def not_told(folder):
+    """As if the power went before the caller was told of the last request."""
+    shutil.copy(folder.parent / "before.end", folder / "log.end")
 
 
 def reopened(folder, **options):
@@ -62,6 +70,7 @@ def test_a_last_line_cut_at_any_byte_is_cut_off(folder, states, event):
     lines = lines if event == "done" else lines[:-1]
     whole, last = b"".join(lines[:-1]), lines[-1]
     step = 1 if event == "done" else 9
+    not_told(folder)
     for size in range(0, len(last), step):
         copy = folder.with_name(f"copy{size}")
         shutil.copytree(folder, copy)
@@ -87,6 +96,7 @@ def test_a_last_line_of_zeros_is_cut_off(folder, states):
     content = log.read_bytes()
     for zeros in (1, 30):
         log.write_bytes(content[:-zeros] + b"\0" * zeros)
+        not_told(folder)
         with pytest.warns(UserWarning, match="half-written"):
             assert reopened(folder) == (states[6], 6)
 
@@ -120,12 +130,87 @@ def test_a_line_lost_repeated_or_moved_is_noticed(folder, change):
         verify(folder)
 
 
-def test_a_log_that_lost_its_end_is_not_gone_on_with(folder):
+def test_a_log_that_lost_what_was_told_is_refused(folder, states):
+    """Whole lines or a part of one: the outcome was on disk before it was told."""
+    log = folder / "log.jsonl"
+    content = log.read_bytes()
+    lines = content.splitlines(keepends=True)
+    before = sorted(str(each) for each in folder.rglob("*"))
+    left = [b"".join(lines[:n]) for n in range(1, len(lines))]
+    for less in [*left, content[:-1], content[:-40], content[:-20] + 20 * b"\0"]:
+        log.write_bytes(less)
+        words = (
+            rf"ends with line \d+, and by log.end line {len(lines)} of it was on disk"
+        )
+        for read in (verify, reopened):
+            with pytest.raises(ServiceError, match=words):
+                read(folder)
+        assert log.read_bytes() == less
+        assert sorted(str(each) for each in folder.rglob("*")) == before
+    log.write_bytes(content)
+    assert reopened(folder) == (states[6], 6)
+
+
+def test_the_log_of_another_service_is_noticed(folder, quick_path):
+    with open_toy(quick_path / "b", snapshot_every=99) as other:
+        for request in STREAM:
+            other.submit(*request)
+    for name in ("log.jsonl", "digest.key"):
+        shutil.copy(quick_path / "b" / name, folder / name)
+    with pytest.raises(ServiceError, match=r"log.jsonl (is another one|ends with)"):
+        reopened(folder)
+
+
+def test_without_its_end_rows_that_the_log_does_not_know_tell_what_it_lost(folder):
+    """An older version kept no end; it may have been lost, too."""
     log = folder / "log.jsonl"
     lines = log.read_bytes().splitlines(keepends=True)
-    log.write_bytes(b"".join(lines[:5]))
-    with pytest.raises(ServiceError, match=r"snapshots/4 is ahead of .*log.jsonl"):
+    log.write_bytes(b"".join(lines[:10]))
+    (folder / "log.end").unlink()
+    shutil.rmtree(folder / "snapshots")
+    words = r"pieces holds the rows of request 6, and .*ends with request 4: .*lost"
+    with (
+        pytest.warns(UserWarning, match="log.end was missing"),
+        pytest.raises(ServiceError, match=words),
+    ):
         reopened(folder)
+    assert (folder / "pieces" / "6.npz").is_file()
+
+
+def test_an_end_that_is_damaged_is_named_and_one_that_is_deleted_told(folder, states):
+    end = folder / "log.end"
+    flip(end, 12)
+    words = r"log.end is damaged \(.*back from a copy, or delete it if you know"
+    with pytest.raises(ServiceError, match=words):
+        reopened(folder)
+    end.unlink()
+    with pytest.warns(UserWarning, match=r"log.end was missing and is written anew"):
+        assert reopened(folder) == (states[6], 6)
+    assert reopened(folder) == (states[6], 6)
+
+
+def test_a_flipped_bit_in_any_file_is_told_or_harmless(folder, states):
+    """A sample of each kind of file; what opens has the right state and all entries."""
+    draw = np.random.default_rng(5)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    kinds = {path.name if path.parent == folder else path.parent.name for path in files}
+    assert {"log.jsonl", "log.end", "digest.key", "pieces", "4"} <= kinds
+    told = 0
+    for path in files:
+        content = path.read_bytes()
+        for place in draw.integers(0, 8 * len(content), 6 if content else 0):
+            changed = bytearray(content)
+            changed[place // 8] ^= 1 << (place % 8)
+            path.write_bytes(changed)
+            before = {each: each.read_bytes() for each in files}
+            try:
+                assert reopened(folder) == (states[6], 6), (path, place)
+            except ServiceError:
+                told += 1
+                assert {each: each.read_bytes() for each in files} == before
+            path.write_bytes(content)
+    assert told > 50
+    assert reopened(folder) == (states[6], 6)
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "digest.key"])

@@ -2,25 +2,21 @@
 
 import os
 import stat
+import threading
+import time
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from service.toy import apply, bits, open_toy, requests, start_state
+from service.toy import ROWS, apply, bits, learn, open_toy, requests, start_state, tree
 
 from unlearn_jax.results.store import BusyError
 from unlearn_jax.service.audit import audit, verify
 from unlearn_jax.service.digest import digest_arrays, read_key
 from unlearn_jax.service.disk import ServiceError
 from unlearn_jax.service.open import open_service
-
-ROWS = np.arange(8.0).reshape(2, 4)
-
-
-def learn(name, rows=ROWS):
-    return name, "learn", {"rows": rows, "targets": np.zeros((len(rows), 0))}
 
 
 def refused(name):
@@ -200,12 +196,13 @@ def test_an_error_in_between_stops_and_opening_again_goes_on(tmp_path):
         raise MemoryError("no room")
 
     service = open_toy(tmp_path, apply=failing)
-    with pytest.raises(MemoryError):
+    words = r"request 1 \('a'\) has no outcome: it ended in MemoryError \(no room\)"
+    with pytest.raises(ServiceError, match=words):
         service.submit(*learn("a"))
     with pytest.raises(ServiceError, match=r"request 1 \('a'\) ended in MemoryError"):
         service.submit(*learn("b"))
     service.close()
-    with pytest.raises(MemoryError):
+    with pytest.raises(ServiceError, match=rf"{words}.*or with withdraw='a'"):
         open_toy(tmp_path, apply=failing)
     pending = verify(tmp_path).pending
     assert pending is not None
@@ -214,16 +211,52 @@ def test_an_error_in_between_stops_and_opening_again_goes_on(tmp_path):
         assert service.entries[0].outcome == "applied"
 
 
-def test_a_request_that_always_fails_can_be_withdrawn(tmp_path):
-    def failing(*_):
-        raise MemoryError("no room")
+def test_threads_take_turns(tmp_path):
+    def slow(state, kind, arrays):
+        time.sleep(0.002)
+        return apply(state, kind, arrays)
 
-    with pytest.raises(MemoryError), open_toy(tmp_path, apply=failing) as service:
+    with open_toy(tmp_path, apply=slow, snapshot_every=7) as service:
+
+        def ask(thread):
+            for i in range(10):
+                service.submit(*learn(f"{thread}-{i}"))
+                service.snapshot()
+
+        threads = [threading.Thread(target=ask, args=(t,)) for t in range(3)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert [e.sequence for e in service.entries] == list(range(1, 31))
+        assert {e.outcome for e in service.entries} == {"applied"}
+        want = bits(service.state)
+    with open_toy(tmp_path) as service:
+        assert bits(service.state) == want
+        assert float(service.state["count"]) == 60
+
+
+def test_the_apply_function_and_a_fork_are_kept_out(tmp_path):
+    held = []
+
+    def nested(state, kind, arrays):
+        with pytest.raises(ServiceError, match="called by its own apply function"):
+            held[0].submit(*learn("inner"))
+        with pytest.raises(ServiceError, match="called by its own apply function"):
+            held[0].close()
+        return apply(state, kind, arrays)
+
+    with open_toy(tmp_path, apply=nested) as service:
+        held.append(service)
         service.submit(*learn("a"))
-    with open_toy(tmp_path, apply=failing, withdraw="a") as service:
-        assert service.entries[0].outcome == "refused: withdrawn by the caller"
-        assert bits(service.state) == bits(start_state() | {"count": jnp.zeros(())})
-        assert payloads(tmp_path) == []
+        before = tree(tmp_path)
+        service._process -= 1  # as a fork sees it
+        with pytest.raises(ServiceError, match="of which this one is a fork"):
+            service.submit(*learn("b"))
+        service.close()
+        assert tree(tmp_path) == before
+    with open_toy(tmp_path) as service:
+        assert [e.id for e in service.entries] == ["a"]
 
 
 def test_a_folder_is_locked_while_it_is_open(tmp_path):

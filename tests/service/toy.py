@@ -8,6 +8,7 @@ from unlearn_jax.solvers.refusal import RefusedError
 
 FEATURES = 4
 EVERY = 5
+ROWS = np.arange(8.0).reshape(2, 4)
 
 
 def start_state():
@@ -90,3 +91,12 @@ def undisturbed(folder, stream):
             service.submit(*request)
             states[len(service.entries)] = bits(service.state)
     return states, told(service.entries)
+
+
+def learn(name, rows=ROWS):
+    return name, "learn", {"rows": rows, "targets": np.zeros((len(rows), 0))}
+
+
+def tree(folder):
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in paths}

@@ -59,12 +59,16 @@ class Analytic(NamedTuple):
         forget: ``(state, inputs, targets, weights=None) -> state``; needs just the rows
             to forget, as they were learnt.
         predict: ``(state, inputs) -> (n, k)`` in the order of ``state.labels``.
+        check: ``(inputs, targets, weights=None)``: raises what ``learn`` and ``forget``
+            raise for shapes, dtypes and numbers that are no rows, whatever was learnt;
+            it computes no features.
     """
 
     start: Callable[[], AnalyticState]
     learn: Callable[..., AnalyticState]
     forget: Callable[..., AnalyticState]
     predict: Callable[[AnalyticState, Any], Any]
+    check: Callable[..., None]
 
 
 def analytic(
@@ -127,24 +131,16 @@ def analytic(
             kernel, empty, columns, np.zeros_like(columns), empty_ledger()
         )
 
+    def check(inputs: Any, targets: Any, weights: Any = None) -> None:
+        _check_rows(len(inputs), np.asarray(targets), weights, outputs)
+
     def prepare(inputs: Any, targets: Any, weights: Any) -> _Rows:
+        check(inputs, targets, weights)
         given = np.asarray(targets)
         n = len(given)
-        if n < 1 or len(inputs) != n:
-            raise ValueError(
-                f"expected at least one row and a target for each, got {len(inputs)} "
-                f"inputs and {n} targets"
-            )
         unit = directions(features(inputs))
         if unit.shape != (n, d):
             raise ValueError(f"expected features ({n}, {d}), got {unit.shape}")
-        if outputs is None and not (given.ndim == 1 and given.dtype.kind in "iu"):
-            raise ValueError(
-                f"expected integer labels (n,), got {given.dtype}{list(given.shape)}; "
-                f"for regression say outputs="
-            )
-        if outputs is not None and given.shape != (n, outputs):
-            raise ValueError(f"expected targets ({n}, {outputs}), got {given.shape}")
         w = np.ones(n) if weights is None else np.asarray(weights, np.float64)
         try:
             prints = fingerprint(secret, unit, given, w)
@@ -178,7 +174,7 @@ def analytic(
     def predict(state: AnalyticState, inputs: Any) -> Array:
         return scores(state.kernel, state.ridge.weight, directions(features(inputs)))
 
-    return Analytic(start, learn, forget, predict)
+    return Analytic(start, learn, forget, predict, check)
 
 
 def frozen_features(
@@ -253,6 +249,54 @@ class _Rows(NamedTuple):
     weights: np.ndarray
     prints: np.ndarray
     """Of all rows asked for, absent ones too: positions are those of the request."""
+
+
+def _check_rows(n: int, targets: np.ndarray, weights: Any, outputs: int | None) -> None:
+    """Refuse targets and weights that are none of n rows.
+
+    Raises:
+        ValueError: their shapes or dtypes.
+        RefusedError: numbers that are NaN, infinite or, of weights, negative.
+    """
+    if n < 1 or targets.ndim < 1 or len(targets) != n:
+        raise ValueError(
+            f"expected at least one row and a target for each, got {n} inputs and "
+            f"{len(targets) if targets.ndim else 'no list of'} targets"
+        )
+    if outputs is None and not (targets.ndim == 1 and targets.dtype.kind in "iu"):
+        raise ValueError(
+            f"expected integer labels (n,), got {targets.dtype}{list(targets.shape)}; "
+            f"for regression say outputs="
+        )
+    if outputs is not None and targets.shape != (n, outputs):
+        raise ValueError(f"expected targets ({n}, {outputs}), got {targets.shape}")
+    given = {"targets": targets}
+    there = np.ones(n, bool)
+    if weights is not None:
+        given["weights"] = np.asarray(weights)
+        if given["weights"].shape != (n,):
+            raise ValueError(
+                f"expected weights ({n},), one for each row, got "
+                f"{list(given['weights'].shape)}"
+            )
+    for name, array in given.items():
+        if not (jnp.issubdtype(array.dtype, jnp.floating) or array.dtype.kind in "biu"):
+            raise ValueError(f"expected real numbers as {name}, got {array.dtype}")
+    if weights is not None:
+        bad = ~(np.isfinite(given["weights"]) & (given["weights"] >= 0))
+        if np.any(bad):
+            place = int(np.argmax(bad))
+            raise RefusedError(
+                f"refused, the state is unharmed: expected finite weights of 0 or "
+                f"more, got {given['weights'][place]} in row {place}"
+            )
+        there = given["weights"] > 0
+    bad = ~np.isfinite(targets.reshape(n, -1)).all(1) & there
+    if np.any(bad):
+        raise RefusedError(
+            "refused, the state is unharmed: NaN or infinity in the target of row "
+            f"{int(np.argmax(bad))}; clean the row, or give it weight 0"
+        )
 
 
 def _open_columns(state: AnalyticState, labels: np.ndarray) -> AnalyticState:

@@ -15,13 +15,13 @@ Every request is in the log before it is applied, and its residual after::
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt64
 
 from unlearn_jax.methods.analytic import Analytic, AnalyticState, analytic
 from unlearn_jax.methods.ledger import fingerprint
 from unlearn_jax.models.random_features import directions
-from unlearn_jax.service.service import Apply
 from unlearn_jax.types import Inputs, PRNGKey
 
 ERASING = ("forget", "replace")
@@ -32,6 +32,12 @@ The keyed digest of the rows stays in the log, see :func:`open_service`.
 
 _NEW = "new_"
 _ROWS = ("inputs", "targets", "weights")
+_CHANGES = {
+    "learn": [("rows", "learn", "")],
+    "forget": [("rows", "forget", "")],
+    "replace": [("rows", "forget", ""), ("new_rows", "learn", _NEW)],
+}
+"""Changes of a kind: name of the figure, what to do, prefix of the names."""
 _MEASURED = ("residual", "error", "exact", "margin", "drift", "repairs")
 
 
@@ -54,12 +60,59 @@ class AnalyticRequests(NamedTuple):
     Attributes:
         head: Predicts: ``head.predict(service.state.learnt, inputs)``.
         start: State before the first request.
-        apply: ``(state, kind, arrays) -> (state, figures)``.
+        apply: ``(state, kind, arrays) -> (state, figures)``, which can check.
     """
 
     head: Analytic
     start: DurableState
-    apply: Apply
+    apply: "HeadApply"
+
+
+class HeadApply:
+    """What requests do to a head, and which arrays are requests at all."""
+
+    def __init__(self, head: Analytic, probe: np.ndarray):
+        self._head, self._probe = head, probe
+
+    def __call__(
+        self, state: DurableState, kind: str, arrays: dict[str, np.ndarray]
+    ) -> tuple[DurableState, Mapping[str, float]]:
+        """The state after the request, and its figures.
+
+        Raises:
+            ValueError: the head refuses it, or it is no request.
+        """
+        self.check(kind, arrays)
+        learnt, rows = state.learnt, {}
+        for name, change, prefix in _CHANGES[kind]:
+            request = [arrays.get(prefix + word) for word in _ROWS]
+            step = self._head.learn if change == "learn" else self._head.forget
+            learnt = step(learnt, *request)
+            weights = request[2]
+            there = len(arrays[prefix + "targets"])
+            rows[name] = float(there if weights is None else np.sum(weights > 0))
+        return state._replace(learnt=learnt), rows | _figures(learnt)
+
+    def check(self, kind: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Refuse what no state could apply: kind, names, shapes, dtypes, NaN.
+
+        Raises:
+            ValueError: says what was given and what was expected.
+        """
+        for prefix in _prefixes(kind, arrays):
+            inputs = arrays[prefix + "inputs"]
+            _check_inputs(prefix, inputs, self._probe)
+            targets, weights = (
+                arrays[prefix + "targets"],
+                arrays.get(prefix + "weights"),
+            )
+            try:
+                self._head.check(inputs, targets, weights)
+            except ValueError as error:
+                raise type(error)(
+                    f"{prefix}rows: {error}" if prefix else error
+                ) from None
+            _check_finite(prefix, inputs, weights)
 
 
 def analytic_requests(
@@ -76,9 +129,10 @@ def analytic_requests(
     Kinds and their arrays: ``learn`` and ``forget`` take ``inputs``, ``targets`` and,
     where they are not 1, ``weights``; ``replace`` takes these for the rows to forget
     and ``new_inputs``, ``new_targets`` (``new_weights``) for those in their place,
-    both or neither. A request is refused, with its reason in the log and the state as
-    it was, where the head refuses it (rows that are NaN or were never learnt), and
-    where kind, names, shapes or dtypes do not fit.
+    both or neither. Where kind, names, shapes or dtypes do not fit, or a number is NaN,
+    ``submit`` raises before anything is written. A request is refused, with its reason
+    in the log and the state as it was, where the head refuses it (rows that were never
+    learnt).
 
     The start state holds all that decides a result: kernel, ridge and form, and by the
     mark the secret and the backbone. ``open_service`` refuses a folder that began with
@@ -109,39 +163,20 @@ def analytic_requests(
     probe = np.asarray(probe)
     mark = fingerprint(secret, directions(features(probe)), np.arange(len(probe)))
 
-    def apply(
-        state: DurableState, kind: str, arrays: dict[str, np.ndarray]
-    ) -> tuple[DurableState, Mapping[str, float]]:
-        asked = _read(kind, arrays, probe)
-        learnt, rows = state.learnt, {}
-        for name, change, prefix in asked:
-            request = [arrays.get(prefix + word) for word in _ROWS]
-            step = head.learn if change == "learn" else head.forget
-            learnt = step(learnt, *request)
-            weights = request[2]
-            there = len(arrays[prefix + "targets"])
-            rows[name] = float(there if weights is None else np.sum(weights > 0))
-        return state._replace(learnt=learnt), rows | _figures(learnt)
-
-    return AnalyticRequests(head, DurableState(head.start(), mark), apply)
+    return AnalyticRequests(
+        head, DurableState(head.start(), mark), HeadApply(head, probe)
+    )
 
 
-def _read(
-    kind: str, arrays: Mapping[str, np.ndarray], probe: np.ndarray
-) -> list[tuple[str, str, str]]:
-    """The changes of a request: name of the figure, what to do, prefix of the names.
+def _prefixes(kind: str, arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Prefixes of the rows that a request has: of its names none lacks, none is more.
 
     Raises:
         ValueError: it cannot be read.
     """
-    changes = {
-        "learn": [("rows", "learn", "")],
-        "forget": [("rows", "forget", "")],
-        "replace": [("rows", "forget", ""), ("new_rows", "learn", _NEW)],
-    }
-    if kind not in changes:
-        raise ValueError(f"kind is {kind!r}; choose from {', '.join(changes)}")
-    prefixes = [prefix for _, _, prefix in changes[kind]]
+    if kind not in _CHANGES:
+        raise ValueError(f"kind is {kind!r}; choose from {', '.join(_CHANGES)}")
+    prefixes = [prefix for _, _, prefix in _CHANGES[kind]]
     needed = {prefix + name for prefix in prefixes for name in _ROWS[:2]}
     allowed = needed | {f"{prefix}weights" for prefix in prefixes}
     if not needed <= set(arrays) <= allowed:
@@ -149,17 +184,28 @@ def _read(
             f"{kind} needs the arrays {', '.join(sorted(needed))} and takes "
             f"{', '.join(sorted(allowed - needed))}, got {', '.join(sorted(arrays))}"
         )
-    for prefix in prefixes:
-        inputs = arrays[prefix + "inputs"]
-        if inputs.shape[1:] != probe.shape[1:] or inputs.dtype != probe.dtype:
-            raise ValueError(
-                f"expected {prefix}inputs {probe.dtype}(n, {_sizes(probe)}) as the "
-                f"probe's, got {inputs.dtype}{list(inputs.shape)}"
-            )
-        for name in (prefix + word for word in _ROWS[1:]):
-            if name in arrays and arrays[name].ndim < 1:
-                raise ValueError(f"expected one entry of {name} for each row, got one")
-    return changes[kind]
+    return prefixes
+
+
+def _check_inputs(prefix: str, inputs: np.ndarray, probe: np.ndarray) -> None:
+    whole = inputs.ndim == probe.ndim and inputs.shape[1:] == probe.shape[1:]
+    if not whole or inputs.dtype != probe.dtype:
+        raise ValueError(
+            f"expected {prefix}inputs {probe.dtype}(n, {_sizes(probe)}) as the "
+            f"probe's, got {inputs.dtype}{list(inputs.shape)}"
+        )
+
+
+def _check_finite(prefix: str, inputs: np.ndarray, weights: Any) -> None:
+    if not jnp.issubdtype(inputs.dtype, jnp.inexact):
+        return
+    bad = ~np.isfinite(inputs.reshape(len(inputs), -1)).all(1)
+    bad &= True if weights is None else weights > 0
+    if np.any(bad):
+        raise ValueError(
+            f"NaN or infinity in {prefix}inputs, row {int(np.argmax(bad))}; clean the "
+            "row, or give it weight 0"
+        )
 
 
 def _sizes(probe: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unlearn_jax.results.table import Cell, Table
+from unlearn_jax.service.end import read_end
 from unlearn_jax.service.history import REFUSED, Entry, History, read_history
 from unlearn_jax.service.log import LOG_FILE, read_log
 
@@ -24,7 +25,8 @@ def verify(folder: str | Path) -> History:
 
     Every line has the checksum that the lines before it lead to; the sequence has no
     gap; no id stands twice; each request has one outcome, but for a last one that is
-    under way (``History.pending``).
+    under way (``History.pending``). Where ``log.end`` is there, no line is missing at
+    the end.
 
     Args:
         folder: Of the service; ``log.jsonl`` alone is enough.
@@ -37,7 +39,8 @@ def verify(folder: str | Path) -> History:
         ServiceError: names file and line, and what is wrong.
     """
     folder = Path(folder)
-    return read_history(folder, read_log(folder)[0])
+    end = read_end(folder)  # before the log, which may grow meanwhile
+    return read_history(folder, read_log(folder, end)[0])
 
 
 def audit(folder: str | Path) -> Table:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unlearn_jax.service.disk import ServiceError, sync
-from unlearn_jax.storage.write import raise_storage_error
+from unlearn_jax.service.disk import ServiceError
+from unlearn_jax.storage.write import write_bytes
 
 KEY_FILE = "digest.key"
 _BYTES = 16
@@ -17,18 +17,8 @@ _BYTES = 16
 
 def make_key(folder: Path) -> bytes:
     """Draw a secret key and keep it in the folder, readable for its owner alone."""
-    path, key = folder / KEY_FILE, os.urandom(32)
-    try:
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(descriptor, key)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise_storage_error(path, len(key), error)
-    sync(folder)
+    key = os.urandom(32)
+    write_bytes(folder / KEY_FILE, key, private=True)
     return key
 
 

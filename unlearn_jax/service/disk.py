@@ -35,6 +35,21 @@ def sync_tree(folder: Path) -> None:
     sync(folder.parent)
 
 
+def make_private(folder: Path) -> None:
+    """Keep a folder and all below it from everybody but its owner: 0700 and 0600.
+
+    Raises:
+        StorageError: it belongs to somebody else.
+    """
+    for path in [folder, *folder.rglob("*")]:
+        mode = 0o700 if path.is_dir() else 0o600
+        try:
+            if not path.is_symlink() and path.stat().st_mode & 0o777 != mode:
+                path.chmod(mode)
+        except OSError as error:
+            raise_storage_error(path, 0, error)
+
+
 def append(path: Path, line: bytes) -> None:
     """Add a line to a file and force it to disk.
 

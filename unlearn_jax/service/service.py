@@ -1,6 +1,8 @@
 """A state that requests change one after another, each exactly once, come what may."""
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -8,8 +10,10 @@ import jax
 import numpy as np
 
 from unlearn_jax.results.store import Store
+from unlearn_jax.service.arguments import check_text, count_of, own_arrays
 from unlearn_jax.service.digest import digest_arrays
 from unlearn_jax.service.disk import ServiceError, remove, sync
+from unlearn_jax.service.end import End, write_end
 from unlearn_jax.service.history import (
     APPLIED,
     REFUSED,
@@ -26,13 +30,16 @@ from unlearn_jax.storage.piece import unpack
 SNAPSHOTS = "snapshots"
 Apply = Callable[[Any, str, dict[str, np.ndarray]], tuple[Any, Mapping[str, Any]]]
 _LONGEST_REASON = 300
+_NESTED = "the service was called by its own apply function: return first"
 
 
 class Service:
     """A state, its log and its folder; made by :func:`open_service`.
 
-    For one thread. Where anything fails between the acceptance of a request and its
-    outcome, the service stops: what is on disk is right, and opening it again goes on.
+    Threads may share it: one request comes after the other. A forked process must open
+    a service of its own. Where anything fails between the acceptance of a request and
+    its outcome, the service stops: what is on disk is right, and opening it again goes
+    on.
 
     Attributes:
         state: After all requests so far; read only.
@@ -46,7 +53,7 @@ class Service:
         apply: Apply,
         history: History,
         *,
-        crc: int,
+        end: End,
         base: int,
         snapshot_every: int,
         snapshot_after: tuple[str, ...],
@@ -56,9 +63,10 @@ class Service:
         self._snapshots = store.folder / SNAPSHOTS
         self._entries, self._cleared = list(history.entries), history.cleared
         self._by_id = {entry.id: entry.sequence for entry in history.entries}
-        self._crc, self._base = crc, base
+        self._end, self._base = end, base
         self._every, self._after = snapshot_every, snapshot_after
         self._stopped = ""
+        self._turn, self._busy, self._process = threading.RLock(), False, os.getpid()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -81,27 +89,38 @@ class Service:
         choose another id.
 
         Args:
-            request_id: The caller's own name of the request.
+            request_id: The caller's own name of the request, printable text.
             kind: Given to the apply function: ``learn``, ``forget``, …
-            arrays: Given to the apply function; on disk until the next snapshot.
+            arrays: Given to the apply function, by name: numbers or text, no objects;
+                on disk until the next snapshot.
             rows: Number of rows for the log; by default the longest first axis.
 
         Returns:
             The entry of the log: outcome, figures, times.
 
         Raises:
-            ValueError: the id was used for another request, or objects as arrays.
+            ValueError: the id was used for another request; an argument cannot be
+                kept or, where the apply function can tell, is none of its requests.
+                Nothing was written.
             StorageError: the disk is full or not writable.
             CheckpointError: applied, but the snapshot that is due cannot be written,
                 so that the rows are still in the folder.
-            ServiceError: the service is closed or has stopped.
+            ServiceError: the service is closed or has stopped; or the request ended in
+                an error, and says how to go on.
 
-        Cost: three files or lines forced to disk, and the snapshots.
+        Cost: four files or lines forced to disk, and the snapshots.
         """
-        self._check_open()
-        own = {name: np.array(array, order="C") for name, array in arrays.items()}
-        if bad := [name for name, array in own.items() if array.dtype.hasobject]:
-            raise ValueError(f"{bad[0]!r} holds objects, expected numbers or text")
+        check_text("the id of the request", request_id)
+        check_text("the kind of the request", kind)
+        own = own_arrays(arrays)
+        lengths = [len(array) for array in own.values() if array.ndim]
+        rows = max(lengths, default=0) if rows is None else count_of(rows)
+        with self._alone():
+            return self._submit(request_id, kind, own, rows)
+
+    def _submit(
+        self, request_id: str, kind: str, own: dict[str, np.ndarray], rows: int
+    ) -> Entry:
         digest = digest_arrays(self._key, kind, own).hex()
         if request_id in self._by_id:
             entry = self._entries[self._by_id[request_id] - 1]
@@ -112,18 +131,18 @@ class Service:
                     "one an id of its own"
                 )
         else:
-            lengths = [len(array) for array in own.values() if array.ndim]
-            rows = max(lengths, default=0) if rows is None else rows
+            if (check := getattr(self._apply, "check", None)) is not None:
+                check(kind, own)
             number = len(self._entries) + 1
-            entry = Entry(number, request_id, kind, int(rows), digest, now())
-            self._store.save(str(number), own)
+            entry = Entry(number, request_id, kind, rows, digest, now())
+            read = self._kept(entry, own)
             with self._stop_on_error(f"request {number} ({request_id!r})"):
                 self._write(accepted_event(entry))
                 self._entries.append(entry)
                 self._by_id[request_id] = number
-                entry = self.finish(entry)
+                entry = self.finish(entry, read)
         if self.due():
-            self.snapshot()
+            self._snapshot()
         return entry
 
     def due(self) -> bool:
@@ -138,7 +157,10 @@ class Service:
             CheckpointError: the disk is full; nothing was deleted.
             StorageError: a file cannot be forced to disk or deleted.
         """
-        self._check_open()
+        with self._alone():
+            self._snapshot()
+
+    def _snapshot(self) -> None:
         last = len(self._entries)
         write_snapshot(self._snapshots, self._key, last, self.state)
         self._base = last
@@ -152,13 +174,16 @@ class Service:
             snapshot: If False, the payloads since the last one stay; opening the
                 service again goes on from there.
         """
-        try:
-            since = [e for e in self._entries[self._base :] if e.outcome == APPLIED]
-            if snapshot and since and not self._stopped:
-                self.snapshot()
-        finally:
-            self._stopped = self._stopped or "it was closed"
-            self._store.close()
+        with self._turn:
+            if self._busy:
+                raise ServiceError(_NESTED)
+            try:
+                since = [e for e in self._entries[self._base :] if e.outcome == APPLIED]
+                if snapshot and since and not self._stopped and self._is_own():
+                    self._snapshot()
+            finally:
+                self._stopped = self._stopped or "it was closed"
+                self._store.close()
 
     def __enter__(self) -> "Service":
         return self
@@ -166,12 +191,29 @@ class Service:
     def __exit__(self, kind: object, *rest: object) -> None:
         self.close(snapshot=kind is None)
 
-    def finish(self, entry: Entry, *, withdrawn: bool = False) -> Entry:
-        """Give an accepted request its outcome, on disk; ``submit`` calls this."""
-        state, outcome, figures = self.state, f"{REFUSED}withdrawn by the caller", {}
+    def finish(
+        self,
+        entry: Entry,
+        arrays: dict[str, np.ndarray] | None = None,
+        *,
+        withdrawn: bool = False,
+    ) -> Entry:
+        """Give an accepted request its outcome, on disk; ``submit`` calls this.
+
+        Raises:
+            ServiceError: applying it ended in an error other than a refusal.
+        """
+        state, outcome, numbers = self.state, f"{REFUSED}withdrawn by the caller", ()
         if not withdrawn:
-            state, outcome, figures = self._try(entry)
-        numbers = tuple((str(n), float(value)) for n, value in figures.items())
+            try:
+                arrays = self._payload(entry) if arrays is None else arrays
+                state, outcome, numbers = self._try(entry, arrays)
+            except Exception as error:
+                raise ServiceError(
+                    f"request {entry.sequence} ({entry.id!r}) has no outcome: it "
+                    f"ended in {_told(error)}. Open the service again to try it once "
+                    f"more, or with withdraw={entry.id!r} to take it back"
+                ) from error
         entry = entry._replace(outcome=outcome, figures=numbers, done=now())
         self._write(done_event(entry))
         self._entries[entry.sequence - 1] = entry
@@ -194,7 +236,11 @@ class Service:
         Raises:
             ServiceError: its payload is missing or damaged, or it is refused now.
         """
-        self.state, outcome, _ = self._try(entry)
+        arrays = self._payload(entry)
+        try:
+            self.state, outcome, _ = self._try(entry, arrays)
+        except Exception as error:
+            outcome = f"ending in {_told(error)}"
         if outcome != APPLIED:
             raise ServiceError(
                 f"request {entry.sequence} ({entry.id!r}) was applied before and is "
@@ -226,22 +272,40 @@ class Service:
         kept = [e.sequence for e in since if not e.outcome.startswith(REFUSED)]
         return {self._store.path(str(number)).name for number in kept}
 
-    def _try(self, entry: Entry) -> tuple[Any, str, Mapping[str, Any]]:
+    def _try(
+        self, entry: Entry, arrays: dict[str, np.ndarray]
+    ) -> tuple[Any, str, tuple[tuple[str, float], ...]]:
         """State, outcome and figures; an error other than a refusal goes through."""
-        arrays = self._payload(entry)
         try:
             state, figures = self._apply(self.state, entry.kind, arrays)
         except (ValueError, TypeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             reason = reason.removeprefix("refused, ")
-            return self.state, f"{REFUSED}{reason[:_LONGEST_REASON]}", {}
+            return self.state, f"{REFUSED}{reason[:_LONGEST_REASON]}", ()
         if jax.tree.structure(state) != jax.tree.structure(self.state):
             raise ServiceError(
                 f"the apply function returned {jax.tree.structure(state)}, expected "
                 f"{jax.tree.structure(self.state)}: shapes may change, the structure "
                 "may not"
             )
-        return adopt(state), APPLIED, figures
+        numbers = tuple((str(n), float(value)) for n, value in figures.items())
+        return adopt(state), APPLIED, numbers
+
+    def _kept(self, entry: Entry, own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays as they come back from disk, before the log names them.
+
+        Raises:
+            ValueError: they do not come back as they were given.
+        """
+        self._store.save(str(entry.sequence), own)
+        try:
+            return self._payload(entry)
+        except ServiceError as error:
+            remove(self._store.path(str(entry.sequence)))
+            raise ValueError(
+                f"the arrays {', '.join(map(repr, own))} do not come back from disk as "
+                "they were given: take other names, or plain dtypes of numpy"
+            ) from error
 
     def _payload(self, entry: Entry) -> dict[str, np.ndarray]:
         path = self._store.path(str(entry.sequence))
@@ -250,7 +314,7 @@ class Service:
             if digest_arrays(self._key, entry.kind, arrays).hex() == entry.digest:
                 return arrays
             reason = "it belongs to another request"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             reason = str(error)
         raise ServiceError(
             f"the rows of request {entry.sequence} ({entry.id!r}) in {path} cannot be "
@@ -258,24 +322,50 @@ class Service:
         )
 
     def _write(self, event: Mapping[str, Any]) -> None:
-        self._crc = add_line(self._store.folder, event, self._crc)
+        crc = add_line(self._store.folder, event, self._end.crc)
+        self._end = End(self._end.lines + 1, crc)
+        if event["event"] != "accepted":  # of which nobody is told before its outcome
+            write_end(self._store.folder, self._end)
 
-    def _check_open(self) -> None:
-        if self._stopped:
-            raise ServiceError(
-                f"the service of {self._store.folder} takes no requests: "
-                f"{self._stopped}. Open it again; everything on disk is kept"
-            )
+    def _is_own(self) -> bool:
+        return os.getpid() == self._process
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The turn of one thread, in a service that takes requests."""
+        with self._turn:
+            if self._busy:
+                raise ServiceError(_NESTED)
+            if self._stopped:
+                raise ServiceError(
+                    f"the service of {self._store.folder} takes no requests: "
+                    f"{self._stopped}. Open it again; everything on disk is kept"
+                )
+            if not self._is_own():
+                raise ServiceError(
+                    f"the service of {self._store.folder} was opened by process "
+                    f"{self._process}, of which this one is a fork: send requests there"
+                )
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
 
     @contextlib.contextmanager
     def _stop_on_error(self, what: str) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            self._stopped = f"{what} ended in {type(error).__name__} ({error})"
+            cause = error.__cause__ if isinstance(error, ServiceError) else None
+            self._stopped = f"{what} ended in {_told(cause or error)}"
             raise
 
 
 def _deleted(state: Any) -> bool:
     leaves = jax.tree.leaves(state)
     return any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array))
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__} ({' '.join(str(error).split())})"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.service.digest import digest_arrays
-from unlearn_jax.service.disk import ServiceError, remove, sync, sync_tree
+from unlearn_jax.service.disk import ServiceError, make_private, remove, sync, sync_tree
 from unlearn_jax.storage.write import raise_storage_error, write_bytes
 from unlearn_jax.train.checkpoint import CheckpointError, load_as_written, save
 
@@ -69,6 +69,7 @@ def write_snapshot(folder: Path, key: bytes, sequence: int, state: Any) -> None:
     remove(part)
     save(part / _STATE, tree)
     write_bytes(part / _SEAL, _seal_of(part, key, sequence))
+    make_private(part)
     sync_tree(part)
     remove(target)  # a damaged one; what leads on from an older one is still there
     try:

@@ -16,6 +16,8 @@ _STORAGE = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "writing there is not permitted",
     errno.EPERM: "writing there is not permitted",
+    errno.EEXIST: "a file of that name is in the way",
+    errno.ENOTDIR: "a part of that path is a file",
 }
 _TEMPORARY = re.compile(r"\.unlearn-(.*-)?[0-9a-f]{16}\.tmp", re.DOTALL)
 
