@@ -210,8 +210,7 @@ def _losses(path: Path) -> dict[str, np.ndarray]:
         arrays = read_arrays(path)
     except (OSError, ValueError) as error:
         raise RecordError(
-            f"{path} is damaged ({error}); delete it: the report comes without the "
-            "figures of losses"
+            f"{error}: without it the report comes without the figures of losses"
         ) from None
     return {name: kept for name, kept in arrays.items() if name.startswith("losses/")}
 

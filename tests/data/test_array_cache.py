@@ -5,6 +5,7 @@ import pytest
 
 from unlearn_jax.data import array_cache
 from unlearn_jax.data.array_cache import cached, user_cache
+from unlearn_jax.storage.write import temporary_path
 
 DTYPE = np.dtype([("image", np.uint8, (2, 2)), ("label", np.int32)])
 
@@ -53,17 +54,17 @@ def test_with_nowhere_to_write_the_array_still_comes_with_a_warning(tmp_path):
     tmp_path.chmod(0o755)
 
 
-@pytest.mark.parametrize("harm", ["shorter", "other dtype", "cut", "empty", "text"])
+@pytest.mark.parametrize(
+    "harm", ["shorter", "other dtype", "no seal", "cut", "empty", "text", "flip"]
+)
 def test_a_kept_array_that_does_not_fit_is_made_again(tmp_path, harm):
     path = tmp_path / "train.npy"
-    if harm == "shorter":
-        np.save(path, np.zeros(2, DTYPE))
-    elif harm == "other dtype":
-        np.save(path, np.zeros(3, np.uint8))
-    else:
-        np.save(path, Maker()())
-        whole = path.read_bytes()
-        path.write_bytes({"cut": whole[:-5], "empty": b"", "text": b"hello"}[harm])
+    kept = {"shorter": np.zeros(2, DTYPE), "other dtype": np.zeros(3, np.uint8)}
+    array_cache._write(path, kept.get(harm, Maker()()))
+    whole = path.read_bytes()
+    harmed = {"cut": whole[:-5], "empty": b"", "text": b"hello", "no seal": whole[:-73]}
+    harmed["flip"] = whole[:-80] + bytes([whole[-80] ^ 1]) + whole[-79:]
+    path.write_bytes(harmed.get(harm, whole))
     make = Maker()
     np.testing.assert_array_equal(keep([tmp_path], make), Maker()())
     assert make.calls == 1
@@ -71,7 +72,7 @@ def test_a_kept_array_that_does_not_fit_is_made_again(tmp_path, harm):
 
 
 def test_what_a_killed_writer_left_is_never_read(tmp_path):
-    (tmp_path / "train.npyk1ll3d.tmp").write_bytes(b"\x93NUMPY half of it")
+    temporary_path(tmp_path).write_bytes(b"\x93NUMPY half of it")
     make = Maker()
     np.testing.assert_array_equal(keep([tmp_path], make), Maker()())
     assert make.calls == 1
@@ -79,7 +80,7 @@ def test_what_a_killed_writer_left_is_never_read(tmp_path):
 
 @pytest.mark.parametrize("step", ["save", "replace"])
 def test_a_writer_that_is_interrupted_leaves_no_half_array(tmp_path, monkeypatch, step):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     target = array_cache.np if step == "save" else os

@@ -1,8 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 
-from unlearn_jax.results.cells import floor, interval, mean_and_error, plain
+from unlearn_jax.results.cells import csv_cell, floor, interval, mean_and_error, plain
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,40 @@ def test_plain_numbers_have_three_digits():
 def test_the_floor_shows_where_fresh_oracles_lie():
     assert floor(2.7, 3.9) == "|Δ| 2.70 [-3.90, +3.90]"
     assert floor(2.7, math.nan) == "|Δ| 2.70"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=1+1", "+cmd|' /C calc'!A0", "-1+1", "-1-1", "@SUM(A1)", "\t=1", "\r=1"),
+        *("-", "+", "-a", "-1 [=1]", "+1 [cmd|' /C calc'!A0", "-1 (2)", "-\u0661"),
+    ],
+)
+def test_a_csv_cell_never_begins_a_formula(text):
+    assert csv_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("-0.5", "+3.2", "-1e-05", "-inf", "-1.2 [-2.3, -0.1]", "+0.1 [?, ?]"),
+        *("-12.3 ± ?", "-1.2 ± 0.3", "oracle", "", "1=1", "a-b"),
+        *(-0.5, -3, None, float("-inf")),
+    ],
+)
+def test_numbers_and_plain_words_stay_as_they_are_in_csv(value):
+    assert csv_cell(value) is value
+
+
+def test_signed_cells_are_numbers_in_csv():
+    drawn = np.random.default_rng(0).normal(size=(200, 3))
+    for a, b, c in drawn * 10.0 ** np.array([-3, -1, 1]):
+        low, high = sorted((b, c))
+        for text in (
+            plain(a),
+            plain(a, signed=True),
+            mean_and_error(a, abs(b)),
+            interval(a, low, high),
+            interval(a, math.nan, math.nan),
+        ):
+            assert csv_cell(text) == text

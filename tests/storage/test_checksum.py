@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unlearn_jax.storage.checksum import (
+    append_seal,
     check_folder,
     check_sealed,
     checked_row,
@@ -36,6 +37,14 @@ def test_a_sealed_body_comes_back_and_any_flipped_or_lost_bit_is_told():
             unseal(bad)
         with pytest.raises(ValueError, match="checksum"):
             check_sealed(io.BytesIO(bad))
+
+
+def test_sealing_an_open_file_gives_the_same_bytes(tmp_path):
+    for body in (b"x", b"x" * 3_000_000):
+        with (tmp_path / "a").open("w+b") as file:
+            file.write(body)
+            append_seal(file)
+        assert (tmp_path / "a").read_bytes() == body + seal(body)
 
 
 def test_numpy_opens_a_sealed_file_as_it_is(tmp_path):

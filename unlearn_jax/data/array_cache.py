@@ -1,13 +1,15 @@
 """Decoded arrays kept on disk: written whole or not at all, read only if they fit."""
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from unlearn_jax.storage.checksum import append_seal, check_sealed
+from unlearn_jax.storage.write import create, temporary_path
 
 
 def cached(
@@ -20,7 +22,8 @@ def cached(
 ) -> np.ndarray:
     """The array kept as ``file`` in the first folder that has it, else ``make()``.
 
-    A kept array of another dtype or length, or one that does not open, is made again.
+    A kept array of another dtype or length, or one whose checksum does not match, is
+    made again.
     What is made is written to the first folder that can be written to; when there is
     none, a warning says so and the array is returned all the same.
 
@@ -64,7 +67,9 @@ def user_cache() -> Path:
 
 def _read(path: Path) -> np.ndarray | None:
     try:
-        return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            check_sealed(file)
+            return np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
 
@@ -86,12 +91,12 @@ def _writable(folder: Path) -> bool:
 def _write(path: Path, array: np.ndarray) -> None:
     """Write beside the goal and rename: a reader sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    number, partial = tempfile.mkstemp(suffix=".tmp", prefix=path.name, dir=path.parent)
+    partial = temporary_path(path.parent)
     try:
-        with os.fdopen(number, "wb") as stream:
-            np.save(stream, array)
-        os.chmod(partial, 0o644)
+        with os.fdopen(create(partial), "w+b") as file:
+            np.save(file, array, allow_pickle=False)
+            append_seal(file)
         os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise

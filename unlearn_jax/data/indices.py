@@ -1,12 +1,14 @@
 """Lists of indices: check them, read and write .npy, .npz, .txt and .json."""
 
+import io
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from unlearn_jax.storage.write import write_bytes
 
 _FORMATS = ".npy, .npz, .txt or .json"
 
@@ -93,6 +95,7 @@ def save_indices(path: str | Path, indices: Any) -> Path:
 
     Raises:
         ValueError: another suffix, or not a list of integers.
+        StorageError: the folder cannot take the file.
     """
     path, indices = Path(path), np.asarray(indices)
     suffix = _suffix(path)
@@ -101,18 +104,16 @@ def save_indices(path: str | Path, indices: Any) -> Path:
             f"save_indices got {indices.dtype} of shape {indices.shape}, expected a "
             "list of integers: turn a mask into indices with numpy.flatnonzero"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as stream:
-        if suffix == ".npy":
-            np.save(stream, indices)
-        elif suffix == ".npz":
-            np.savez(stream, indices=indices)
-        elif suffix == ".txt":
-            stream.write("".join(f"{index}\n" for index in indices).encode())
-        else:
-            stream.write(json.dumps([int(index) for index in indices]).encode())
-    partial.replace(path)
+    stream = io.BytesIO()
+    if suffix == ".npy":
+        np.save(stream, indices, allow_pickle=False)
+    elif suffix == ".npz":
+        np.savez(stream, allow_pickle=False, indices=indices)
+    elif suffix == ".txt":
+        stream.write("".join(f"{index}\n" for index in indices).encode())
+    else:
+        stream.write(json.dumps([int(index) for index in indices]).encode())
+    write_bytes(path, stream.getvalue())
     return path
 
 

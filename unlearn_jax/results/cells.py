@@ -1,6 +1,8 @@
 """Numbers as people read them: two significant digits of the error, no more."""
 
 import math
+import re
+from typing import Any
 
 NO_APPLICATION = "\N{EN DASH}"
 ONE_SEED = "± ?"
@@ -8,6 +10,10 @@ ONE_SEED = "± ?"
 _DIGITS = 2
 _MOST_DECIMALS = 6
 _NOISE = 1e-9
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER = re.compile(
+    r"[+-]?(\d+(\.\d+)?(e[+-]?\d+)?|inf|nan)( [\[±][-+\w., ?\[\]]*)?", re.ASCII
+)
 
 
 def mean_and_error(mean: float, error: float) -> str:
@@ -56,6 +62,17 @@ def plain(number: float, *, signed: bool = False) -> str:
     scale, suffix = _scale(number)
     rest = number / scale
     return _fixed(rest, _three_digits(rest), signed=signed) + suffix
+
+
+def csv_cell(value: Any) -> Any:
+    """A value for a CSV file: text that would begin a formula gets an apostrophe.
+
+    Spreadsheets run what begins with ``=``, ``+``, ``-``, ``@`` or a tab. Numbers stay
+    numbers, with a sign and an interval too.
+    """
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    return value if _NUMBER.fullmatch(value) else f"'{value}"
 
 
 def _scale(*numbers: float) -> tuple[float, str]:

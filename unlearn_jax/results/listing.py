@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
+from unlearn_jax.results.cells import csv_cell
 from unlearn_jax.results.comparison import by_request
 from unlearn_jax.results.record import Record
 from unlearn_jax.results.summary import CellKey, Summary, summarise
@@ -25,9 +26,8 @@ def summary_csv(records: Sequence[Record]) -> str:
             gap = (s.gap.mean, s.gap.low, s.gap.high) if s.gap else ("", "", "")
             width = s.floor.half_width if s.floor else ""
             numbers = (*s.seeds, s.mean, s.standard_error, *gap, width)
-            writer.writerow(
-                [*place, s.method, s.metric, s.split, s.unit, *numbers, s.failure]
-            )
+            words = (*place, s.method, s.metric, s.split, s.unit, *numbers, s.failure)
+            writer.writerow([csv_cell(word) for word in words])
     return text.getvalue()
 
 

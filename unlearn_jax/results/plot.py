@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unlearn_jax.results.cells import csv_cell
 from unlearn_jax.results.html import DPI
 from unlearn_jax.results.plot_data import (
     SPLITS,
@@ -200,7 +201,7 @@ def save_figure(figure: "Figure", stem: Path, data: Sequence[Row]) -> list[Path]
     if data:
         writer = csv.DictWriter(text, fieldnames=list(data[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(data)
+        writer.writerows({k: csv_cell(v) for k, v in row.items()} for row in data)
     write_bytes(paths[2], text.getvalue().encode())
     return paths
 

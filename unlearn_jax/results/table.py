@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from unlearn_jax.results.cells import csv_cell
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -104,8 +106,8 @@ class Table(NamedTuple):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([f"# {self.caption}"])
-        writer.writerow(self.header)
-        writer.writerows([cell.text for cell in row] for row in self.rows)
+        writer.writerow([csv_cell(title) for title in self.header])
+        writer.writerows([csv_cell(cell.text) for cell in row] for row in self.rows)
         return text.getvalue()
 
     def to_rich(self, width: int = 100) -> Any:

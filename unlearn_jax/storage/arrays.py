@@ -26,9 +26,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated or garbled.
+        ValueError: truncated or garbled; names the file.
     """
-    return unpack_arrays(Path(path).read_bytes())
+    content = Path(path).read_bytes()
+    try:
+        return unpack_arrays(content)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); put it back from a copy, or delete it"
+        ) from None
 
 
 def pack_arrays(arrays: Mapping[str, Any]) -> bytes:

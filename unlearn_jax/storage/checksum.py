@@ -44,15 +44,15 @@ def check_sealed(file: io.BufferedIOBase) -> None:
     Raises:
         ValueError: it has no checksum, or another one.
     """
-    left = file.seek(0, 2) - _SEAL_BYTES
-    file.seek(0)
-    digest = hashlib.sha256()
-    while left > 0 and (block := file.read(min(left, _BLOCK))):
-        digest.update(block)
-        left -= len(block)
-    if left < 0 or file.read() != _seal(digest.hexdigest()):
+    body = file.seek(0, 2) - _SEAL_BYTES
+    if body < 0 or _digest_of(file, body) != file.read():
         raise ValueError("its checksum does not match")
     file.seek(0)
+
+
+def append_seal(file: io.BufferedIOBase) -> None:
+    """Write :func:`seal` behind what an open file holds; it must be readable too."""
+    file.write(_digest_of(file, file.seek(0, 2)))
 
 
 def file_digest(path: Path) -> str:
@@ -117,6 +117,16 @@ def checked_row(text: bytes | str) -> dict[str, Any]:
 def _row_digest(row: Mapping[str, Any]) -> str:
     text = json.dumps(row, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _digest_of(file: io.BufferedIOBase, count: int) -> bytes:
+    """The seal of the first ``count`` bytes; the file then stands behind them."""
+    file.seek(0)
+    digest, left = hashlib.sha256(), count
+    while left and (block := file.read(min(left, _BLOCK))):
+        digest.update(block)
+        left -= len(block)
+    return _seal(digest.hexdigest())
 
 
 def _seal(digest: str) -> bytes:
