@@ -8,20 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from unlearn_jax.types import Params, Path, PRNGKey, Scalar
+from unlearn_jax.types import Array, Params, Path, PRNGKey, Scalar
 
 
 def dot(a: Params, b: Params) -> Scalar:
-    """Inner product of two trees of the same structure, as one scalar.
+    """Real inner product Re Σ conj(a) b of two trees of the same structure.
 
-    Summed in the widest dtype of the leaves, at least float32.
+    Summed in the widest dtype of the leaves, at least float32. A complex entry counts
+    as its real and imaginary part: what a real objective is differentiated by. For
+    Hermitian and for real symmetric operators it is a product as good as ⟨a, b⟩.
     """
     dtypes = [leaf.dtype for leaf in (*jax.tree.leaves(a), *jax.tree.leaves(b))]
-    dtype = np.result_type(np.float32, *dtypes)
-    products = jax.tree.map(
-        lambda x, y: jnp.vdot(x, y, preferred_element_type=dtype), a, b
-    )
-    return jax.tree.reduce(jnp.add, products, jnp.zeros((), dtype))
+    real = jnp.finfo(np.result_type(np.float32, *dtypes)).dtype
+
+    def product(x: Array, y: Array) -> Array:
+        wide = np.result_type(real, x.dtype, y.dtype)
+        return jnp.real(jnp.vdot(x, y, preferred_element_type=wide))
+
+    products = jax.tree.map(product, a, b)
+    return jax.tree.reduce(jnp.add, products, jnp.zeros((), real))
 
 
 def norm(a: Params) -> Scalar:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Inexact, Key, PyTree, Shaped
+from jaxtyping import Float, Inexact, Key, PyTree
 
 PRNGKey: TypeAlias = Key[Array, ""]
 Scalar: TypeAlias = Float[Array, ""]
@@ -22,8 +22,9 @@ Params: TypeAlias = PyTree[Inexact[Array, "..."]]
 """What is differentiated, unlearned, dampened."""
 Stats: TypeAlias = PyTree[Array]
 """Batch-norm averages: moved only by training."""
-Inputs: TypeAlias = Shaped[Array | np.ndarray, "n ..."]
-Targets: TypeAlias = Shaped[Array | np.ndarray, "n ..."]
+Inputs: TypeAlias = Any
+Targets: TypeAlias = Any
+"""Array, tuple or dict of arrays with one common first axis, the examples."""
 Weights: TypeAlias = Float[Array | np.ndarray, " n"]
 """Data may rest in numpy until it is used."""
 Outputs: TypeAlias = Inexact[Array, "n ... k"]
@@ -56,9 +57,10 @@ class Batch(NamedTuple):
     everything compiles once and maps over subsets.
 
     Attributes:
-        inputs: First axis runs over examples.
-        targets: Class indices (int32), regression targets, or tokens.
-        weights: Non-negative; zero means that the example is not there.
+        inputs: Array, or tree of arrays, whose first axis runs over examples.
+        targets: Class indices (int32), regression targets, tokens, or a tree of such.
+        weights: Zero means that the example is not there. Training takes no negative
+            ones; sums over examples (curvature, influence) do.
     """
 
     inputs: Inputs

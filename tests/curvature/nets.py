@@ -142,7 +142,7 @@ def example_gradients(name):
 
 
 def label_covariances(name):
-    """E[(∂ℓ/∂outputs)(∂ℓ/∂outputs)ᵀ] by listing every label, or row of labels."""
+    """T E[(∂ℓ/∂outputs)(∂ℓ/∂outputs)ᵀ] by listing every label, or row of T labels."""
     p = problem(name)
     outputs, _ = outputs_and_jacobian(name)
     targets = np.asarray(p.present.targets)
@@ -159,7 +159,7 @@ def label_covariances(name):
             slope[kept, labels] -= 1
             slope = slope.ravel() / max(len(kept), 1)
             total += np.prod(odds[kept, labels]) * np.outer(slope, slope)
-        found.append(total)
+        found.append(max(len(kept), 1) * total)
     return np.stack(found)
 
 

@@ -75,11 +75,11 @@ def test_fisher_is_gauss_newton_without_l2_for_squared_error(mlp):
     )
 
 
-def test_fisher_of_sequences_is_below_gauss_newton():
+def test_fisher_of_sequences_is_gauss_newton_of_the_mean_over_tokens():
     p = nets.problem("sequence")
-    gap = without_l2(gauss_newton, p) - matrix(fisher, p)
-    assert np.linalg.eigvalsh(gap)[0] > -1e-12
-    assert np.linalg.eigvalsh(gap)[-1] > 1e-3
+    np.testing.assert_allclose(
+        matrix(fisher, p), without_l2(gauss_newton, p), rtol=1e-9, atol=1e-13
+    )
 
 
 def test_unknown_classification_loss_is_listed_class_by_class(mlp):
@@ -120,7 +120,7 @@ def test_sampled_fisher_is_unbiased_and_narrows(name):
     few = within_errors(sampled_matrices(p, p.objective, p.data, keys, 1), expected)
     many = within_errors(sampled_matrices(p, p.objective, p.data, keys, 16), expected)
     assert 0.2 < np.median(many / few) < 0.3  # 1 / sqrt(16)
-    assert few.max() < 0.15  # tight enough to fail
+    assert few.max() < 0.2  # tight enough to fail
 
 
 def test_sampled_fisher_of_squared_error_is_unbiased():

@@ -83,7 +83,7 @@ def test_two_parts_concatenate_to_the_whole(batch):
         (lambda b: bucket(-1), "got size -1"),
         (
             lambda b: concatenate(b, b._replace(inputs=b.inputs[:, :1])),
-            r"got inputs of shape \(6, 2\) and \(6, 1\), expected the same shape",
+            r"got inputs of shapes \[\(6, 2\)\] and \[\(6, 1\)\], expected the same",
         ),
     ],
 )

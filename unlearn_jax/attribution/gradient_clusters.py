@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from unlearn_jax.curvature.contractions import sketch
 from unlearn_jax.curvature.per_example import loss_gradients
+from unlearn_jax.curvature.sketches import sketch
 from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.models.model import Model
 from unlearn_jax.train.objective import Objective

@@ -20,8 +20,9 @@ from jaxtyping import Float
 from unlearn_jax import tree
 from unlearn_jax.curvature.contractions import along
 from unlearn_jax.curvature.per_example import loss_gradients
-from unlearn_jax.data.accumulate import collect, present
+from unlearn_jax.data.accumulate import collect, mass, present, widened
 from unlearn_jax.loop import repeat
+from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, Weights
 
@@ -54,14 +55,18 @@ def influence_on_parameters(
         in Δw.
 
     Raises:
-        ValueError: not one change for each example.
+        ValueError: not one change for each example, or what is not of the form that
+            ``train.door`` tells.
 
     Cost: one gradient for each example whose weight changes (in whole batches), and one
         product with the inverse.
     Source: Koh & Liang 2017, arXiv 1703.04730, §2. Differs: a weighted mean with l2,
         so that weights of any size and padding are served.
     """
-    weights_change = jnp.asarray(weights_change)
+    params, data = entered(
+        "influence_on_parameters", objective, params, data, alone=True
+    )
+    weights_change = widened(weights_change)
     if weights_change.shape != data.weights.shape:
         raise ValueError(
             f"weights_change has shape {weights_change.shape} for weights of shape "
@@ -69,12 +74,13 @@ def influence_on_parameters(
         )
 
     def part(batch: Batch, at: Params) -> Params:
-        seen = present(batch._replace(weights=jnp.abs(batch.weights)))
-        return jax.grad(objective.total)(at, seen._replace(weights=batch.weights))
+        slope = jax.grad(objective.total)(at, seen(objective, at, batch))
+        # JAX's gradient by complex numbers points the other way.
+        return jax.tree.map(jnp.conj, slope)
 
     slope = _over_changed(part, data, weights_change, params, batch_size)
     slope = tree.axpy(objective.l2 * jnp.sum(weights_change), params, slope)
-    return inverse(tree.scale(-_share(data.weights), slope))
+    return inverse(tree.scale(-1.0 / mass(data.weights), slope))
 
 
 def _over_changed(
@@ -99,10 +105,11 @@ def _over_changed(
         position = i * size + jnp.arange(size)
         rows = order[jnp.minimum(position, n - 1)]
         weights = jnp.where(position < count, change[rows], 0)
-        batch = Batch(inputs[rows], targets[rows], weights)
+        inputs, targets = jax.tree.map(lambda leaf: leaf[rows], (inputs, targets))
+        batch = Batch(inputs, targets, weights)
         return tree.add(total, function(batch, params))
 
-    inputs, targets = jnp.asarray(data.inputs), jnp.asarray(data.targets)
+    inputs, targets = jax.tree.map(jnp.asarray, (data.inputs, data.targets))
     carried = (inputs, targets, change, order, count, params)
     return repeat(-(-count // size), body, tree.zeros_like(params), carried)
 
@@ -138,6 +145,9 @@ def influence_on_outputs(
     Returns:
         One row per query, one column per training example.
 
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells.
+
     Cost: for each query one gradient and one product with the inverse; for each block
         of queries one gradient per training example, and for each pair a product with
         each layer's factors. Memory: query_batch_size vectors like the parameters and
@@ -146,8 +156,12 @@ def influence_on_outputs(
         weighted mean with l2, per-example gradients kept factored.
     """
     value = objective.loss if output_fn is None else output_fn
+    explained = objective._replace(loss=value)
+    what = "influence_on_outputs"
+    params, train = entered(what, objective, params, train, alone=True)
+    _, queries = entered(f"{what} (queries)", explained, params, queries)
     train, queries = (jax.tree.map(jnp.asarray, batch) for batch in (train, queries))
-    share = _share(train.weights)
+    share = 1.0 / mass(train.weights)
 
     def slopes_along(batch: Batch, at: Params, direction: Params) -> Array:
         tape, gradients = loss_gradients(objective, at, present(batch))
@@ -155,21 +169,17 @@ def influence_on_outputs(
 
     def explain(query: Batch) -> Array:
         def output(at: Params) -> Array:
-            outputs = objective.predict(at, query.inputs[None])
-            return value(outputs, query.targets[None])[0]
+            alone = jax.tree.map(lambda leaf: leaf[None], query)
+            outputs = objective.predict(at, alone.inputs)
+            return value(outputs, alone.targets)[0]
 
-        direction = inverse(jax.grad(output)(params))
+        slope = jax.tree.map(jnp.conj, jax.grad(output)(params))
+        direction = inverse(slope)
         # Nothing here depends on the query but the direction: under ``map`` in blocks
         # the gradients of a training batch are computed once for all of them.
         scores = collect(slopes_along, train, params, direction, batch_size=batch_size)
         scores = -share * (scores + objective.l2 * tree.dot(direction, params))
-        kept = (train.weights > 0) & (query.weights > 0)
+        kept = (train.weights != 0) & (query.weights != 0)
         return jnp.where(kept, scores, 0).astype(scores.dtype)
 
     return jax.lax.map(explain, present(queries), batch_size=query_batch_size)
-
-
-def _share(weights: Any) -> Array:
-    """1 / W; one where nothing has weight."""
-    mass = jnp.sum(weights)
-    return 1.0 / jnp.where(mass > 0, mass, 1)

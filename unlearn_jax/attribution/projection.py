@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jaxtyping import Float, UInt32
 
 from unlearn_jax.curvature.contractions import dense as formed_gradients
-from unlearn_jax.curvature.contractions import sketch, unsketch
 from unlearn_jax.curvature.moments import EXACT, wide
 from unlearn_jax.curvature.per_example import (
     Gradient,
@@ -25,10 +24,13 @@ from unlearn_jax.curvature.per_example import (
     Rows,
     factored_site,
     from_form,
+    parameter_shapes,
     sites_of,
     to_form,
 )
+from unlearn_jax.curvature.sketches import sketch, unsketch
 from unlearn_jax.curvature.tapping import Tape
+from unlearn_jax.train.door import check_real
 from unlearn_jax.types import Array, Params, PRNGKey
 
 BLOCK_NUMBERS = 2**20
@@ -67,7 +69,7 @@ def project(
         about 3e-6 of the result, far below that of the projection.
 
     Raises:
-        ValueError: unknown ``kind``, or a width below one.
+        ValueError: unknown ``kind``, a width below one, or complex parameters.
 
     Cost: "dense" and "gaussian" 2 n p width operations and n × block numbers of memory;
         "sketch" t (i + o + width log width) operations a layer and example.
@@ -75,6 +77,7 @@ def project(
         Pagh 2013 (sketch). Differs: signs from a counter, in no order of batches.
     """
     check_projection(kind, width)
+    check_real("project", jax.tree.unflatten(taped.structure, parameter_shapes(taped)))
     if kind == "none":
         leaves = jax.tree.leaves(formed_gradients(taped, gradients))
         return jnp.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)
@@ -97,7 +100,8 @@ def lift(key: PRNGKey, taped: Tape, vector: Float[Array, " r"], *, kind: str) ->
     """
     width = vector.shape[0]
     check_projection(kind, width)
-    shapes = [taped.program.shapes[number] for number in taped.program.inputs[:-1]]
+    shapes = parameter_shapes(taped)
+    check_real("lift", jax.tree.unflatten(taped.structure, shapes))
     if kind == "none":
         like = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
         _, unflatten = jax.flatten_util.ravel_pytree(like)
@@ -136,6 +140,9 @@ def project_leaf(
 ) -> Float[Array, "n r"]:
     """The part of P g that one leaf of the parameters gives; not for sketches."""
     dtype = wide(gradient[-1])
+    examples = gradient[-1].shape[0]
+    if not math.prod(form_of(taped, leaf)):
+        return jnp.zeros((examples, width), dtype)
     blocks = _blocks(taped, leaf, gradient, block or _block_size(width))
     leaf_key = jax.random.fold_in(key, leaf)
     entries, scale = ENTRIES[kind], width**-0.5
@@ -145,7 +152,6 @@ def project_leaf(
         drawn = entries(leaf_key, places, width)
         return total + _product(values.astype(dtype), drawn)
 
-    examples = gradient[-1].shape[0]
     total = jax.lax.fori_loop(
         0, blocks.number, add, jnp.zeros((examples, width), dtype)
     )
@@ -158,6 +164,8 @@ def lift_leaf(
     """The part of Pᵀ u of one leaf, shaped like it; not for sketches."""
     shape = form_of(taped, leaf)
     count = math.prod(shape)
+    if not count:
+        return jnp.zeros(shape, vector.dtype)
     size = max(1, min(count, _block_size(len(vector))))
     leaf_key = jax.random.fold_in(key, leaf)
 

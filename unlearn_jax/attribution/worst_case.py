@@ -221,8 +221,7 @@ def _slope(
     """∇ Σ wₙ ℓₙ for weights of either sign; examples of weight zero are unseen."""
 
     def part(batch: Batch, at: Params) -> Params:
-        seen = present(batch._replace(weights=jnp.abs(batch.weights)))
-        return jax.grad(objective.total)(at, seen._replace(weights=batch.weights))
+        return jax.grad(objective.total)(at, present(batch))
 
     return accumulate(part, weighted, params, batch_size=batch_size)
 

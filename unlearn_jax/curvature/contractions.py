@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from unlearn_jax.curvature.moments import row_squares
+from unlearn_jax.curvature.moments import row_squares, wide
 from unlearn_jax.curvature.per_example import (
     CACHE_BYTES,
     DEVICE_BYTES,
@@ -20,25 +20,21 @@ from unlearn_jax.curvature.per_example import (
     Outer,
     Rows,
     Whole,
-    factored_site,
     from_form,
-    sites_of,
     to_form,
 )
 from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.data.accumulate import collect
-from unlearn_jax.types import Array, Params, PerExample, PRNGKey, Weights
+from unlearn_jax.types import Array, Params, PerExample, Weights
 from unlearn_kernels.fisher_diagonal import square_sum as kernel_square_sum
-
-SKETCHED_NUMBERS = 2**16
-"""Buckets of examples that are filled at once on CPU."""
 
 
 def square_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
-    """Σₙ wₙ gₙ², elementwise, shaped like the parameters.
+    """Σₙ wₙ |gₙ|², elementwise: real, in at least float32, shaped like the parameters.
 
     Cost: as much as the weight part of one gradient of the batch.
     """
+    gradients = widened(gradients)
 
     def one(leaf: int, gradient: Gradient) -> Array:
         if isinstance(gradient, Outer):
@@ -48,10 +44,19 @@ def square_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
             rows = _table(taped, leaf, gradient.slopes.dtype).shape
             squares = row_squares(gradient, jnp.asarray(weights), rows[0])
             return from_form(taped, leaf, squares.reshape(rows))
-        values = gradient.values
-        return jnp.tensordot(weights.astype(values.dtype), jnp.square(values), 1)
+        squares = _squared(gradient.values)
+        return jnp.tensordot(weights.astype(squares.dtype), squares, 1)
 
     return _tree(taped, [one(*pair) for pair in enumerate(gradients)])
+
+
+def zeros_for_squares(params: Params) -> Params:
+    """Zeros as ``square_sum`` adds them up."""
+
+    def zero(leaf: Array) -> Array:
+        return jnp.zeros(leaf.shape, jnp.finfo(wide(leaf)).dtype)
+
+    return jax.tree.map(zero, params)
 
 
 def weighted_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
@@ -76,11 +81,11 @@ def dense(taped: Tape, gradients: Gradients) -> Params:
 
     Cost: n × p numbers of memory; for small blocks and tests.
     """
-    return _tree(taped, [_whole(taped, *pair) for pair in enumerate(gradients)])
+    return _tree(taped, [formed(taped, *pair) for pair in enumerate(gradients)])
 
 
 def squared_norms(gradients: Gradients) -> PerExample:
-    """‖gₙ‖² for each example, without forming gradients.
+    """‖gₙ‖² for each example, in at least float32, without forming gradients.
 
     Cost: for t positions, 2 t² (i + o) or 2 t i o operations a layer and example,
         whichever is less.
@@ -93,7 +98,7 @@ def squared_norms(gradients: Gradients) -> PerExample:
             inner = jnp.einsum("ntd,nsd->nts", slopes, slopes)
             return jnp.sum(jnp.where(same, inner, 0), axis=(1, 2))
         if isinstance(gradient, Whole):
-            return jnp.sum(jnp.square(_flat(gradient.values, 1)), axis=1)
+            return jnp.sum(_squared(_flat(gradient.values, 1)), axis=1)
         inputs, slopes = gradient
         if _by_positions(gradient):
             left = jnp.einsum("ngti,ngsi->ngts", inputs, inputs)
@@ -101,13 +106,11 @@ def squared_norms(gradients: Gradients) -> PerExample:
             return jnp.einsum("ngts,ngts->n", left, right)
         return jnp.sum(jnp.square(_formed(gradient)), axis=(1, 2, 3))
 
-    return sum(
-        (one(gradient) for gradient in gradients), start=jnp.zeros((), jnp.float32)
-    )
+    return sum(map(one, widened(gradients)), start=jnp.zeros((), jnp.float32))
 
 
 def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
-    """⟨gₙ, gₘ⟩ for all pairs of two sets of examples, exactly.
+    """Re ⟨gₙ, gₘ⟩ for all pairs of two sets of examples, in at least float32.
 
     Cost: without shared weights 2 n m (i + o) operations a layer; with t positions
         2 n m t² (i + o), or 2 n m i o with the gradients of both sets formed in blocks,
@@ -120,17 +123,19 @@ def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
         if isinstance(a, Rows) and isinstance(b, Rows):
             return _rows_gram(a, b)
         if isinstance(a, Whole) and isinstance(b, Whole):
-            return _flat(a.values, 1) @ _flat(b.values, 1).T
+            return jnp.real(_flat(a.values, 1) @ _flat(b.values, 1).conj().T)
         raise TypeError("the two sets of gradients come from different models")
 
     return sum(
-        (one(a, b) for a, b in zip(first, second, strict=True)),
+        (one(a, b) for a, b in zip(widened(first), widened(second), strict=True)),
         start=jnp.zeros((), jnp.float32),
     )
 
 
 def along(taped: Tape, gradients: Gradients, vector: Params) -> PerExample:
-    """⟨gₙ, v⟩ for each example: derivatives along a direction.
+    """Re Σ gₙ v for each example: derivatives along a direction, at least in float32.
+
+    JAX's gradient g of a real function by complex numbers has Re Σ g dz as its change.
 
     Cost: one product with each layer's part of ``vector``.
     """
@@ -144,9 +149,10 @@ def along(taped: Tape, gradients: Gradients, vector: Params) -> PerExample:
             rows = to_form(taped, leaf, direction)
             picked = rows.at[gradient.indices].get(mode="fill", fill_value=0)
             return jnp.sum(_flat(picked * gradient.slopes, 1), axis=1)
-        return _flat(gradient.values, 1) @ direction.reshape(-1)
+        return jnp.real(_flat(gradient.values, 1) @ direction.reshape(-1))
 
-    leaves = jax.tree.leaves(vector)
+    gradients = widened(gradients)
+    leaves = [leaf.astype(wide(leaf)) for leaf in jax.tree.leaves(vector)]
     parts = [
         one(leaf, gradient, direction)
         for leaf, (gradient, direction) in enumerate(
@@ -154,113 +160,6 @@ def along(taped: Tape, gradients: Gradients, vector: Params) -> PerExample:
         )
     ]
     return sum(parts, start=jnp.zeros((), jnp.float32))
-
-
-def sketch(
-    key: PRNGKey, taped: Tape, gradients: Gradients, *, width: int
-) -> Float[Array, "n r"]:
-    """Random projections whose inner products estimate ⟨gₙ, gₘ⟩ without bias.
-
-    A count sketch of an outer product is the circular convolution of two count
-    sketches, so inputs and slopes are sketched and no gradient is formed; all layers
-    add into the same ``width`` buckets.
-
-    Args:
-        key: Draws buckets and signs; the same key gives comparable sketches.
-        taped: From the same model.
-        gradients: Of n examples.
-        width: Buckets r; the variance of an inner product falls as 1/r.
-
-    Cost: t (i + o + r log r) operations a layer and example, in blocks of examples that
-        stay in the cache on CPU.
-    Source: Pham & Pagh 2013, Fast and scalable polynomial kernels via explicit feature
-        maps. As published, for one product of two.
-    """
-
-    def some(gradients: Gradients) -> Array:
-        return _sketched(key, taped, gradients, width)
-
-    positions = [g[0].shape[2] for g in gradients if isinstance(g, Outer)]
-    numbers = width * max([1, *positions])
-    cpu = jax.default_backend() == "cpu"
-    size = max(1, (SKETCHED_NUMBERS if cpu else DEVICE_BYTES // 64) // numbers)
-    return collect(some, gradients, batch_size=size)
-
-
-def _sketched(key: PRNGKey, taped: Tape, gradients: Gradients, width: int) -> Array:
-    total, joined = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
-    for leaf, gradient in enumerate(gradients):
-        if not isinstance(gradient, Outer):
-            whole = _flat(_whole(taped, leaf, gradient), 1)
-            left, _ = jax.random.split(jax.random.fold_in(key, leaf))
-            total = total + _count_sketch(left, whole, width)
-            continue
-        for g in range(gradient.inputs.shape[1]):
-            keys = _group_keys(key, leaf, g)
-            a, b = (
-                jnp.fft.rfft(_count_sketch(own, part[:, g], width))
-                for own, part in zip(keys, gradient, strict=True)
-            )
-            joined = joined + jnp.sum(a * b, axis=1)
-    # All layers go back together.
-    return total + jnp.fft.irfft(joined, width) if joined.ndim else total
-
-
-def unsketch(key: PRNGKey, taped: Tape, vector: Float[Array, " r"]) -> Params:
-    """What has with each gradient the product that its sketch has with a vector.
-
-    The transpose of :func:`sketch`.
-
-    Args:
-        key: Of the sketches.
-        taped: From the same model.
-        vector: u, one number per bucket.
-
-    Returns:
-        Shaped like the parameters.
-
-    Cost: one number read for each parameter.
-    """
-    width = len(vector)
-
-    def one(leaf: int) -> Array:
-        shape = taped.program.shapes[taped.program.inputs[leaf]]
-        site = factored_site(sites_of(taped)[leaf])
-        if site is None or site.kind != "product":
-            left, _ = jax.random.split(jax.random.fold_in(key, leaf))
-            buckets, signs = _buckets(left, shape.size, width, vector.dtype)
-            return (vector[buckets] * signs).reshape(shape.shape)
-        form = jax.eval_shape(lambda x: to_form(taped, leaf, x), shape).shape
-        groups = []
-        for g in range(form[0]):
-            left, right = _group_keys(key, leaf, g)
-            down, s = _buckets(left, form[1], width, vector.dtype)
-            across, z = _buckets(right, form[2], width, vector.dtype)
-            picked = vector[(down[:, None] + across[None]) % width]
-            groups.append(picked * s[:, None] * z[None])
-        return from_form(taped, leaf, jnp.stack(groups))
-
-    return _tree(taped, [one(leaf) for leaf in range(taped.structure.num_leaves)])
-
-
-def _group_keys(key: PRNGKey, leaf: int, group: int) -> tuple[Array, Array]:
-    """A group is a part of the parameter of its own: offset by its number."""
-    left, right = jax.random.split(jax.random.fold_in(key, leaf))
-    return jax.random.fold_in(left, group), jax.random.fold_in(right, group)
-
-
-def _buckets(key: PRNGKey, size: int, width: int, dtype: Any) -> tuple[Array, Array]:
-    bucket_key, sign_key = jax.random.split(key)
-    buckets = jax.random.randint(bucket_key, (size,), 0, width)
-    return buckets, jax.random.rademacher(sign_key, (size,), dtype)
-
-
-def _count_sketch(key: PRNGKey, values: Array, width: int) -> Array:
-    """Σ over the last axis into ``width`` buckets with random signs, by segments."""
-    buckets, signs = _buckets(key, values.shape[-1], width, values.dtype)
-    moved = jnp.moveaxis(values, -1, 0)
-    signed = moved * signs.reshape(-1, *(1,) * (moved.ndim - 1))
-    return jnp.moveaxis(jax.ops.segment_sum(signed, buckets, width), 0, -1)
 
 
 def _outer_gram(a: Outer, b: Outer) -> Array:
@@ -358,7 +257,7 @@ def _table(taped: Tape, leaf: int, dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(lambda: to_form(taped, leaf, jnp.zeros(shape, dtype)))
 
 
-def _whole(taped: Tape, leaf: int, gradient: Gradient) -> Array:
+def formed(taped: Tape, leaf: int, gradient: Gradient) -> Array:
     """One parameter's gradients, formed: (n, *shape)."""
     if isinstance(gradient, Whole):
         return gradient.values
@@ -372,6 +271,26 @@ def _whole(taped: Tape, leaf: int, gradient: Gradient) -> Array:
         return _scatter_rows(taped, leaf, alone, ones)
 
     return jax.vmap(single)(gradient)
+
+
+def widened(gradients: Gradients) -> Gradients:
+    """Half precision in float32: sums over examples and positions lose it."""
+
+    def one(leaf: Array) -> Array:
+        inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return leaf.astype(wide(leaf)) if inexact else leaf
+
+    return jax.tree.map(one, gradients)
+
+
+def _squared(values: Array) -> Array:
+    """|values|², of real numbers without a detour."""
+    complex_ = jnp.issubdtype(values.dtype, jnp.complexfloating)
+    return (
+        jnp.square(values.real) + jnp.square(values.imag)
+        if complex_
+        else jnp.square(values)
+    )
 
 
 def _flat(values: Array, axes: int) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from unlearn_jax import tree
-from unlearn_jax.curvature.contractions import square_sum
+from unlearn_jax.curvature.contractions import square_sum, zeros_for_squares
 from unlearn_jax.curvature.label_slopes import output_eigenpairs
 from unlearn_jax.curvature.per_example import (
     block_size,
@@ -16,8 +16,9 @@ from unlearn_jax.curvature.per_example import (
     per_example,
 )
 from unlearn_jax.curvature.tapping import tape
-from unlearn_jax.data.accumulate import accumulate, present
-from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.data.accumulate import accumulate, mass, present
+from unlearn_jax.train.door import check_losses, entered, seen
+from unlearn_jax.train.loss import cross_entropy, sequence_nll, squared_norm
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params, PRNGKey
@@ -38,22 +39,31 @@ def empirical_fisher_diagonal(
     Args:
         objective: Loss bound to frozen batch statistics.
         params: Where the gradients are taken.
-        data: Examples with weights; zero weight leaves an example out.
+        data: Examples with weights; zero leaves an example out, a negative one takes it
+            off.
         batch_size: Examples whose layer inputs and slopes are held at once; None takes
             as many as fit the cache on CPU, or a gigabyte elsewhere.
         mesh: Split the examples over its devices.
 
     Returns:
-        Tree like ``params``, in its dtypes; zero when no example has weight.
+        Tree like ``params``, in its dtypes; zero when no example has weight. Of a
+        complex parameter the squared length, a real number.
+
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells, such as examples
+            that depend on one another.
 
     Cost: about one gradient per example, see ``benchmarks/curvature.py``; memory:
         inputs and slopes of the layers for one batch, never examples × parameters.
     Source: the diagonal of the empirical Fisher as in Kunstner et al. 2019,
         arXiv 1905.12558, eq. 3. As published.
     """
+    params, data = entered(
+        "empirical_fisher_diagonal", objective, params, data, alone=True
+    )
 
     def squares(batch: Batch, at: Params) -> Params:
-        batch = present(batch)
+        batch = seen(objective, at, batch)
         taped, gradients = loss_gradients(objective, at, batch)
         return square_sum(taped, gradients, batch.weights)
 
@@ -107,8 +117,9 @@ def sampled_fisher_diagonal(
     Args:
         key: Draws the labels.
         objective: Its outputs are logits (n, …, k), a distribution over k at each
-            position; ``loss`` is not read. An example's log-likelihood is the mean
-            over its positions, as in ``sequence_nll``.
+            position. An example's loss is the mean of the negative log-likelihoods
+            over its positions; under ``sequence_nll`` ignored positions are left out,
+            any other loss is not read. This is the diagonal of ``gauss_newton`` then.
         params: Where.
         data: Examples with weights.
         samples: Draws for each example.
@@ -122,27 +133,39 @@ def sampled_fisher_diagonal(
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
+    ignoring = objective.loss is sequence_nll
+    params, data = entered(
+        "sampled_fisher_diagonal", objective, params, data, loss=ignoring, alone=True
+    )
     numbers = jnp.arange(leading_axis(data))
-    numbered = Batch(data.inputs, numbers, data.weights)
+    targets = data.targets if ignoring else jnp.zeros_like(numbers)
+    read = objective if ignoring else objective._replace(loss=squared_norm)
+    numbered = data._replace(targets=(targets, numbers))
 
     def squares(batch: Batch, at: Params, key: PRNGKey) -> Params:
-        batch = present(batch)
-        keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(batch.targets)
+        targets, numbers = batch.targets
+        batch = seen(read, at, batch._replace(targets=targets))
+        keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
         linear = per_example(objective.predict, at, batch.inputs)
         probabilities = jax.nn.softmax(linear.outputs)
-        positions = probabilities[0, ..., 0].size
+        kept = jnp.ones(probabilities.shape[:-1], bool)
+        if ignoring:
+            kept = batch.targets >= 0
+        positions = jnp.sum(kept.reshape(len(kept), -1), axis=1)
+        # A mean over positions: squares of their independent slopes add to 1 / count.
+        roots = jnp.sqrt(jnp.maximum(positions, 1)).reshape(-1, *(1,) * (kept.ndim - 1))
+        shares = (kept / roots)[..., None].astype(probabilities.dtype)
 
         def one(total: Params, draw: Any) -> tuple[Params, None]:
             own = jax.vmap(lambda k: jax.random.fold_in(k, draw))(keys)
             labels = jax.vmap(jax.random.categorical)(own, linear.outputs)
             hot = jax.nn.one_hot(labels, probabilities.shape[-1], dtype=kind)
-            gradients = linear.pull((probabilities - hot) / positions)
+            gradients = linear.pull(shares * (probabilities - hot))
             own_sum = square_sum(linear.tape, gradients, batch.weights)
             return tree.add(total, own_sum), None
 
         kind = probabilities.dtype
-        zero = tree.zeros_like(at)
-        total, _ = jax.lax.scan(one, zero, jnp.arange(samples))
+        total, _ = jax.lax.scan(one, zeros_for_squares(at), jnp.arange(samples))
         return tree.scale(1.0 / samples, total)
 
     return _mean(squares, objective, params, numbered, (key,), batch_size, mesh)
@@ -176,17 +199,19 @@ def gauss_newton_diagonal(
     Source: Dangel et al. 2020 (BackPACK), arXiv 1912.10985, §3. Differs: eigenvectors
         in place of a Cholesky factor, so losses need not be convex.
     """
+    what = "gauss_newton_diagonal"
+    params, data = entered(what, objective, params, data, loss=False, alone=True)
     outputs = jax.eval_shape(objective.predict, params, data.inputs)
     if len(outputs.shape) != 2:
         raise ValueError(
             f"an exact diagonal needs outputs (n, k), got shape {outputs.shape}; take "
             f"sampled_fisher_diagonal, or hutchinson_diagonal of gauss_newton"
         )
+    check_losses(what, objective, params, data)
 
     def squares(batch: Batch, at: Params) -> Params:
-        batch = present(batch)
+        batch = seen(objective, at, batch)
         linear = per_example(objective.predict, at, batch.inputs)
-
         pairs = output_eigenpairs(objective, linear.outputs, batch.targets)
 
         def one(total: Params, pair: Any) -> tuple[Params, None]:
@@ -195,7 +220,7 @@ def gauss_newton_diagonal(
             scaled = batch.weights * value
             return tree.add(total, square_sum(linear.tape, gradients, scaled)), None
 
-        return jax.lax.scan(one, tree.zeros_like(at), pairs)[0]
+        return jax.lax.scan(one, zeros_for_squares(at), pairs)[0]
 
     return _mean(squares, objective, params, data, (), batch_size, mesh)
 
@@ -229,11 +254,12 @@ def batch_gradient_moment(
     Source: the importance of Foster et al. 2024, arXiv 2308.07707, as their released
         code computes it.
     """
+    params, data = entered("batch_gradient_moment", objective, params, data)
     bare = objective._replace(l2=0.0)
 
     def one_batch(batch: Batch, at: Params) -> tuple[Params, Array]:
         slope = jax.grad(bare.risk)(at, present(batch))
-        counts = (jnp.sum(batch.weights) > 0).astype(jnp.int32)
+        counts = jnp.any(batch.weights != 0).astype(jnp.int32)
         return jax.tree.map(moment, slope), counts
 
     total, batches = accumulate(one_batch, data, params, batch_size=batch_size)
@@ -256,10 +282,14 @@ def _mean(
     total = accumulate(
         squares, data, params, *constants, batch_size=batch_size, mesh=mesh
     )
-    mass = jnp.sum(data.weights)
-    return tree.scale(1.0 / jnp.where(mass > 0, mass, 1), total)
+    share = 1.0 / mass(data.weights)
+
+    def mean(leaf: Array, like: Array) -> Array:
+        return (share * leaf).astype(jnp.finfo(like.dtype).dtype)
+
+    return jax.tree.map(mean, total, params)
 
 
 def _unlabelled(data: Batch) -> Batch:
-    n = leading_axis(data)
+    n = leading_axis(data.inputs)
     return Batch(data.inputs, jnp.zeros((n,), jnp.int32), data.weights)

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.curvature.jacobian import jacobian_product
+from unlearn_jax.curvature.label_slopes import are_labels, described, label_counts
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
-from unlearn_jax.data.accumulate import present
+from unlearn_jax.data.accumulate import mass
+from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.loss import cross_entropy, sequence_nll, squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Outputs, Params, PRNGKey, Targets
@@ -27,15 +29,20 @@ def empirical_fisher(
     Args:
         objective: Any loss; ``l2`` is left out.
         params: Where the gradients are taken.
-        batch: Examples with weights; what an example of weight zero holds is not seen.
+        batch: Examples with weights, negative ones too.
 
     Returns:
-        Operator on trees like ``params``; positive semi-definite.
+        Operator on trees like ``params``; positive semi-definite where no weight is
+        negative.
+
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells.
 
     Cost: that of a Gauss-Newton product, whatever the number of examples.
     Source: Kunstner et al. 2019, arXiv 1905.12558, eq. 3. As published.
     """
-    batch = present(batch)
+    params, batch = entered("empirical_fisher", objective, params, batch)
+    batch = seen(objective, params, batch)
 
     def middle(outputs: Outputs) -> Callable[[Any], Any]:
         return _outer(_output_slopes(objective, outputs, batch.targets)[None])
@@ -46,10 +53,10 @@ def empirical_fisher(
 def fisher(objective: Objective, params: Params, batch: Batch) -> LinearOperator:
     """Σₙ wₙ E_y[gₙ(y) gₙ(y)ᵀ] / Σₙ wₙ, labels y from the model's own distribution.
 
-    Equal to ``gauss_newton`` without ``l2`` for ``cross_entropy`` and
-    ``squared_error`` (Gaussian outputs of unit variance). For ``sequence_nll``, a mean
-    over the tokens of an example, it is smaller by the number of tokens, since
-    gradients of independent tokens add in squares.
+    Equal to ``gauss_newton`` without ``l2`` for ``cross_entropy``, ``squared_error``
+    (Gaussian outputs of unit variance) and ``sequence_nll``. That loss is a mean over
+    the T tokens of an example, not a sum: its Fisher matrix is E[g gᵀ] of the sum over
+    T, so T times E[g gᵀ] of the mean.
 
     Args:
         objective: With ``cross_entropy``, ``squared_error``, ``sequence_nll``, or any
@@ -69,7 +76,8 @@ def fisher(objective: Objective, params: Params, batch: Batch) -> LinearOperator
         of size k per example are kept as well.
     Source: Martens 2020, arXiv 1412.1193. As published.
     """
-    batch = present(batch)
+    params, batch = entered("fisher", objective, params, batch)
+    batch = seen(objective, params, batch)
 
     def middle(outputs: Outputs) -> Callable[[Any], Any]:
         if objective.loss is squared_error:
@@ -79,7 +87,7 @@ def fisher(objective: Objective, params: Params, batch: Batch) -> LinearOperator
             if objective.loss is sequence_nll:
                 kept = batch.targets >= 0
                 tokens = jnp.maximum(jnp.sum(kept, axis=1, keepdims=True), 1)
-                scale = (kept / tokens**2).astype(outputs.dtype)[..., None]
+                scale = (kept / tokens).astype(outputs.dtype)[..., None]
             p = jax.nn.softmax(outputs, axis=-1)
             return lambda u: scale * p * (u - jnp.sum(p * u, axis=-1, keepdims=True))
         _check_classification(objective, outputs, batch.targets, "fisher")
@@ -122,10 +130,11 @@ def sampled_fisher(
     """
     if samples < 1:
         raise ValueError(f"sampled_fisher got samples={samples}, expected at least 1")
-    batch = present(batch)
+    params, batch = entered("sampled_fisher", objective, params, batch)
+    batch = seen(objective, params, batch)
 
     def middle(outputs: Outputs) -> Callable[[Any], Any]:
-        targets = jnp.asarray(batch.targets)
+        targets = batch.targets
         gaussian = objective.loss is squared_error
         if not gaussian:
             _check_labels(objective, outputs, targets, "sampled_fisher")
@@ -139,7 +148,9 @@ def sampled_fisher(
             return _output_slopes(objective, outputs, drawn)
 
         drawn = jax.vmap(slopes)(jax.random.split(key, samples))
-        return _outer(drawn / jnp.sqrt(samples).astype(outputs.dtype))
+        counts = label_counts(objective, outputs, targets)
+        shares = jnp.sqrt(counts / samples).astype(outputs.dtype)
+        return _outer(drawn * shares.reshape(1, -1, *(1,) * (outputs.ndim - 1)))
 
     return _sandwich(objective, params, batch, middle)
 
@@ -153,8 +164,7 @@ def _sandwich(
     """Σₙ wₙ Jₙᵀ Cₙ Jₙ / Σₙ wₙ, where ``middle(outputs)`` applies the matrices Cₙ."""
     outputs, jvp, vjp = jacobian_product(objective, params, batch.inputs)
     apply = middle(outputs)
-    mass = jnp.sum(batch.weights)
-    shares = (batch.weights / jnp.where(mass > 0, mass, 1)).astype(outputs.dtype)
+    shares = (batch.weights / mass(batch.weights)).astype(outputs.dtype)
     shares = shares.reshape(-1, *(1,) * (outputs.ndim - 1))
     return linear_operator(lambda v: vjp(shares * apply(jvp(v))), params)
 
@@ -164,7 +174,8 @@ def _outer(slopes: Array) -> Callable[[Any], Any]:
     axes = tuple(range(2, slopes.ndim))
 
     def apply(u: Array) -> Array:
-        along = jnp.sum(slopes * u[None], axis=axes, keepdims=True)
+        products = jnp.real(jnp.conj(slopes) * u[None])
+        along = jnp.sum(products, axis=axes, keepdims=True)
         return jnp.sum(along * slopes, axis=0)
 
     return apply
@@ -172,16 +183,16 @@ def _outer(slopes: Array) -> Callable[[Any], Any]:
 
 def _output_slopes(objective: Objective, outputs: Outputs, targets: Targets) -> Array:
     """∂ℓₙ/∂outputsₙ for all examples: each loss depends on its own outputs only."""
-    return jax.grad(lambda o: jnp.sum(objective.loss(o, targets)))(outputs)
+    slopes = jax.grad(lambda o: jnp.sum(objective.loss(o, targets)))(outputs)
+    return jnp.conj(slopes)  # JAX's gradient of complex numbers points the other way
 
 
 def _check_labels(
     objective: Objective, outputs: Outputs, targets: Any, name: str
 ) -> None:
-    integers = jnp.issubdtype(targets.dtype, jnp.integer)
-    if not integers or targets.shape != outputs.shape[:-1]:
+    if not are_labels(targets, outputs):
         raise ValueError(
-            f"{name} got targets {targets.dtype}{list(targets.shape)} for outputs "
+            f"{name} got targets {described(targets)} for outputs "
             f"{list(outputs.shape)} under the loss {_name(objective.loss)}, expected "
             f"class indices or squared_error, whose label distribution is known; use "
             f"gauss_newton or empirical_fisher"

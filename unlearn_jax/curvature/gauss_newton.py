@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from unlearn_jax import tree
 from unlearn_jax.curvature.jacobian import jacobian_product
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
-from unlearn_jax.data.accumulate import present
+from unlearn_jax.data.accumulate import mass
+from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Outputs, Params, Scalar
 
@@ -23,13 +24,16 @@ def gauss_newton(
     Args:
         objective: Loss bound to frozen batch statistics; any twice differentiable loss.
         params: Where the derivatives are taken.
-        batch: Examples with weights; what an example of weight zero holds is not seen.
+        batch: Examples with weights, negative ones too.
         remat: Recompute the intermediates of ``predict`` in each product instead of
             keeping them between products. Within a product they are all there at once:
             for a lower peak see ``over_batches``.
 
     Returns:
         Operator on trees like ``params``.
+
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells.
 
     Cost: one forward pass when built, then two forward passes of linear work and one
         transposed, about 4/3 gradients, per product. With ``remat`` two forward passes
@@ -39,9 +43,9 @@ def gauss_newton(
     """
     if remat:
         objective = objective._replace(predict=jax.checkpoint(objective.predict))
-    batch = present(batch)
-    mass = jnp.sum(batch.weights)
-    shares = batch.weights / jnp.where(mass > 0, mass, 1)
+    params, batch = entered("gauss_newton", objective, params, batch)
+    batch = seen(objective, params, batch)
+    shares = batch.weights / mass(batch.weights)
 
     def mean_loss(outputs: Outputs) -> Scalar:
         return jnp.sum(shares * objective.loss(outputs, batch.targets))
@@ -50,7 +54,7 @@ def gauss_newton(
     _, bend = jax.linearize(jax.grad(mean_loss), outputs)
 
     def product(vector: Params) -> Params:
-        bent = vjp(bend(jvp(vector)))
+        bent = vjp(jnp.conj(bend(jvp(vector))))
         return tree.axpy(objective.l2, vector, bent)
 
     return linear_operator(product, params)

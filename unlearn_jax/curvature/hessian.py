@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
-from unlearn_jax.data.accumulate import present
+from unlearn_jax.data.accumulate import mass
+from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Params
 
@@ -21,13 +22,16 @@ def hessian(
     Args:
         objective: Loss bound to frozen batch statistics.
         params: Where the derivatives are taken.
-        batch: Examples with weights; what an example of weight zero holds is not seen.
+        batch: Examples with weights, negative ones too.
         remat: Recompute the intermediates of ``predict`` in each product instead of
             keeping them between products. Within a product they are all there at once:
             for a lower peak see ``over_batches``.
 
     Returns:
         Operator on trees like ``params``.
+
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells.
 
     Cost: one gradient when built, then the linear part of one, about 1.5 to 2
         gradients, per product; memory the intermediates of one gradient. With
@@ -36,10 +40,14 @@ def hessian(
     """
     if remat:
         objective = objective._replace(predict=jax.checkpoint(objective.predict))
-    batch = present(batch)
-    mass = jnp.sum(batch.weights)
-    shares = batch._replace(weights=batch.weights / jnp.where(mass > 0, mass, 1))
-    slope = jax.grad(objective.total)
-    _, bend = jax.linearize(lambda p: slope(p, shares), params)
+    params, batch = entered("hessian", objective, params, batch)
+    batch = seen(objective, params, batch)
+    shares = batch._replace(weights=batch.weights / mass(batch.weights))
+
+    def slope(at: Params) -> Params:
+        # JAX's gradient by complex numbers points the other way.
+        return jax.tree.map(jnp.conj, jax.grad(objective.total)(at, shares))
+
+    _, bend = jax.linearize(slope, params)
     # l2 by hand: through the derivatives it would cost four more passes over a vector.
     return linear_operator(lambda v: tree.axpy(objective.l2, v, bend(v)), params)

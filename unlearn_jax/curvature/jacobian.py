@@ -26,14 +26,23 @@ def jacobian_product(
 
     Returns:
         ``(outputs, jvp, vjp)``: ``jvp`` takes a tree like ``params`` to J v, shaped
-        like the outputs; ``vjp`` takes that shape to Jᵀ u, a tree like ``params``.
+        like the outputs; ``vjp`` takes that shape to Jᵀ u, a tree like ``params``. Of
+        complex numbers J is a real matrix on real and imaginary parts, and Jᵀ its
+        transpose.
+
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells.
 
     Cost: one forward pass whose intermediates are kept; then each product costs about
         two forward passes of linear work and nothing nonlinear is computed again.
     """
     outputs, jvp = jax.linearize(lambda p: objective.predict(p, inputs), params)
     transpose = jax.linear_transpose(jvp, params)
-    return outputs, jvp, lambda cotangent: transpose(cotangent)[0]
+
+    def vjp(cotangent: Any) -> Any:
+        return jax.tree.map(jnp.conj, transpose(jnp.conj(cotangent))[0])
+
+    return outputs, jvp, vjp
 
 
 def tangent_kernel(

@@ -21,6 +21,7 @@ from unlearn_jax.curvature.moments import input_moment, slope_moment
 from unlearn_jax.curvature.per_example import Gradients
 from unlearn_jax.curvature.rearrangement import find_places
 from unlearn_jax.curvature.tapping import tape
+from unlearn_jax.train.door import check_real, entered
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey
 
@@ -84,6 +85,8 @@ def kfac(
     Source: Martens & Grosse 2015, arXiv 1503.05671; positions: Eschenhagen et al. 2023,
         arXiv 2311.00636, §3. Differs: a bias has a full block of its own.
     """
+    params, data = entered("kfac", objective, params, data, alone=True)
+    check_real("kfac", params)
     check_labels(labels, key, objective, params, data, "kfac")
     if shared not in ("expand", "reduce"):
         raise ValueError(f"kfac got shared={shared!r}, expected 'expand' or 'reduce'")

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from unlearn_jax import tree
+from unlearn_jax.curvature.moments import wide
 from unlearn_jax.curvature.per_example import (
     PerExample,
     block_size,
@@ -15,8 +17,9 @@ from unlearn_jax.curvature.per_example import (
     per_example,
 )
 from unlearn_jax.curvature.tapping import tape
-from unlearn_jax.data.accumulate import accumulate, present
-from unlearn_jax.train.loss import squared_error
+from unlearn_jax.data.accumulate import accumulate, mass
+from unlearn_jax.train.door import seen
+from unlearn_jax.train.loss import sequence_nll, squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params, PRNGKey
@@ -69,10 +72,12 @@ def mean_over_labels(
     drawn = plan.labels == "sampled"
 
     def sums(batch: Batch, at: Params, key: Any, constants: Any) -> tuple[Any, Any]:
-        batch, keys = present(batch), None
+        keys = None
         if drawn:
-            batch, numbers = _without_numbers(batch, jnp.shape(data.targets)[1:])
+            targets, numbers = batch.targets
+            batch = batch._replace(targets=targets)
             keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+        batch = seen(objective, at, batch)
         linear = per_example(objective.predict, at, batch.inputs)
         cotangents, scales = label_slopes(
             plan.labels, objective, linear.outputs, batch.targets, keys, plan.samples
@@ -82,36 +87,17 @@ def mean_over_labels(
     if batch_size is None:
         taped = tape(objective.predict, params, data.inputs)
         batch_size = block_size(taped, leading_axis(data))
+    numbers = jnp.arange(leading_axis(data), dtype=jnp.int32)
     total = accumulate(
         sums,
-        _with_numbers(data) if drawn else data,
+        data._replace(targets=(data.targets, numbers)) if drawn else data,
         params,
         key if drawn else None,
         constants,
         batch_size=batch_size,
         mesh=mesh,
     )
-    mass = jnp.sum(data.weights)
-    return tree.scale(1.0 / jnp.where(mass > 0, mass, 1), total)
-
-
-def _with_numbers(data: Batch) -> Batch:
-    """The examples' numbers as a last column of the targets."""
-    n = leading_axis(data)
-    targets = jnp.asarray(data.targets).reshape(n, -1)
-    if not jnp.issubdtype(targets.dtype, jnp.integer):
-        # Labels are drawn about the outputs: real-valued targets are not read.
-        targets = jnp.zeros(targets.shape, jnp.int32)
-    column = jnp.arange(n, dtype=jnp.int32)[:, None]
-    return data._replace(
-        targets=jnp.concatenate([targets.astype(jnp.int32), column], axis=1)
-    )
-
-
-def _without_numbers(batch: Batch, shape: tuple[int, ...]) -> tuple[Batch, Array]:
-    joined = jnp.asarray(batch.targets)
-    targets = joined[:, :-1].reshape(-1, *shape)
-    return batch._replace(targets=targets), joined[:, -1]
+    return tree.scale(1.0 / mass(data.weights), total)
 
 
 def _both(
@@ -179,7 +165,8 @@ def label_slopes(
         return output_slopes(objective, outputs, drawn)
 
     cotangents = jax.lax.map(draw, jnp.arange(samples))
-    return cotangents, jnp.full((samples, n), 1 / samples, outputs.dtype)
+    shares = label_counts(objective, outputs, targets) / samples
+    return cotangents, jnp.broadcast_to(shares, (samples, n))
 
 
 def output_eigenpairs(
@@ -188,13 +175,16 @@ def output_eigenpairs(
     """Eigenvectors (s, n, …) and values (s, n) of the loss's Hessian in the outputs."""
     shape = outputs.shape[1:]
 
-    def loss(flat: Array, target: Array) -> Array:
-        return objective.loss(flat.reshape(1, *shape), target[None])[0]
+    def loss(flat: Array, target: Any) -> Array:
+        alone = jax.tree.map(lambda leaf: leaf[None], target)
+        return objective.loss(flat.reshape(1, *shape), alone)[0]
 
     flat = outputs.reshape(outputs.shape[0], -1)
+    # There are no eigenvalues in half precision.
+    flat = flat.astype(wide(flat))
     values, vectors = jnp.linalg.eigh(jax.vmap(jax.hessian(loss))(flat, targets))
     cotangents = jnp.moveaxis(vectors, 2, 0).reshape(-1, *outputs.shape)
-    return cotangents, values.T
+    return cotangents.astype(outputs.dtype), values.T
 
 
 def check_labels(
@@ -215,10 +205,34 @@ def check_labels(
     if objective.loss is squared_error:
         return
     outputs = jax.eval_shape(objective.predict, params, data.inputs)
-    integers = jnp.issubdtype(data.targets.dtype, jnp.integer)
-    if not integers or data.targets.shape != outputs.shape[:-1]:
+    if not are_labels(data.targets, outputs):
         raise ValueError(
-            f"{what} got labels='sampled' with targets {data.targets.dtype}"
-            f"{list(data.targets.shape)} for outputs {list(outputs.shape)}, expected "
-            f"class indices or squared_error; take labels='exact' or 'true'"
+            f"{what} got labels='sampled' with targets {described(data.targets)} for "
+            f"outputs {list(outputs.shape)}, expected class indices or squared_error; "
+            f"take labels='exact' or 'true'"
         )
+
+
+def are_labels(targets: Any, outputs: Any) -> bool:
+    """Whether targets are a class index for each distribution in the outputs."""
+    single = isinstance(targets, np.ndarray | Array)
+    integers = single and jnp.issubdtype(targets.dtype, jnp.integer)
+    return integers and targets.shape == outputs.shape[:-1]
+
+
+def described(tree: Any) -> str:
+    """Dtypes and shapes of an array, or of the arrays of a tree."""
+    return " and ".join(
+        f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(tree)
+    )
+
+
+def label_counts(objective: Objective, outputs: Any, targets: Any) -> Array:
+    """(n,) how many independent labels an example's loss is the mean of.
+
+    A loss that is a mean over T tokens has 1/T of the Fisher matrix of their sum, but
+    squared gradients of drawn labels 1/T² of it: they count T times.
+    """
+    if objective.loss is sequence_nll:
+        return jnp.maximum(jnp.sum(targets >= 0, axis=1), 1).astype(outputs.dtype)
+    return jnp.ones(outputs.shape[0], outputs.dtype)

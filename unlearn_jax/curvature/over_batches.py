@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import accumulate
+from unlearn_jax.train.door import entered
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params
@@ -34,12 +35,16 @@ def over_batches(
             ``functools.partial``.
         objective: Loss bound to frozen batch statistics.
         params: Where the derivatives are taken.
-        data: Examples with weights; a size that does not divide is no trouble.
+        data: Examples with weights; a size that does not divide is no trouble. Of
+            negative ones NaN remains where those of one batch sum to zero.
         batch_size: Examples linearised at once (per device of the mesh).
         mesh: From ``data_mesh``: each device takes its part of the data.
 
     Returns:
         Operator on trees like ``params``.
+
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells.
 
     Cost: every product linearises anew: one gradient's (``hessian``) or one forward
         pass's (the others) worth on top of the linear part; memory one batch. Data of a
@@ -53,9 +58,10 @@ def over_batches(
         share = jnp.where(weighted, jnp.sum(batch.weights), 1)
         return tree.scale(share, build(objective, at, batch)(vector)), share
 
+    params, data = entered("over_batches", objective, params, data)
     if mesh is None and leading_axis(data) <= batch_size:
         return build(objective, params, data)
-    weighted = jnp.sum(data.weights) > 0
+    weighted = jnp.any(data.weights != 0)
 
     def product(vector: Params) -> Params:
         constants = (params, vector, weighted)

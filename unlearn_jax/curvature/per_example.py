@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from unlearn_jax.curvature.sites import Site
 from unlearn_jax.curvature.tapping import Tape, linearise, tape, weights_at
+from unlearn_jax.train.door import checked_params
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import path_names
 from unlearn_jax.types import Array, Batch, Params, Path
@@ -79,18 +80,23 @@ def per_example(
             outputs depend on its inputs alone. It is traced with a single example,
             inputs (1, …), and must not create mutable state.
         params: Where.
-        inputs: (n, …).
+        inputs: (n, …), or a tree of such arrays.
+
+    Raises:
+        ValueError: a leaf that has no derivative, or outputs that are not one array,
+            examples first.
 
     Cost: one forward pass, and two thirds of a gradient for each call of ``pull``;
         memory: inputs and slopes of all layers for the n examples, and the whole
         gradient of parameters used more than once.
     """
-    inputs = jnp.asarray(inputs)
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    params = checked_params("per_example", params)
     taped = tape(predict, params, inputs)
     outputs, seen, slopes = linearise(taped, params, inputs)
 
     def pull(cotangents: Any) -> Gradients:
-        return _assemble(taped, params, len(inputs), seen, slopes(cotangents))
+        return _assemble(taped, params, len(outputs), seen, slopes(cotangents))
 
     return PerExample(taped, outputs, pull)
 
@@ -126,7 +132,7 @@ def block_size(taped: Tape, examples: int) -> int:
 def example_bytes(taped: Tape) -> int:
     """Bytes that the inputs and slopes of one example take."""
     total = 0
-    shapes = [taped.program.shapes[number] for number in taped.program.inputs[:-1]]
+    shapes = parameter_shapes(taped)
     for leaf, sites in enumerate(sites_of(taped)):
         if factored_site(sites) is None:
             total += shapes[leaf].size * shapes[leaf].dtype.itemsize
@@ -140,6 +146,12 @@ def example_bytes(taped: Tape) -> int:
             count += count * taken // max(given, 1)
         total += count * site.shape.dtype.itemsize
     return total
+
+
+def parameter_shapes(taped: Tape) -> list[jax.ShapeDtypeStruct]:
+    """Shape and dtype of each leaf of the parameters."""
+    numbers = taped.program.inputs[: taped.structure.num_leaves]
+    return [taped.program.shapes[number] for number in numbers]
 
 
 def sites_of(taped: Tape) -> list[list[Site]]:
@@ -165,7 +177,7 @@ def formed_whole(taped: Tape) -> tuple[Path, ...]:
     costs its own size for each example of a block: a weight used in several places, or
     in an operation that is no product.
     """
-    leaves = [taped.program.shapes[number] for number in taped.program.inputs[:-1]]
+    leaves = parameter_shapes(taped)
     paths = jax.tree_util.tree_leaves_with_path(
         jax.tree.unflatten(taped.structure, leaves)
     )
@@ -192,7 +204,7 @@ def from_form(taped: Tape, leaf: int, value: Any) -> Any:
 
 
 def _rearranged(taped: Tape, leaf: int, site: Site, value: Any) -> Any:
-    shapes = [taped.program.shapes[number] for number in taped.program.inputs[:-1]]
+    shapes = parameter_shapes(taped)
     leaves: list[Any] = [None] * len(shapes)
     leaves[leaf] = value.astype(shapes[leaf].dtype)
     (moved,) = weights_at(taped, leaves, [site])

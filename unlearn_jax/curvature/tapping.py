@@ -24,6 +24,8 @@ from unlearn_jax.curvature.program import (
     run,
 )
 from unlearn_jax.curvature.sites import Site, find_sites, over_steps, step_layout
+from unlearn_jax.train.door import check_outputs
+from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Params
 
 
@@ -31,7 +33,7 @@ class Tape(NamedTuple):
     """Description: the program of one example with its sites.
 
     Attributes:
-        program: Arguments are the parameters' leaves and the example.
+        program: Arguments are the parameters' leaves and those of the example.
         structure: Of the parameters.
         sites: In the order of execution.
         bodies: Program of the body, by operation, for scans with sites inside.
@@ -49,16 +51,23 @@ def tape(predict: Callable[[Any, Any], Any], params: Params, inputs: Any) -> Tap
     Args:
         predict: ``(params, inputs) -> outputs``, examples along the first axes.
         params: Only shapes and dtypes are read.
-        inputs: Only the shape of one example and the dtype are read.
+        inputs: Only the shapes of one example and the dtypes are read.
+
+    Raises:
+        ValueError: the outputs are not one array, examples first.
     """
+    check_outputs("per-example gradients", predict, params, inputs, 2)
     leaves, structure = jax.tree.flatten(params)
     shapes = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves]
-    example = jax.ShapeDtypeStruct(inputs.shape[1:], jnp.result_type(inputs))
+    example = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), inputs
+    )
 
     def one(leaves: list[Any], example: Any) -> Any:
-        return predict(jax.tree.unflatten(structure, leaves), example[None])[0]
+        alone = jax.tree.map(lambda x: x[None], example)
+        return predict(jax.tree.unflatten(structure, leaves), alone)[0]
 
-    roles = [PARAMETER] * len(leaves) + [DATA]
+    roles = [PARAMETER] * len(leaves) + [DATA] * len(jax.tree.leaves(inputs))
     program = flatten(jax.make_jaxpr(one)(shapes, example), roles)
     return Tape(program, structure, *find_sites(program))
 
@@ -88,7 +97,7 @@ def linearise(
     Args:
         taped: From :func:`tape`.
         params: Where.
-        inputs: (n, …).
+        inputs: (n, …), or a tree of such arrays.
 
     Returns:
         (outputs (n, …); for each site (n, g, t, i), row numbers (n, t), or None;
@@ -113,7 +122,7 @@ def linearise(
     def one(example: Any, zeros: list[Any]) -> tuple[Any, list[Any]]:
         return _execute(taped, dict(held), example, zeros)
 
-    n = inputs.shape[0]
+    n = leading_axis(inputs)
     zeros = [jnp.zeros((n, *site.shape.shape), site.shape.dtype) for site in sites]
     outputs, back, inputs_at = jax.vjp(
         lambda zeros: jax.vmap(one)(inputs, zeros), zeros, has_aux=True
@@ -134,7 +143,9 @@ def _execute(
 ) -> tuple[Any, list[Any]]:
     """One example through the program: its outputs, and the inputs at the sites."""
     program, sites = taped.program, taped.sites
-    known[program.inputs[-1]] = example
+    # The example's arrays are the last arguments.
+    parts = program.inputs[taped.structure.num_leaves :]
+    known.update(zip(parts, jax.tree.leaves(example), strict=True))
     found: list[Any] = [None] * len(sites)
     at: dict[int, list[int]] = {}
     for number, site in enumerate(sites):

@@ -115,23 +115,44 @@ def collect(
     return repeat(-(-n // size), body, empty, (inputs, constants), loop=loop)
 
 
-def present(batch: Batch) -> Batch:
+def present(batch: Batch, kept: Any = False) -> Batch:
     """Another example in place of each one of weight zero: what it holds is not seen.
 
     Weights alone would not do: the derivative of 0 times NaN is NaN. The stand-in is
     the heaviest example, which the model is known to digest; zeros if all weigh zero.
-    """
-    weights = jnp.asarray(batch.weights)
-    heaviest = jnp.argmax(weights)
-    some = weights[heaviest] > 0
 
-    def kept(leaf: Any) -> Array:
+    Args:
+        batch: Examples with weights, negative ones too.
+        kept: (n,) booleans: examples that stay whatever their weight, so that the
+            derivative by a weight of zero is their own. See ``train.door.seen``.
+    """
+    weights = widened(batch.weights)
+    heaviest = jnp.argmax(jnp.abs(weights))
+    some = weights[heaviest] != 0
+
+    def seen(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
         stand_in = jnp.where(some, leaf[heaviest], jnp.zeros_like(leaf[0]))
-        mask = (weights > 0).reshape(-1, *(1,) * (leaf.ndim - 1))
+        mask = ((weights != 0) | kept).reshape(-1, *(1,) * (leaf.ndim - 1))
         return jnp.where(mask, leaf, stand_in[None])
 
-    return Batch(kept(batch.inputs), kept(batch.targets), weights)
+    inputs, targets = jax.tree.map(seen, (batch.inputs, batch.targets))
+    return Batch(inputs, targets, weights)
+
+
+def widened(weights: Any) -> Array:
+    """Weights in at least float32, so that no sum overflows; False is 0, True is 1."""
+    weights = jnp.asarray(weights)
+    return weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
+
+
+def mass(weights: Any) -> Array:
+    """Σ wₙ to divide by, in at least float32; 1 where no example has weight.
+
+    Weights that are not zero and sum to zero have no mean: dividing gives infinity.
+    """
+    weights = widened(weights)
+    return jnp.where(jnp.any(weights != 0), jnp.sum(weights), 1)
 
 
 def _fill_up(data: Batch, devices: int) -> Batch:
@@ -144,7 +165,8 @@ def _fill_up(data: Batch, devices: int) -> Batch:
         return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], extra, axis=0)])
 
     weights = jnp.pad(jnp.asarray(data.weights), (0, extra))
-    return Batch(grow(data.inputs), grow(data.targets), weights)
+    inputs, targets = jax.tree.map(grow, (data.inputs, data.targets))
+    return Batch(inputs, targets, weights)
 
 
 def _slice(data: Any, start: Any, size: int) -> Any:

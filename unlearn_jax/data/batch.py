@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.data.checks import check as check
+from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Batch, PRNGKey
 
 
@@ -45,21 +46,23 @@ def from_arrays(inputs: Any, targets: Any, weights: Any = None) -> Batch:
     """A batch from arrays or nested lists; numpy stays numpy, jax stays jax.
 
     Args:
-        inputs: Shape (n, ...).
-        targets: Shape (n,) or (n, k); integers become int32, floats keep their dtype.
+        inputs: Shape (n, ...), or a dict or tuple of such arrays.
+        targets: Shape (n,) or (n, k), or a dict or tuple of such arrays; integers
+            become int32, floats keep their dtype.
         weights: Shape (n,), non-negative; None is one for each example, in the dtype
-            of the inputs (float32 where the inputs are not floating).
+            of the inputs (float32 where they are not floating, or half precision,
+            whose sums overflow).
 
     Returns:
         Batch. Nothing is checked here: see ``check``.
     """
-    inputs, targets = _array(inputs), _array(targets)
-    if jnp.issubdtype(targets.dtype, jnp.integer):
-        targets = targets.astype(np.int32)
+    inputs, targets = _arrays(inputs), jax.tree.map(_narrow, _arrays(targets))
     if weights is None:
-        floating = jnp.issubdtype(inputs.dtype, jnp.floating)
-        module = np if isinstance(inputs, np.ndarray) else jnp
-        weights = module.ones(len(inputs), inputs.dtype if floating else np.float32)
+        first, *_ = jax.tree.leaves(inputs)
+        floating = jnp.issubdtype(first.dtype, jnp.floating)
+        dtype = jnp.promote_types(first.dtype, np.float32) if floating else np.float32
+        module = np if isinstance(first, np.ndarray) else jnp
+        weights = module.ones(len(first), dtype)
     return Batch(inputs, targets, _array(weights))
 
 
@@ -79,7 +82,7 @@ def take(batch: Batch, indices: Any) -> Batch:
     indices = np.asarray(indices)
     if indices.size == 0:
         indices = indices.astype(np.int64)
-    count = len(batch.targets)
+    count = leading_axis(batch)
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(
             f"take got {indices.dtype} of shape {indices.shape}, expected a list of "
@@ -91,7 +94,7 @@ def take(batch: Batch, indices: Any) -> Batch:
             f"take got index {wrong}, expected indices from 0 to {count - 1}: "
             "draw them for this batch"
         )
-    return Batch(*(field[indices] for field in batch))
+    return jax.tree.map(lambda leaf: leaf[indices], batch)
 
 
 def sample(key: PRNGKey, batch: Batch, size: int, wanted: Any = None) -> Batch:
@@ -123,7 +126,7 @@ def pad(batch: Batch, size: int) -> Batch:
     Raises:
         ValueError: the batch holds more than ``size`` examples already.
     """
-    count = len(batch.targets)
+    count = leading_axis(batch)
     if size < count:
         raise ValueError(
             f"pad got size {size} for {count} examples, expected at least {count}: "
@@ -134,7 +137,7 @@ def pad(batch: Batch, size: int) -> Batch:
         module = np if isinstance(field, np.ndarray) else jnp
         return module.pad(field, [(0, size - count)] + [(0, 0)] * (field.ndim - 1))
 
-    return Batch(*(grow(field) for field in batch))
+    return jax.tree.map(grow, batch)
 
 
 def bucket(size: int) -> int:
@@ -157,19 +160,42 @@ def concatenate(a: Batch, b: Batch) -> Batch:
         ValueError: one example of ``a`` is not shaped like one of ``b``.
     """
     for field, x, y in zip(Batch._fields, a, b, strict=True):
-        if x.shape[1:] != y.shape[1:]:
+        one, other = (jax.tree.map(_row_shape, part) for part in (x, y))
+        if one != other:
+            shapes = [[leaf.shape for leaf in jax.tree.leaves(part)] for part in (x, y)]
             raise ValueError(
-                f"concatenate got {field} of shape {x.shape} and {y.shape}, expected "
-                "the same shape after the first axis: reshape one of the batches"
+                f"concatenate got {field} of shapes {shapes[0]} and {shapes[1]}, "
+                "expected the same structure, and the same shapes after the first "
+                "axis: reshape one of the batches"
             )
 
     def join(x: Any, y: Any) -> Any:
         both = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
         return (np if both else jnp).concatenate([x, y])
 
-    return Batch(*(join(x, y) for x, y in zip(a, b, strict=True)))
+    return jax.tree.map(join, a, b)
 
 
 def _array(values: Any) -> Any:
     """Arrays (numpy, jax, traced) as they are; anything else as numpy."""
     return values if hasattr(values, "dtype") else np.asarray(values)
+
+
+def _arrays(values: Any) -> Any:
+    """The same for each part of a dict or tuple; a list is one array."""
+    parts = isinstance(values, dict | tuple)
+    return jax.tree.map(_array, values, is_leaf=_is_list) if parts else _array(values)
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, list)
+
+
+def _row_shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    # Dtypes may differ: they are promoted.
+    return jax.ShapeDtypeStruct(leaf.shape[1:], np.float32)
+
+
+def _narrow(targets: Any) -> Any:
+    integers = jnp.issubdtype(targets.dtype, jnp.integer)
+    return targets.astype(np.int32) if integers else targets

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from unlearn_jax import tree
+from unlearn_jax.data.accumulate import mass, widened
 from unlearn_jax.models.model import Model
 from unlearn_jax.types import (
     Batch,
@@ -37,12 +38,11 @@ class Objective(NamedTuple):
 
     def total(self, params: Params, batch: Batch) -> Scalar:
         """Σᵢ wᵢ ℓᵢ, a weighted sum without l2."""
-        return jnp.sum(batch.weights * self.example_losses(params, batch))
+        return jnp.sum(widened(batch.weights) * self.example_losses(params, batch))
 
     def risk(self, params: Params, batch: Batch) -> Scalar:
         """Σᵢ wᵢ ℓᵢ / Σᵢ wᵢ + l2/2 · ‖params‖²; without any weight, only the l2 term."""
-        mass = jnp.sum(batch.weights)
-        mean = self.total(params, batch) / jnp.where(mass > 0, mass, 1)
+        mean = self.total(params, batch) / mass(batch.weights)
         return mean + 0.5 * self.l2 * tree.dot(params, params)
 
 
