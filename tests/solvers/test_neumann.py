@@ -216,3 +216,41 @@ def test_lissa_with_full_batches_is_the_series_without_error(key):
         to_flat(estimate.value), series(matrix, rhs, 0.3, 9), rtol=1e-9
     )
     assert float(tree.norm(estimate.stderr)) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("steps", [2, 7, 100])
+def test_lissa_that_diverges_says_so(key, steps, dtype):
+    @tiny.quick_jit
+    def run(key, values):
+        def one(value):
+            operator = linear_operator(lambda v: value * v, jnp.zeros(1, dtype))
+            return lissa(
+                key, lambda _: operator, jnp.ones(1, dtype), steps=steps, samples=3
+            )
+
+        return jax.vmap(one)(values)
+
+    # The step size is 1: from an eigenvalue of 2 on, and below 0, there is no limit.
+    wrong = np.array([2.0, 2.01, 2.1, 3.0, 50.0, 1e20, -0.1], dtype)
+    right = np.array([1e-3, 0.5, 1.0, 1.9, 1.999], dtype)
+    found = run(key, np.concatenate([wrong, right]))
+    bad = np.arange(len(wrong) + len(right)) < len(wrong)
+    assert np.array_equal(np.isnan(found.value[:, 0]), bad)
+    assert np.array_equal(np.isinf(found.stderr[:, 0]), bad)
+    expected = (1 - (1 - np.asarray(right, float)) ** steps) / right
+    np.testing.assert_allclose(found.value[~bad, 0], expected, rtol=1e-4)
+    assert not np.any(found.stderr[~bad])
+
+
+def test_lissa_of_minibatches_that_diverge_is_no_answer_without_doubt(minibatch, key):
+    rows, rhs = 6 * factors(), right_side(count=4)
+    found = minibatch(key, rows, rhs, 25, 20)
+    size = np.linalg.norm(np.linalg.solve(0.5 * np.eye(4) + rows.T @ rows / 30, rhs))
+    assert np.all(np.isnan(found.value) | (np.asarray(found.stderr) > size))
+
+
+def test_lissa_of_zero_is_zero(key):
+    operator = operator_with(matrix_with(SPREAD))
+    found = lissa(key, lambda _: operator, to_tree(np.zeros(SIZE)), samples=2, steps=3)
+    assert not np.any(to_flat(found.value))

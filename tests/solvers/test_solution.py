@@ -12,6 +12,7 @@ from unlearn_jax.solvers.conjugate_gradient import (
 )
 from unlearn_jax.solvers.solution import (
     CONVERGED,
+    DIRECT,
     INDEFINITE,
     PRECISION,
     REASONS,
@@ -41,11 +42,11 @@ def test_singular_matrix_is_not_called_a_broken_product(seed):
         check_solution(block)
 
 
-def test_two_ends_are_acceptable_and_one_is_a_claim():
+def test_three_ends_are_acceptable_and_one_is_a_claim():
     codes = jnp.arange(len(REASONS))
     zeros = jnp.zeros(len(codes))
     solution = Solution(zeros, zeros, codes, codes == CONVERGED, codes)
     good = np.flatnonzero(acceptable(solution))
-    assert set(good.tolist()) == {CONVERGED, PRECISION}
+    assert set(good.tolist()) == {CONVERGED, DIRECT, PRECISION}
     with pytest.raises(ArithmeticError, match=r"out of steps.*step 1,"):
         check_solution(solution)

@@ -26,6 +26,7 @@ from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.kronecker_scores import prepare_queries, score_block
 from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import collect, present
+from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.train.trajectory import training_time
@@ -125,7 +126,12 @@ def influence(
 
     def solver(variables: Variables, state: Any, train: Batch) -> Callable[[Any], Any]:
         known = matrix(variables, present(train))
-        return lambda v: INVERSES[inverse].apply(state, known, v, settings_for(train))
+
+        def apply(vector: Params) -> Params:
+            found = INVERSES[inverse].apply(state, known, vector, settings_for(train))
+            return usable(found)
+
+        return apply
 
     def effects(
         state: InfluenceState, train: Batch, queries: Batch, output_fn: Any

@@ -26,6 +26,7 @@ from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
 from unlearn_jax.solvers.krylov import lanczos, low_rank_inverse
 from unlearn_jax.solvers.minres import minres
 from unlearn_jax.solvers.neumann import neumann
+from unlearn_jax.solvers.solution import Solution, direct
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Params, PRNGKey
 
@@ -80,11 +81,12 @@ class Inverse(NamedTuple):
 
     Attributes:
         prepare: ``(key, curvature, settings) -> state``: what all vectors share.
-        apply: ``(state, curvature, vector, settings) -> vector``.
+        apply: ``(state, curvature, vector, settings) -> Solution``: the product, and
+            how it was come by.
     """
 
     prepare: Callable[[Any, Curvature, Settings], Any]
-    apply: Callable[[Any, Curvature, Any, Settings], Any]
+    apply: Callable[[Any, Curvature, Any, Settings], Solution]
 
 
 def curvature_of(
@@ -124,10 +126,12 @@ def _linearised_at_once(
 
 def solve(
     key: PRNGKey, curvature: Curvature, vector: Params, name: str, settings: Settings
-) -> Params:
+) -> Solution:
     """(curvature + damping · I)⁻¹ vector, by the inverse of that name.
 
-    An iteration that ends before it converged gives what it had reached.
+    Returns:
+        Solution: with the product its residual, steps and the reason why an iteration
+        ended; who needs the product alone takes ``usable`` of it.
     """
     inverse = INVERSES[name]
     state = inverse.prepare(key, curvature, settings)
@@ -169,19 +173,19 @@ def _with_key(key: Any, curvature: Curvature, settings: Settings) -> Any:
     return key
 
 
-def _cg(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Params:
+def _cg(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Solution:
     operator = damped(curvature.operator, s.damping)
-    return conjugate_gradient(operator, vector, tol=s.tol, max_steps=s.max_steps).value
+    return conjugate_gradient(operator, vector, tol=s.tol, max_steps=s.max_steps)
 
 
-def _minres(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Params:
+def _minres(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Solution:
     operator = damped(curvature.operator, s.damping)
-    return minres(operator, vector, tol=s.tol, max_steps=s.max_steps).value
+    return minres(operator, vector, tol=s.tol, max_steps=s.max_steps)
 
 
-def _neumann(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Params:
+def _neumann(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Solution:
     operator = damped(curvature.operator, s.damping)
-    return neumann(operator, vector, tol=s.tol, max_steps=s.max_steps, key=state).value
+    return neumann(operator, vector, tol=s.tol, max_steps=s.max_steps, key=state)
 
 
 def _eigenvectors(key: Any, curvature: Curvature, s: Settings) -> Any:
@@ -189,8 +193,10 @@ def _eigenvectors(key: Any, curvature: Curvature, s: Settings) -> Any:
     return lanczos(key, curvature.operator, rank=rank)
 
 
-def _low_rank(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Params:
-    return low_rank_inverse(state, vector, damping=s.damping, complement=True)
+def _low_rank(
+    state: Any, curvature: Curvature, vector: Params, s: Settings
+) -> Solution:
+    return direct(low_rank_inverse(state, vector, damping=s.damping, complement=True))
 
 
 def _entries(key: Any, curvature: Curvature, s: Settings) -> Params:
@@ -206,17 +212,19 @@ def _entries(key: Any, curvature: Curvature, s: Settings) -> Params:
     return jax.tree.map(lambda d: d + curvature.objective.l2, total)
 
 
-def _diagonal(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Params:
-    return jax.tree.map(lambda d, v: v / (d + s.damping), state, vector)
+def _diagonal(
+    state: Any, curvature: Curvature, vector: Params, s: Settings
+) -> Solution:
+    return direct(jax.tree.map(lambda d, v: v / (d + s.damping), state, vector))
 
 
 def _matrix(key: Any, curvature: Curvature, s: Settings) -> Any:
     return dense(damped(curvature.operator, s.damping))
 
 
-def _dense(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Params:
+def _dense(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Solution:
     flat, unflatten = jax.flatten_util.ravel_pytree(vector)
-    return unflatten(jnp.linalg.solve(state, flat))
+    return direct(unflatten(jnp.linalg.solve(state, flat)))
 
 
 def _kronecker(key: Any, curvature: Curvature, s: Settings) -> Any:
@@ -226,9 +234,9 @@ def _kronecker(key: Any, curvature: Curvature, s: Settings) -> Any:
     return ekfac(None, curvature.objective, curvature.params, data, labels=labels)
 
 
-def _ekfac(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Params:
+def _ekfac(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Solution:
     damping = s.damping + curvature.objective.l2
-    return kronecker_inverse(state, damping=damping)(vector)
+    return direct(kronecker_inverse(state, damping=damping)(vector))
 
 
 INVERSES: Mapping[str, Inverse] = {

@@ -17,6 +17,7 @@ from unlearn_jax.curvature.per_example import output_slopes
 from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.loop import repeat
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
+from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.train.recipe import Learner
@@ -184,7 +185,7 @@ def representer(
                 return dot(asked.inputs, step) / l2
             step = step - l2 * jnp.sum(dw) / mass * head
             matrix = gauss_newton(objective, head, rows)
-            moved_head = conjugate_gradient(matrix, step, **options).value
+            moved_head = usable(conjugate_gradient(matrix, step, **options))
             return dot(asked.inputs, moved_head)
 
         found = _mean_over_models(one, state)
@@ -239,7 +240,7 @@ def _solve_block(
         return jnp.moveaxis(solved.reshape(len(gram), q, k), 0, 1)
     matrix: LinearOperator = gauss_newton(objective, head, rows)
     return jax.lax.map(
-        lambda d: conjugate_gradient(matrix, d, **options).value,
+        lambda d: usable(conjugate_gradient(matrix, d, **options)),
         directions,
         batch_size=32,
     )

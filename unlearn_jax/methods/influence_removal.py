@@ -6,6 +6,7 @@ from unlearn_jax import tree
 from unlearn_jax.attribution.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import PRNGKey, Variables
@@ -79,7 +80,7 @@ def influence_removal(
             request.forget,
             batch_size=batch_size,
         )
-        step = solve(key, matrix, slope, inverse, settings)
+        step = usable(solve(key, matrix, slope, inverse, settings))
         return variables._replace(params=tree.axpy(scale, step, params))
 
     return stateless(forget)

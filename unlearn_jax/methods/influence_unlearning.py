@@ -13,6 +13,7 @@ from unlearn_jax.loop import repeat
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
+from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, Params, PRNGKey, Variables
@@ -87,9 +88,11 @@ def influence_unlearning(
             fisher = over_batches(
                 empirical_fisher, objective, params, chosen, batch_size=size
             )
-            step = conjugate_gradient(
-                damped(fisher, damping), vector, tol=tol, max_steps=max_steps
-            ).value
+            step = usable(
+                conjugate_gradient(
+                    damped(fisher, damping), vector, tol=tol, max_steps=max_steps
+                )
+            )
         return variables._replace(params=tree.axpy(alpha, step, params))
 
     return stateless(forget)

@@ -9,6 +9,7 @@ from unlearn_jax.attribution.inverse import Settings, check_choice, curvature_of
 from unlearn_jax.loop import rounds
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Params, PRNGKey, Variables
@@ -73,7 +74,9 @@ def newton_removal(
         matrix = curvature_of(
             curvature, objective, params, retain, batch_size=batch_size
         )
-        step = solve(jax.random.fold_in(key, index), matrix, slope, inverse, settings)
+        step = usable(
+            solve(jax.random.fold_in(key, index), matrix, slope, inverse, settings)
+        )
         return tree.subtract(params, step)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:

@@ -133,7 +133,8 @@ def lissa(
     Each sample runs ``x ← x + step_size (b − A_j x)`` from zero, with a freshly drawn
     A_j of mean A at every step. Its expectation is that of :func:`neumann` after as
     many steps, (I − (I − step_size A)^steps) A⁻¹ b; the standard error does not know
-    of that bias, which only more steps reduce.
+    of that bias, which only more steps reduce. Identical operators scatter not at all,
+    so that divergence has to be told apart, see Returns.
 
     Args:
         key: Split over samples and steps.
@@ -145,38 +146,73 @@ def lissa(
         samples: Independent repeats that are averaged, at least 2.
 
     Returns:
-        Estimate: mean over the samples, and its standard error.
+        Estimate: mean over the samples, and its standard error. Where the mean residual
+        did not shrink, beyond what its scatter explains, the series does not converge:
+        every entry is NaN then, with an infinite standard error. Zero steps give zeros.
 
     Raises:
         ValueError: fewer than 2 samples, or ``rhs`` is not like what the operators act
             on.
 
-    Cost: samples × steps minibatch products; memory four vectors.
+    Cost: samples × steps minibatch products; memory eight vectors.
     Source: Agarwal, Bullins & Hazan 2017, arXiv 1602.03943, algorithm 1. Differs:
-        starts at zero, takes a step size, and returns the scatter of the samples.
+        starts at zero, takes a step size, returns the scatter of the samples, and tells
+        divergence.
     """
     if samples < 2:
         raise ValueError(f"got {samples} samples; a standard error needs at least 2")
 
-    def one_sample(sample_key: PRNGKey) -> Params:
-        def step(j: Any, x: Params) -> Params:
+    middle = steps // 2
+    zero = tree.zeros_like(rhs)
+
+    def one_sample(sample_key: PRNGKey) -> tuple[Params, Params, Params]:
+        """The last x, and b − A x at the middle and at the last step."""
+
+        def step(j: Any, state: Any) -> Any:
+            x, halfway, _ = state
             operator = operator_of(jax.random.fold_in(sample_key, j))
             check_like(operator.like, rhs, "right-hand side")
             left = tree.axpy(-1.0, operator.matvec(x), rhs)
-            return tree.axpy(step_size, left, x)
+            halfway = tree.where(j == middle, left, halfway)
+            return tree.axpy(step_size, left, x), halfway, left
 
-        return jax.lax.fori_loop(0, steps, step, tree.zeros_like(rhs))
+        return jax.lax.fori_loop(0, steps, step, (zero, rhs, rhs))
 
     def add_sample(i: Any, state: Any) -> Any:
-        mean, scatter = state
-        change = tree.subtract(one_sample(jax.random.fold_in(key, i)), mean)
-        mean = tree.axpy(1 / (i + 1), change, mean)
+        means, scatters = state
+        found = one_sample(jax.random.fold_in(key, i))
+        change = tree.subtract(found, means)
+        means = tree.axpy(1 / (i + 1), change, means)
         square = jax.tree.map(lambda c: c**2, change)
-        return mean, tree.axpy(i / (i + 1), square, scatter)
+        return means, tree.axpy(i / (i + 1), square, scatters)
 
-    zero = tree.zeros_like(rhs)
-    mean, scatter = jax.lax.fori_loop(0, samples, add_sample, (zero, zero))
-    error = jax.tree.map(
-        lambda s: jnp.sqrt(s / (samples * (samples - 1))).astype(s.dtype), scatter
-    )
-    return Estimate(mean, error)
+    empty = (zero, zero, zero)
+    means, scatters = jax.lax.fori_loop(0, samples, add_sample, (empty, empty))
+    variances = tree.scale(1 / (samples * (samples - 1)), scatters)
+    bad = ~tree.all_finite((means, scatters))
+    if steps > 1:
+        bad |= _grew(rhs, means[1:], variances[1:])
+
+    def told(value: Params, otherwise: float) -> Params:
+        return jax.tree.map(
+            lambda leaf: jnp.where(bad, jnp.asarray(otherwise, leaf.dtype), leaf), value
+        )
+
+    error = jax.tree.map(lambda v: jnp.sqrt(v).astype(v.dtype), variances[0])
+    return Estimate(told(means[0], jnp.nan), told(error, jnp.inf))
+
+
+def _grew(rhs: Params, residuals: Any, variances: Any) -> Array:
+    """Whether the mean residual of independent draws shows that a series diverges.
+
+    The mean of b − A x after j steps is (I − step_size A)ʲ b. If it is not shorter than
+    b, or longer at the end than in the middle, some eigenvalue of I − step_size A is
+    not inside of the unit circle. The scatter of the mean is allowed for fivefold.
+    """
+    size = tree.dot(rhs, rhs)
+    middle, end = (tree.dot(r, r) for r in residuals)
+    noise = [25 * tree.dot(v, jax.tree.map(jnp.ones_like, v)) for v in variances]
+    never = end >= size + noise[1]
+    again = end > 4 * middle + noise[0] + noise[1]
+    again &= end > epsilon(rhs) * size
+    return (size > 0) & (never | again)

@@ -2,10 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from unlearn_jax.loop import tracing
 from unlearn_jax.types import Array, Params
 
 REASONS = (
@@ -24,6 +26,7 @@ REASONS = (
     "raise the damping or use float64",
     "as good as the dtype can tell: the residual is that of rounding, though it could "
     "not be shown to be below the tolerance; use float64 for more",
+    "direct: nothing was iterated, and no residual measured",
 )
 (
     CONVERGED,
@@ -37,6 +40,7 @@ REASONS = (
     INCONSISTENT,
     DAMPING,
     PRECISION,
+    DIRECT,
 ) = range(len(REASONS))
 
 
@@ -70,8 +74,41 @@ class Solution(NamedTuple):
 
 
 def acceptable(solution: Any) -> Bool[Array, "..."]:
-    """Whether a value is within the tolerance, or as good as its dtype can have."""
-    return jnp.isin(solution.code, jnp.asarray((CONVERGED, PRECISION)))
+    """Whether a value is within the tolerance, or as good as its dtype can have.
+
+    That of a direct inverse is taken as it is.
+    """
+    return jnp.isin(solution.code, jnp.asarray((CONVERGED, PRECISION, DIRECT)))
+
+
+def direct(value: Params) -> Solution:
+    """The report on an inverse product that no iteration found."""
+    none = jnp.zeros((), jnp.int32)
+    return Solution(value, jnp.asarray(jnp.nan), none, none > 0, none + DIRECT)
+
+
+def usable(solution: Solution) -> Params:
+    """The value, for who drops the report.
+
+    A solve that was cut short, by ``max_steps`` or by a direction of negative
+    curvature, gives what it had reached, as does one that has the least residual or is
+    kept by rounding. One that failed otherwise, or that gained nothing on zero before
+    it met negative curvature, is no inverse product: NaN under ``jit``, an error
+    outside.
+
+    Raises:
+        ArithmeticError: a concrete solution is no inverse product; the reason is told.
+    """
+    code = solution.code
+    failed = (DIVERGED, NOT_FINITE, STEP_SIZE, PRECONDITIONER, DAMPING)
+    none = jnp.isin(code, jnp.asarray(failed))
+    none |= (code == INDEFINITE) & ~(solution.residual < 1)
+    if not tracing(none) and bool(none):
+        raise ArithmeticError(f"no inverse product: {reason(solution)}")
+    return jax.tree.map(
+        lambda leaf: jnp.where(none, jnp.asarray(jnp.nan, leaf.dtype), leaf),
+        solution.value,
+    )
 
 
 def reason(solution: Solution) -> str:
