@@ -10,6 +10,7 @@ from convolution_kinds import (
 )
 from flax import nnx
 from kind_parts import COUNT, OUTPUTS, draw, from_module, head, model, net
+from lookup_kinds import LOOKUPS, TOKENS
 
 
 def dense():
@@ -24,14 +25,11 @@ def transposed_dense():
 
 def embedding():
     params = {"table": draw(2, 7, 4), "v": draw(3, 4, 2)}
-    tokens = jnp.asarray(
-        [[0, 3, 3, 6], [1, 1, 1, 1], [2, 5, 0, 2], [6, 4, 3, 2], [0, 0, 5, 5]]
-    )
 
     def predict(p, x):
         return head(jnp.tanh(jnp.take(p["table"], x, axis=0)) @ p["v"])
 
-    return params, predict, tokens
+    return params, predict, TOKENS
 
 
 def tied_embedding():
@@ -303,6 +301,7 @@ def with_a_print():
 
 
 KINDS = {
+    **LOOKUPS,
     "own context": own_context,
     "with a print": with_a_print,
     "same weight twice in a scan": same_weight_twice_in_a_scan,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from asserts import assert_trees_close
+from kind_parts import draw
 from layer_kinds import COUNT, KINDS, OUTPUTS
 
 from unlearn_jax.curvature import contractions
@@ -46,6 +47,15 @@ FACTORED = {
     "learned start": [Whole, Whole, Outer, Outer],
     "scanned layers": [Whole, Outer],
     "weight norm": [Whole, Whole],
+    "scaled embedding": [Rows],
+    "scaled dense": [Outer, Outer],
+    "scaled in a scan": [Outer, Whole],
+    "scaled by another parameter": [Whole, Whole],
+    "columns of a table": [Rows],
+    "middle axis of a table": [Rows],
+    "one token at a time": [Rows],
+    "one token out of range": [Rows],
+    "part of a row": [Whole],
 }
 
 
@@ -244,3 +254,23 @@ def test_another_batch_of_the_same_shape_compiles_nothing():
     second = norms(params, batch._replace(inputs=inputs + 1))
     assert len(traces) == 1
     assert not np.allclose(first, second)
+
+
+def test_examples_follow_one_another_where_an_operation_cannot_be_mapped():
+    """Groups of rows, each with a matrix of its own."""
+    sizes = jnp.array([2, 1, 1], jnp.int32)
+
+    def net(p, x):
+        rows = [jax.lax.ragged_dot(own, p["w"], sizes) for own in x]
+        return jnp.tanh(jnp.stack(rows)).sum(1)
+
+    objective = Objective(net, cross_entropy)
+    params, inputs = {"w": draw(2, 3, 4, 3)}, draw(1, COUNT, 4, 4)
+    batch = Batch(inputs, jnp.arange(COUNT) % 3, jnp.ones(COUNT))
+    taped, gradients = loss_gradients(objective, params, batch)
+    alone = [
+        jax.grad(lambda p, n=n: objective.example_losses(p, batch)[n])(params)["w"]
+        for n in range(COUNT)
+    ]
+    found = contractions.dense(taped, gradients)["w"]
+    assert_trees_close(found, jnp.stack(alone), rtol=1e-9, atol=1e-12)

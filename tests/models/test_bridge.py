@@ -15,14 +15,25 @@ F64 = {"dtype": jnp.float64, "param_dtype": jnp.float64}
 
 
 class Stored(nnx.Module):
-    """Keeps a random stream inside its dropout layer."""
+    """Keeps random streams inside its layers, and takes none at the call."""
 
     def __init__(self, rngs):
-        self.drop = nnx.Dropout(0.5, rngs=rngs)
-        self.head = nnx.Linear(2, 1, rngs=rngs)
+        self.rnn = nnx.RNN(nnx.GRUCell(3, 64, **F64, rngs=rngs), rngs=rngs)
+        self.drops = nnx.List([nnx.Dropout(0.5, rngs=rngs) for _ in range(2)])
+        self.head = nnx.Linear(64, 2, **F64, rngs=rngs)
 
-    def __call__(self, inputs, *, rngs=None):
-        return self.head(self.drop(inputs))
+    def __call__(self, inputs):
+        start = jnp.zeros((len(inputs), 64))
+        hidden = self.rnn(inputs, initial_carry=start)[:, -1]
+        return self.head(self.drops[1](self.drops[0](hidden)))
+
+
+class Plain(Stored):
+    """The same layers without randomness."""
+
+    def __call__(self, inputs):
+        start = jnp.zeros((len(inputs), 64))
+        return self.head(self.rnn(inputs, initial_carry=start)[:, -1])
 
 
 class Counting(nnx.Module):
@@ -170,12 +181,39 @@ def test_gradients_of_single_examples_add_up_in_evaluation_but_not_in_training(n
     assert 0.3 * size < float(tree.norm(tree.subtract(whole, summed))) < 30 * size
 
 
-@pytest.mark.parametrize(
-    ("module", "leaf"), [(Stored, r"drop\.rngs"), (Counting, "calls")]
-)
-def test_other_state_is_refused_by_the_name_of_its_leaf(module, leaf):
-    with pytest.raises(ValueError, match=rf"{leaf}.*; pass random streams at the call"):
-        from_nnx(module)
+def test_other_state_is_refused_by_the_name_of_its_leaf():
+    with pytest.raises(ValueError, match="random streams: calls; make what changes"):
+        from_nnx(Counting)
+
+
+def test_stored_streams_rest_in_evaluation_and_are_fed_from_the_key_in_training():
+    model, plain = from_nnx(Stored), from_nnx(Plain)
+    variables = model.init(jax.random.key(0))
+    assert set(variables.params) == {"rnn", "head"}
+    assert variables.stats == {}
+    inputs = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 3)))
+    apply = jax.jit(model.apply)
+    assert_trees_close(apply(variables, inputs), plain.apply(variables, inputs))
+    assert_trees_close(apply(variables, inputs), apply(variables, inputs), rtol=0)
+    train = jax.jit(model.apply_train)
+    first, again, other = (
+        train(jax.random.key(i), variables, inputs)[0] for i in (1, 1, 2)
+    )
+    assert_trees_close(first, again, rtol=0)
+    assert (np.asarray(first) != other).all()
+    raw, _ = model.apply_train(jax.random.PRNGKey(1), variables, inputs)
+    assert_trees_close(raw, first, rtol=1e-9)
+    # Two layers drop independently: a quarter passes, four times as large.
+    keys = jax.random.split(jax.random.key(3), 400)
+    drawn = np.asarray(jax.vmap(lambda k: train(k, variables, inputs)[0])(keys))
+    error = drawn.std(axis=0, ddof=1) / np.sqrt(len(keys))
+    expected = plain.apply(variables, inputs)
+    assert np.all(np.abs(drawn.mean(axis=0) - expected) < 5 * error)
+    hidden = {"kernel": jnp.eye(64, 2), "bias": jnp.zeros(2)}
+    marked = variables._replace(params={**variables.params, "head": hidden})
+    dropped = jax.vmap(lambda k: train(k, marked, inputs)[0])(keys)
+    share = np.mean(np.asarray(dropped) != 0)
+    assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / dropped.size)
 
 
 def test_dropout_takes_its_key_at_the_call():

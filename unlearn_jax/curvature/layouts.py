@@ -2,7 +2,8 @@
 
 Every such operation is brought to one form, with g groups, t positions, i numbers in
 and o numbers out: inputs (g, t, i), weight (g, i, o), outputs (g, t, o). The gradient
-of an example with respect to the weight is then Σₜ inputsₜ ⊗ slopesₜ.
+of an example with respect to the weight is then Σₜ inputsₜ ⊗ slopesₜ. A table whose
+rows are looked up has the form (v, *row), and slopes (t, *row).
 """
 
 import itertools
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from unlearn_jax.curvature.jax_forms import Convolution, Gather, Product
+from unlearn_jax.curvature.steps import Steps, backward, forward
 from unlearn_jax.types import Array
 
 
@@ -22,19 +25,68 @@ class Layout(NamedTuple):
     Attributes:
         inputs: Data operand -> (g, t, i).
         slopes: Cotangent of the result -> (g, t, o).
-        weight: Weight operand (or a vector like it) -> (g, i, o).
-        unweight: The inverse of ``weight``.
+        steps: From the weight operand to (g, i, o).
+        shape: Of the weight operand.
     """
 
     inputs: Callable[[Any], Any]
     slopes: Callable[[Any], Any]
-    weight: Callable[[Any], Any]
-    unweight: Callable[[Any], Any]
+    steps: Steps
+    shape: tuple[int, ...]
+
+    def weight(self, value: Any) -> Any:
+        """Weight operand, or an array like it, in the common form."""
+        return forward(self.steps, value)
+
+    def unweight(self, value: Any) -> Any:
+        """The inverse of :meth:`weight`."""
+        return backward(self.steps, self.shape, value)
 
 
-def dot_layout(params: dict[str, Any], shapes: Sequence[Any], weight: int) -> Layout:
-    """Of a ``dot_general`` whose operand ``weight`` (0 or 1) is the weight."""
-    contract, batch = params["dimension_numbers"]
+class Lookup(NamedTuple):
+    """Description: how the rows of a table, along one of its axes, are looked up.
+
+    Attributes:
+        column: Which entry of a start is the row's number.
+        rows: Of the table.
+        offset: Axes of the result that run through one row.
+        order: Axes of the result, those of the indices first.
+        row: Sizes of a row.
+        steps: From the table to (v, *row).
+        shape: Of the table.
+        clip: Numbers out of range name the nearest row; else they read nothing.
+    """
+
+    column: int
+    rows: int
+    offset: tuple[int, ...]
+    order: tuple[int, ...]
+    row: tuple[int, ...]
+    steps: Steps
+    shape: tuple[int, ...]
+    clip: bool
+
+    def slopes(self, value: Any) -> Any:
+        """Cotangent of the result -> (t, *row)."""
+        return value.transpose(self.order).reshape(-1, *self.row)
+
+    def unweight(self, value: Any) -> Any:
+        """From (v, *row) to an array like the table."""
+        return backward(self.steps, self.shape, value)
+
+    def read(self, starts: Array) -> tuple[Array, Array]:
+        """Row numbers, and whether the table is read there at all."""
+        wide = jnp.promote_types(starts.dtype, jnp.int32)
+        own = starts[..., self.column].astype(wide)
+        inside = (own >= 0) & (own < self.rows)
+        if self.clip:
+            inside = jnp.ones_like(inside)
+        return jnp.clip(own, 0, self.rows - 1), inside
+
+
+def dot_layout(product: Product, shapes: Sequence[Any], weight: int) -> Layout:
+    """Of a matrix product whose operand ``weight`` (0 or 1) is the weight."""
+    contract, batch = product.contract, product.batch
     ranks = [len(shape) for shape in shapes]
     free = [
         [axis for axis in range(rank) if axis not in (*contract[side], *batch[side])]
@@ -56,32 +108,19 @@ def dot_layout(params: dict[str, Any], shapes: Sequence[Any], weight: int) -> La
         return value.reshape(groups, given, positions).transpose(0, 2, 1)
 
     order = (*batch[weight], *contract[weight], *free[weight])
-    return Layout(
-        inputs, slopes, *_weight_maps(shapes[weight], order, (groups, taken, given))
-    )
+    steps = (("transpose", order), ("reshape", (groups, taken, given)))
+    return Layout(inputs, slopes, steps, tuple(shapes[weight]))
 
 
-def _weight_maps(
-    shape: Sequence[int], order: Sequence[int], form: tuple[int, int, int]
-) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    ordered = [shape[axis] for axis in order]
-    back = tuple(int(axis) for axis in np.argsort(order))
-    return (
-        lambda value: value.transpose(order).reshape(form),
-        lambda value: value.reshape(ordered).transpose(back),
-    )
-
-
-def convolution_layout(params: dict[str, Any], shapes: Sequence[Any]) -> Layout:
-    """Of ``conv_general_dilated`` whose kernel is the weight: inputs become patches.
+def convolution_layout(found: Convolution, shapes: Sequence[Any]) -> Layout:
+    """Of a convolution whose kernel is the weight: inputs become patches.
 
     Strides, dilations of either side (transposed convolutions), any padding and groups.
     """
-    numbers = params["dimension_numbers"]
-    groups = params["feature_group_count"]
-    batch, channel, *spatial = numbers.lhs_spec
-    last, first, *taps = numbers.rhs_spec
-    out_batch, out_channel, *out_spatial = numbers.out_spec
+    groups = found.groups
+    batch, channel, *spatial = found.images
+    last, first, *taps = found.kernel
+    out_batch, out_channel, *out_spatial = found.results
     kernel = shapes[1]
     sizes = [kernel[axis] for axis in taps]
     features = kernel[last] // groups
@@ -89,7 +128,7 @@ def convolution_layout(params: dict[str, Any], shapes: Sequence[Any]) -> Layout:
 
     def inputs(value: Array) -> Array:
         images = value.transpose(batch, *spatial, channel)
-        patches = _patches(images, sizes, params)  # (n, …, taps, channels)
+        patches = _patches(images, sizes, found)  # (n, …, taps, channels)
         *positions, count, _ = patches.shape
         split = patches.reshape(-1, count, groups, per_group)
         total = int(np.prod(positions))
@@ -99,34 +138,27 @@ def convolution_layout(params: dict[str, Any], shapes: Sequence[Any]) -> Layout:
         moved = value.transpose(out_batch, *out_spatial, out_channel)
         return moved.reshape(-1, groups, features).transpose(1, 0, 2)
 
-    def weight(value: Array) -> Array:
-        moved = value.transpose(*taps, first, last)
-        split = moved.reshape(-1, groups, features)
-        return split.transpose(1, 0, 2)
-
-    back = tuple(int(axis) for axis in np.argsort((*taps, first, last)))
-
-    def unweight(value: Array) -> Array:
-        joined = value.transpose(1, 0, 2)
-        return joined.reshape(*sizes, per_group, kernel[last]).transpose(back)
-
-    return Layout(inputs, slopes, weight, unweight)
+    window = int(np.prod(sizes)) * per_group
+    steps = (
+        ("transpose", (*taps, first, last)),
+        ("reshape", (window, groups, features)),
+        ("transpose", (1, 0, 2)),
+    )
+    return Layout(inputs, slopes, steps, tuple(kernel))
 
 
-def _patches(images: Array, sizes: Sequence[int], params: dict[str, Any]) -> Array:
+def _patches(images: Array, sizes: Sequence[int], found: Convolution) -> Array:
     """Windows of (n, *spatial, c) images, all taps: (n, *windows, taps, c).
 
     By slices: XLA's own patches are a convolution, which is slow in loops on CPU.
     """
     config = [
         (low, high, step - 1)
-        for (low, high), step in zip(
-            params["padding"], params["lhs_dilation"], strict=True
-        )
+        for (low, high), step in zip(found.padding, found.spread, strict=True)
     ]
     zero = jnp.zeros((), images.dtype)
     framed = lax.pad(images, zero, [(0, 0, 0), *config, (0, 0, 0)])
-    strides, apart = params["window_strides"], params["rhs_dilation"]
+    strides, apart = found.strides, found.apart
     counts = [
         (extent - ((size - 1) * gap + 1)) // stride + 1
         for extent, size, gap, stride in zip(
@@ -151,30 +183,37 @@ def _patches(images: Array, sizes: Sequence[int], params: dict[str, Any]) -> Arr
     return jnp.stack(slices, axis=-2)
 
 
-def looks_up_rows(params: dict[str, Any], shapes: Sequence[Any]) -> bool:
-    """Whether a ``gather`` picks whole rows of a table, as an embedding does."""
-    numbers = params["dimension_numbers"]
-    table, indices = shapes
-    rank = len(indices)
-    return (
-        tuple(numbers.collapsed_slice_dims) == (0,)
-        and tuple(numbers.start_index_map) == (0,)
-        and not numbers.operand_batching_dims
-        and tuple(params["slice_sizes"]) == (1, *table[1:])
-        and indices[-1] == 1
-        and tuple(numbers.offset_dims)
-        == tuple(range(rank - 1, rank - 1 + len(table) - 1))
-    )
+def lookup(
+    found: Gather, table: Sequence[int], indices: Sequence[int]
+) -> Lookup | None:
+    """Of a gather that picks whole rows of a table along one axis; else None.
 
-
-def rows_read(params: dict[str, Any], indices: Array, rows: int) -> tuple[Array, Array]:
-    """Rows of the table that a ``gather`` reads, and whether it reads the table at all.
-
-    Indices out of range are moved to the nearest row (mode "clip") or read nothing.
+    Starts along other axes must not matter: a window that is as wide as the table lies
+    at its beginning, wherever it was asked for, if starts are moved into the range.
     """
-    wide = jnp.promote_types(indices.dtype, jnp.int32)
-    own = indices[..., 0].astype(wide)
-    inside = (own >= 0) & (own < rows)
-    if params["mode"] == lax.GatherScatterMode.CLIP:
-        inside = jnp.ones_like(inside)
-    return jnp.clip(own, 0, rows - 1), inside
+    kept = [axis for axis in range(len(table)) if axis not in found.collapsed]
+    picked = [
+        axis
+        for axis in found.axes
+        if found.sizes[axis] == 1 and (table[axis] != 1 or axis in found.collapsed)
+    ]
+    if len(picked) != 1 or len(kept) != len(found.offset):
+        return None
+    (axis,) = picked
+    others = tuple(other for other in range(len(table)) if other != axis)
+    whole = all(found.sizes[other] == table[other] for other in others)
+    steady = len(found.axes) == 1 or found.clip or found.promised
+    if not whole or not steady or not set(found.collapsed) <= {axis}:
+        return None
+    rank = len(indices) - 1 + len(found.offset)
+    free = [at for at in range(rank) if at not in found.offset]
+    return Lookup(
+        column=found.axes.index(axis),
+        rows=table[axis],
+        offset=found.offset,
+        order=(*free, *found.offset),
+        row=tuple(table[other] for other in others),
+        steps=(("transpose", (axis, *others)),) if axis else (),
+        shape=tuple(table),
+        clip=found.clip,
+    )

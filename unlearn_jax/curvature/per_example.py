@@ -7,7 +7,6 @@ several places, or in a way that is not such a layer, has its gradients formed w
 for the examples of one block.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from unlearn_jax.curvature.layouts import Layout, Lookup
 from unlearn_jax.curvature.sites import Site
+from unlearn_jax.curvature.steps import Steps, backward, forward, shape_after
 from unlearn_jax.curvature.tapping import Tape, linearise, tape, weights_at
 from unlearn_jax.train.door import checked_params
 from unlearn_jax.train.objective import Objective
@@ -72,8 +73,8 @@ def per_example(
 
     Dense layers, convolutions of every kind, einsum and attention layers (also inside
     of ``lax.scan``) keep inputs and slopes; embeddings keep the rows that were looked
-    up; biases, normalisation and everything else keep the example's own gradient of
-    that parameter.
+    up, along any axis; either may be rearranged and multiplied by a number. Biases,
+    normalisation and everything else keep the example's own gradient of that parameter.
 
     Args:
         predict: ``(params, inputs) -> outputs``, in evaluation mode: an example's
@@ -87,6 +88,7 @@ def per_example(
             examples first.
 
     Cost: one forward pass, and two thirds of a gradient for each call of ``pull``;
+        examples follow one another where an operation cannot be mapped by ``vmap``;
         memory: inputs and slopes of all layers for the n examples, and the whole
         gradient of parameters used more than once.
     """
@@ -138,11 +140,9 @@ def example_bytes(taped: Tape) -> int:
             total += shapes[leaf].size * shapes[leaf].dtype.itemsize
     for site in taped.sites:
         count = site.shape.size
-        if site.layout is not None:
+        if isinstance(site.layout, Layout):
             # (g, t, o) slopes, and (g, t, i) inputs.
-            operand = functools.partial(weights_at, taped, sites=[site])
-            (like,) = jax.eval_shape(operand, shapes)
-            _, taken, given = jax.eval_shape(site.layout.weight, like).shape
+            _, taken, given = shape_after(site.layout.steps, site.layout.shape)
             count += count * taken // max(given, 1)
         total += count * site.shape.dtype.itemsize
     return total
@@ -162,7 +162,7 @@ def sites_of(taped: Tape) -> list[list[Site]]:
 
 def factored_site(sites: list[Site]) -> Site | None:
     """The only site of a parameter, if its gradients stay factored there."""
-    if len(sites) != 1 or not sites[0].plain or sites[0].kind == "whole":
+    if len(sites) != 1 or sites[0].steps is None or sites[0].kind == "whole":
         return None
     # A real weight in a complex product: only the real part is its gradient.
     if jnp.issubdtype(sites[0].shape.dtype, jnp.complexfloating):
@@ -189,26 +189,21 @@ def formed_whole(taped: Tape) -> tuple[Path, ...]:
 
 
 def to_form(taped: Tape, leaf: int, value: Any) -> Any:
-    """A tensor like a factored parameter, in the common form (g, i, o)."""
-    (site,) = sites_of(taped)[leaf]
-    moved = _rearranged(taped, leaf, site, value)
-    return site.layout.weight(moved) if site.layout else moved
+    """A tensor like a factored parameter, in the form (g, i, o) or (v, *row)."""
+    return forward(_steps(taped, leaf), value)
 
 
 def from_form(taped: Tape, leaf: int, value: Any) -> Any:
     """The inverse of :func:`to_form`."""
-    shape = taped.program.shapes[taped.program.inputs[leaf]]
-    dtyped = jax.ShapeDtypeStruct(shape.shape, value.dtype)
-    back = jax.linear_transpose(lambda x: to_form(taped, leaf, x), dtyped)
-    return back(value)[0]
+    shape = taped.program.shapes[taped.program.inputs[leaf]].shape
+    return backward(_steps(taped, leaf), shape, value)
 
 
-def _rearranged(taped: Tape, leaf: int, site: Site, value: Any) -> Any:
-    shapes = parameter_shapes(taped)
-    leaves: list[Any] = [None] * len(shapes)
-    leaves[leaf] = value.astype(shapes[leaf].dtype)
-    (moved,) = weights_at(taped, leaves, [site])
-    return moved.astype(value.dtype)
+def _steps(taped: Tape, leaf: int) -> Steps:
+    (site,) = sites_of(taped)[leaf]
+    if site.steps is None:
+        raise AssertionError("only a factored parameter has a form")
+    return site.steps
 
 
 def _assemble(
@@ -219,24 +214,18 @@ def _assemble(
     by_site = dict(zip(taped.sites, range(len(taped.sites)), strict=True))
     reached = sites_of(taped)
     gradients: list[Any] = []
-    for sites, leaf in zip(reached, leaves, strict=True):
+    for leaf, sites in enumerate(reached):
         site = factored_site(sites)
         if site is None:
             gradients.append(None)
-        elif site.kind == "product":
-            at = by_site[site]
-            # In the parameter's dtype, so that sums over examples are too.
-            parts = (part.astype(leaf.dtype) for part in (seen[at], slopes[at]))
-            gradients.append(Outer(*parts))
+            continue
+        at, dtype = by_site[site], leaves[leaf].dtype
+        # In the parameter's dtype, so that sums over examples are too.
+        own = slopes[at].astype(dtype) * _scale(taped, leaves, leaf, site)
+        if site.kind == "product":
+            gradients.append(Outer(seen[at].astype(dtype), own))
         else:
-            at = by_site[site]
-            rows = slopes[at].astype(leaf.dtype)
-            indices = seen[at].reshape(n, -1)
-            gradients.append(
-                Rows(
-                    indices, rows.reshape(*indices.shape, *rows.shape[seen[at].ndim :])
-                )
-            )
+            gradients.append(Rows(seen[at].reshape(n, -1), own))
     formed = [leaf for leaf, gradient in enumerate(gradients) if gradient is None]
     totals = {
         leaf: jnp.zeros((n, *leaves[leaf].shape), leaves[leaf].dtype) for leaf in formed
@@ -244,7 +233,7 @@ def _assemble(
     for at, site in enumerate(taped.sites):
         own = [leaf for leaf in site.leaves if leaf in totals]
         if own:
-            whole = _operand_gradients(taped, leaves, site, seen[at], slopes[at])
+            whole = _operand_gradients(site, seen[at], slopes[at])
             for leaf, part in _pull_operand(taped, leaves, site, own, whole).items():
                 totals[leaf] += part
     return tuple(
@@ -253,20 +242,29 @@ def _assemble(
     )
 
 
-def _operand_gradients(
-    taped: Tape, leaves: list[Any], site: Site, seen: Any, slopes: Any
-) -> Any:
+def _scale(taped: Tape, leaves: list[Any], leaf: int, site: Site) -> Any:
+    """The number that a parameter is multiplied by on its way to its site."""
+    like = leaves[leaf]
+    if not site.scaled or like.size == 1 or not like.size:
+        return jnp.ones((), like.dtype)
+    ones = [jnp.ones_like(x) if at == leaf else x for at, x in enumerate(leaves)]
+    (operand,) = weights_at(taped, ones, [site])
+    return operand.ravel()[0].astype(like.dtype)
+
+
+def _operand_gradients(site: Site, seen: Any, slopes: Any) -> Any:
     """Each example's gradient with respect to the operand of a site."""
-    if site.layout is not None:
+    if isinstance(site.layout, Layout):
         formed = jnp.einsum("ngti,ngto->ngio", seen, slopes)
         return jax.vmap(site.layout.unweight)(formed)
-    if site.kind == "rows":
-        (like,) = jax.eval_shape(lambda x: weights_at(taped, x, [site]), leaves)
-        return jax.vmap(
-            lambda rows, values: (
-                jnp.zeros(like.shape, values.dtype).at[rows].add(values, mode="drop")
-            )
-        )(seen, slopes)
+    if isinstance(site.layout, Lookup):
+        layout = site.layout
+
+        def fill(rows: Any, values: Any) -> Any:
+            empty = jnp.zeros((layout.rows, *layout.row), values.dtype)
+            return layout.unweight(empty.at[rows].add(values, mode="drop"))
+
+        return jax.vmap(fill)(seen.reshape(len(seen), -1), slopes)
     return slopes
 
 

@@ -6,18 +6,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core as jex_core
 
+from unlearn_jax.curvature import jax_forms
+
 CONSTANT, PARAMETER, DATA = 0, 1, 2
 """Roles of a value: depends on neither, on parameters alone, on the example."""
-
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-}
 
 
 class Known(NamedTuple):
@@ -37,11 +29,6 @@ class Operation(NamedTuple):
     def name(self) -> str:
         """Of the primitive."""
         return self.equation.primitive.name
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Of the primitive."""
-        return self.equation.params
 
 
 class Program(NamedTuple):
@@ -71,13 +58,14 @@ class Program(NamedTuple):
         return PARAMETER in roles and DATA in roles
 
 
-def flatten(closed: jex_core.ClosedJaxpr, roles: Sequence[int]) -> Program:
+def flatten(closed: Any, roles: Sequence[int]) -> Program:
     """Inline the calls of a jaxpr and give every value a number and a role.
 
     Args:
-        closed: From ``jax.make_jaxpr``.
+        closed: From ``jax.make_jaxpr``, or the body of a scan.
         roles: Of its arguments.
     """
+    jaxpr, held = closed.jaxpr, closed.consts
     operations: list[Operation] = []
     all_roles: list[int] = []
     shapes: list[jax.ShapeDtypeStruct] = []
@@ -102,14 +90,13 @@ def flatten(closed: jex_core.ClosedJaxpr, roles: Sequence[int]) -> Program:
         names.update(zip(jaxpr.invars, arguments, strict=True))
         for equation in jaxpr.eqns:
             operands = tuple(read(atom) for atom in equation.invars)
-            inner = equation.params.get(_CALLS.get(equation.primitive.name, ""))
+            inner = jax_forms.call(equation)
             if inner is not None:
-                body, held = _open(inner)
-                results = inline(body, held, operands)
+                results = inline(inner.jaxpr, inner.consts, operands)
                 names.update(zip(equation.outvars, results, strict=True))
                 continue
             role = max(map(role_of, operands), default=CONSTANT)
-            if role == PARAMETER and equation.primitive.name == "stop_gradient":
+            if role == PARAMETER and jax_forms.stops_gradient(equation):
                 role = CONSTANT  # No gradient passes: as good as a number.
             results = tuple(number(var, role) for var in equation.outvars)
             names.update(zip(equation.outvars, results, strict=True))
@@ -117,9 +104,9 @@ def flatten(closed: jex_core.ClosedJaxpr, roles: Sequence[int]) -> Program:
         return [read(atom) for atom in jaxpr.outvars]
 
     arguments = [
-        number(var, role) for var, role in zip(closed.jaxpr.invars, roles, strict=True)
+        number(var, role) for var, role in zip(jaxpr.invars, roles, strict=True)
     ]
-    outputs = inline(closed.jaxpr, closed.consts, arguments)
+    outputs = inline(jaxpr, held, arguments)
     return Program(
         tuple(arguments),
         tuple(outputs),
@@ -127,24 +114,6 @@ def flatten(closed: jex_core.ClosedJaxpr, roles: Sequence[int]) -> Program:
         tuple(all_roles),
         tuple(shapes),
     )
-
-
-def _open(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
-    if isinstance(jaxpr, jex_core.ClosedJaxpr):
-        return jaxpr.jaxpr, jaxpr.consts
-    return jaxpr, ()
-
-
-def bind(operation: Operation, values: Sequence[Any]) -> list[Any]:
-    """Execute one operation as it stood in the traced program."""
-    primitive = operation.equation.primitive
-    bound = primitive.get_bind_params(operation.params)
-    # Older releases of JAX hand out subfunctions apart from the parameters.
-    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
-    # What was set where the model was traced (random bits, precision) holds here too.
-    with operation.equation.ctx.manager:
-        result = primitive.bind(*subfunctions, *values, **params)
-    return list(result) if primitive.multiple_results else [result]
 
 
 def run(
@@ -170,7 +139,8 @@ def run(
             continue
         results = special(index, operation, read)
         if results is None:
-            results = bind(operation, [read(operand) for operand in operation.inputs])
+            values = [read(operand) for operand in operation.inputs]
+            results = jax_forms.bind(operation.equation, values)
         known.update(zip(operation.outputs, results, strict=True))
     return read
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.curvature.per_example import factored_site, sites_of, to_form
-from unlearn_jax.curvature.program import PARAMETER, Operation, flatten
+from unlearn_jax.curvature.layouts import Lookup
+from unlearn_jax.curvature.per_example import factored_site, sites_of
+from unlearn_jax.curvature.steps import Steps, backward, forward
 from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.types import Array, Params
 
@@ -22,11 +23,11 @@ class View(NamedTuple):
 
     Attributes:
         shape: Of the parameter.
-        steps: Pairs ("reshape", sizes), ("transpose", order) or ("flip", axes).
+        steps: Rearrangements, in order.
     """
 
     shape: tuple[int, ...]
-    steps: tuple[tuple[str, tuple[int, ...]], ...]
+    steps: Steps
 
 
 @jax.tree_util.register_static
@@ -47,14 +48,14 @@ def find_places(taped: Tape) -> Places:
     for leaf, sites in enumerate(sites_of(taped)):
         shape = taped.program.shapes[taped.program.inputs[leaf]]
         site = factored_site(sites)
-        if site is None:
-            steps = [("reshape", (shape.size,))]
+        if site is None or site.steps is None:
+            steps: Steps = (("reshape", (shape.size,)),)
         else:
-            steps = _steps(taped, leaf, shape)
-            if site.kind == "rows":
-                rows = _result(taped, leaf, shape).shape[0]
-                steps.append(("reshape", (rows, shape.size // rows)))
-        views.append(View(tuple(shape.shape), tuple(steps)))
+            steps = site.steps
+            if isinstance(site.layout, Lookup):
+                rows = site.layout.rows
+                steps = (*steps, ("reshape", (rows, shape.size // rows)))
+        views.append(View(tuple(shape.shape), steps))
     return Places(taped.structure, tuple(views))
 
 
@@ -78,59 +79,11 @@ def to_forms(places: Places, tree: Params) -> list[Array]:
             f"{places.structure} with shapes {shapes}; give a tree like the parameters"
         )
     pairs = zip(places.views, leaves, strict=True)
-    return [_forward(view, jnp.asarray(leaf)) for view, leaf in pairs]
+    return [forward(view.steps, jnp.asarray(leaf)) for view, leaf in pairs]
 
 
 def from_forms(places: Places, forms: Sequence[Array]) -> Params:
     """The inverse of :func:`to_forms`; dtypes are kept."""
-    leaves = []
-    for view, form in zip(places.views, forms, strict=True):
-        like = jax.ShapeDtypeStruct(view.shape, form.dtype)
-        back = jax.linear_transpose(lambda x, v=view: _forward(v, x), like)
-        leaves.append(back(form)[0])
+    pairs = zip(places.views, forms, strict=True)
+    leaves = [backward(view.steps, view.shape, form) for view, form in pairs]
     return jax.tree.unflatten(places.structure, leaves)
-
-
-def _result(taped: Tape, leaf: int, shape: jax.ShapeDtypeStruct) -> Any:
-    return jax.eval_shape(lambda value: to_form(taped, leaf, value), shape)
-
-
-def _forward(view: View, value: Array) -> Array:
-    for kind, numbers in view.steps:
-        if kind == "reshape":
-            value = value.reshape(numbers)
-        elif kind == "transpose":
-            value = value.transpose(numbers)
-        else:
-            value = jnp.flip(value, numbers)
-    return value
-
-
-def _steps(
-    taped: Tape, leaf: int, shape: jax.ShapeDtypeStruct
-) -> list[tuple[str, tuple[int, ...]]]:
-    """Read the rearrangement off the program of ``to_form``; casts are left out."""
-    closed = jax.make_jaxpr(lambda value: to_form(taped, leaf, value))(shape)
-    program = flatten(closed, [PARAMETER])
-    steps: list[tuple[str, tuple[int, ...]]] = []
-    for operation in program.operations:
-        result = program.shapes[operation.outputs[0]]
-        steps += _step(operation, tuple(result.shape))
-    return steps
-
-
-def _step(
-    operation: Operation, shape: tuple[int, ...]
-) -> list[tuple[str, tuple[int, ...]]]:
-    name, params = operation.name, operation.params
-    if name in ("convert_element_type", "copy", "copy_p"):
-        return []
-    if name == "transpose":
-        return [("transpose", tuple(params["permutation"]))]
-    if name == "rev":
-        return [("flip", tuple(params["dimensions"]))]
-    if name == "reshape" and params.get("dimensions") is not None:
-        return [("transpose", tuple(params["dimensions"])), ("reshape", shape)]
-    if name in ("reshape", "squeeze", "expand_dims", "broadcast_in_dim"):
-        return [("reshape", shape)]
-    raise AssertionError(f"{name} is not a rearrangement of a parameter")

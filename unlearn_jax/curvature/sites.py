@@ -9,19 +9,23 @@ the example:
   the example's own.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.curvature import jax_forms
 from unlearn_jax.curvature.layouts import (
     Layout,
+    Lookup,
     convolution_layout,
     dot_layout,
-    looks_up_rows,
+    lookup,
 )
 from unlearn_jax.curvature.program import (
+    CONSTANT,
     DATA,
     PARAMETER,
     Known,
@@ -30,8 +34,7 @@ from unlearn_jax.curvature.program import (
     ancestors,
     flatten,
 )
-
-_REARRANGE = ("reshape", "transpose", "squeeze", "expand_dims", "copy", "rev")
+from unlearn_jax.curvature.steps import Steps, for_each_row, shape_after
 
 
 class Site(NamedTuple):
@@ -43,8 +46,10 @@ class Site(NamedTuple):
         position: Which operand of it; for ``whole``, the first place of that operand.
         shape: Of the zeros that are added, for one example.
         leaves: Parameters that the operand is computed from.
-        plain: Whether the operand is one parameter, rearranged.
-        layout: For a product, the common form.
+        steps: From the parameter to the form, where the operand is one parameter,
+            rearranged; else None.
+        scaled: Whether the operand is that times a number.
+        layout: For a product or rows, the form.
         inner: For a product inside of a scan, the operation in its body.
         stacked: Whether the scan runs over the weight (a weight for each step).
     """
@@ -54,8 +59,9 @@ class Site(NamedTuple):
     position: int
     shape: jax.ShapeDtypeStruct
     leaves: tuple[int, ...]
-    plain: bool
-    layout: Layout | None = None
+    steps: Steps | None = None
+    scaled: bool = False
+    layout: Layout | Lookup | None = None
     inner: int | None = None
     stacked: bool = False
 
@@ -67,8 +73,9 @@ def find_sites(program: Program) -> tuple[tuple[Site, ...], dict[int, Program]]:
     for index, operation in enumerate(program.operations):
         if not program.mixed(operation):
             continue
-        if operation.name == "scan":
-            bodies[index], inside = _scan_sites(program, index, operation)
+        scan = jax_forms.scan(operation.equation)
+        if scan is not None:
+            bodies[index], inside = _scan_sites(program, index, operation, scan)
             sites += inside
         else:
             sites += _sites(program, index, operation)
@@ -87,28 +94,20 @@ def _sites(program: Program, index: int, operation: Operation) -> list[Site]:
         if program.role(operand) == PARAMETER
         and jnp.issubdtype(program.shapes[operand].dtype, jnp.inexact)
     ]
-    layout = _product_layout(program, operation, places)
     if len(places) == 1:
         operand = operation.inputs[places[0]]
-        plain = _plain(program, operand) is not None
-        kind = None
+        shape = program.shapes[operation.outputs[0]]
+        source = _source(program, operand)
+        layout = product_layout(program, operation, places[0])
+        kind: Literal["product", "rows"] = "product"
+        if layout is None and source is not None and places[0] == 0:
+            layout, kind = _lookup(program, operation), "rows"
         if layout is not None:
-            kind = "product"
-        elif plain and _is_lookup(program, operation, places):
-            kind = "rows"
-        if kind is not None:
-            shape = program.shapes[operation.outputs[0]]
-            return [
-                Site(
-                    kind,
-                    index,
-                    places[0],
-                    shape,
-                    _leaves(program, operand),
-                    plain,
-                    layout,
-                )
-            ]
+            site = Site(kind, index, places[0], shape, _leaves(program, operand))
+            if source is not None:
+                steps = (*source.steps, *layout.steps)
+                site = site._replace(steps=steps, scaled=source.scaled)
+            return [site._replace(layout=layout)]
     first = {operation.inputs[position]: position for position in reversed(places)}
     return [
         _whole(program, index, position, operand) for operand, position in first.items()
@@ -116,20 +115,18 @@ def _sites(program: Program, index: int, operation: Operation) -> list[Site]:
 
 
 def _whole(program: Program, index: int, position: int, operand: Any) -> Site:
-    plain = _plain(program, operand) is not None
     shape = program.shapes[operand]
-    return Site("whole", index, position, shape, _leaves(program, operand), plain)
+    return Site("whole", index, position, shape, _leaves(program, operand))
 
 
 def _scan_sites(
-    program: Program, index: int, operation: Operation
+    program: Program, index: int, operation: Operation, scan: jax_forms.Scan
 ) -> tuple[Program, list[Site]]:
     """Products in the body keep their factors; other operands become whole."""
-    params = operation.params
-    consts, carries = params["num_consts"], params["num_carry"]
+    consts, carries = scan.consts, scan.carries
     roles = [program.role(operand) for operand in operation.inputs]
     roles[consts : consts + carries] = [DATA] * carries
-    body = flatten(params["jaxpr"], roles)
+    body = flatten(scan.body, roles)
     numbers = {number: position for position, number in enumerate(body.inputs)}
     whole = {
         position
@@ -166,9 +163,8 @@ def _scan_sites(
     ]
     for place, position, used in products:
         if not used & whole:
-            sites.append(
-                _inner_site(program, body, index, (place, position), sorted(used))
-            )
+            at = (place, position)
+            sites.append(_inner_site(program, body, scan, index, at, sorted(used)))
     return body, sites
 
 
@@ -183,47 +179,48 @@ def over_steps(value: Any, stacked: bool) -> Any:
 def _inner_site(
     program: Program,
     body: Program,
+    scan: jax_forms.Scan,
     index: int,
     place: tuple[int, int],
     used: Sequence[int],
 ) -> Site:
     operation = program.operations[index]
-    params = operation.params
     inside = body.operations[place[0]]
     # A constant row makes another weight at each step just as a parameter's does.
-    reached = ancestors(body, [inside.inputs[place[1]]])
-    stacked = not reached.isdisjoint(body.inputs[params["num_consts"] :])
+    weight = inside.inputs[place[1]]
+    stacked = not ancestors(body, [weight]).isdisjoint(body.inputs[scan.consts :])
     layout = step_layout(body, inside, place[1])
     result = body.shapes[inside.outputs[0]]
     outer = [operation.inputs[position] for position in used]
-    source = _plain(body, inside.inputs[place[1]])
-    plain = source is not None and _plain(program, outer[0]) is not None
-    shape = jax.ShapeDtypeStruct((params["length"], *result.shape), result.dtype)
 
     def slopes(value: Any) -> Any:
         return over_steps(jax.vmap(layout.slopes)(value), stacked)
 
-    def weight(value: Any) -> Any:
-        moved = jax.vmap(layout.weight)(value)
-        return moved.reshape(-1, *moved.shape[2:])
+    def joined(steps: Steps) -> Steps:
+        """For all steps of the scan, whose groups follow one another."""
+        if not stacked:
+            return steps
+        groups, *form = shape_after(layout.steps, layout.shape)
+        lifted = for_each_row(steps, scan.length)
+        return (*lifted, ("reshape", (scan.length * groups, *form)))
 
-    def unweight(value: Any) -> Any:
-        split = value.reshape(params["length"], -1, *value.shape[1:])
-        return jax.vmap(layout.unweight)(split)
-
-    maps = (weight, unweight) if stacked else (layout.weight, layout.unweight)
-    leaves = sorted({leaf for operand in outer for leaf in _leaves(program, operand)})
-    return Site(
+    shape = (scan.length, *layout.shape) if stacked else layout.shape
+    site = Site(
         "product",
         index,
         place[1],
-        shape,
-        tuple(leaves),
-        plain,
-        Layout(layout.inputs, slopes, *maps),
-        place[0],
-        stacked,
+        jax.ShapeDtypeStruct((scan.length, *result.shape), result.dtype),
+        tuple(sorted({x for operand in outer for x in _leaves(program, operand)})),
+        layout=Layout(layout.inputs, slopes, joined(layout.steps), shape),
+        inner=place[0],
+        stacked=stacked,
     )
+    inner, source = _source(body, weight), _source(program, outer[0])
+    # A number may be another one at each step: only outside is it one for all.
+    if inner is None or inner.scaled or source is None:
+        return site
+    steps = (*source.steps, *joined((*inner.steps, *layout.steps)))
+    return site._replace(steps=steps, scaled=source.scaled)
 
 
 def _leaves(program: Program, operand: Any) -> tuple[int, ...]:
@@ -234,62 +231,84 @@ def _leaves(program: Program, operand: Any) -> tuple[int, ...]:
     )
 
 
-def _plain(program: Program, operand: Any) -> int | None:
+class _Source(NamedTuple):
+    """Description: one argument, rearranged by ``steps`` and perhaps times a number."""
+
+    number: int
+    steps: Steps
+    scaled: bool
+
+
+def _source(program: Program, operand: Any) -> _Source | None:
     """The argument that an operand is a rearrangement of, if it is one."""
     if operand in program.inputs:
-        return operand
-    for operation in program.operations:
-        if operand in operation.outputs:
-            first = operation.inputs[0]
-            name = operation.name
-            if isinstance(first, Known) or len(operation.inputs) != 1:
-                return None
-            source, result = program.shapes[first], program.shapes[operand]
-            cast = name == "convert_element_type" and jnp.issubdtype(
-                result.dtype, jnp.floating
-            )
-            spread = name == "broadcast_in_dim" and source.size == result.size
-            if name in _REARRANGE or cast or spread:
-                return _plain(program, first)
-            return None
+        return _Source(operand, (), False)
+    operation = _maker(program, operand)
+    if operation is None:
+        return None
+    equation = operation.equation
+    own = jax_forms.rearrangement(equation)
+    if own is not None and not isinstance(operation.inputs[0], Known):
+        found = _source(program, operation.inputs[0])
+        return found and found._replace(steps=(*found.steps, *own))
+    for number in jax_forms.factors(equation):
+        if _one(program, operation.inputs[number]):
+            held = operation.inputs[1 - number]
+            found = None if isinstance(held, Known) else _source(program, held)
+            return found and found._replace(scaled=True)
     return None
 
 
-def _product_layout(
-    program: Program, operation: Operation, places: Sequence[int]
-) -> Layout | None:
-    if len(places) != 1 or len(operation.inputs) != 2:
-        return None
-    shapes = [
-        jnp.shape(operand.value)
-        if isinstance(operand, Known)
-        else program.shapes[operand].shape
-        for operand in operation.inputs
-    ]
-    name, params = operation.name, operation.params
-    if name == "dot_general":
-        return dot_layout(params, shapes, places[0])
-    grouped = params.get("batch_group_count", 1) != 1
-    if name == "conv_general_dilated" and places == [1] and not grouped:
-        return convolution_layout(params, shapes)
+def _maker(program: Program, operand: Any) -> Operation | None:
+    for operation in program.operations:
+        if not isinstance(operand, Known) and operand in operation.outputs:
+            return operation
+    return None
+
+
+def _one(program: Program, operand: Any) -> bool:
+    """Whether an operand is one constant number, copied to all places."""
+    if program.role(operand) != CONSTANT:
+        return False
+    shape = _shape(program, operand)
+    if math.prod(shape) == 1:
+        return True
+    operation = _maker(program, operand)
+    return (
+        operation is not None
+        and jax_forms.spreads(operation.equation)
+        and _one(program, operation.inputs[0])
+    )
+
+
+def product_layout(program: Program, operation: Operation, place: int) -> Layout | None:
+    """Layout of an operation whose operand ``place`` is the weight, if it is known."""
+    shapes = [_shape(program, operand) for operand in operation.inputs]
+    product = jax_forms.product(operation.equation)
+    if product is not None:
+        return dot_layout(product, shapes, place)
+    found = jax_forms.convolution(operation.equation)
+    if found is not None and place == 1:
+        return convolution_layout(found, shapes)
     return None
 
 
 def step_layout(body: Program, inside: Operation, position: int) -> Layout:
     """Layout of a product in a scan's body, for one step."""
-    layout = _product_layout(body, inside, [position])
+    layout = product_layout(body, inside, position)
     if layout is None:
         raise AssertionError("a product site has a layout")
     return layout
 
 
-def _is_lookup(program: Program, operation: Operation, places: Sequence[int]) -> bool:
-    if operation.name != "gather" or list(places) != [0]:
-        return False
-    shapes = [
-        jnp.shape(operand.value)
-        if isinstance(operand, Known)
-        else program.shapes[operand].shape
-        for operand in operation.inputs
-    ]
-    return looks_up_rows(operation.params, shapes)
+def _lookup(program: Program, operation: Operation) -> Lookup | None:
+    found = jax_forms.gather(operation.equation)
+    if found is None:
+        return None
+    return lookup(found, *(_shape(program, operand) for operand in operation.inputs))
+
+
+def _shape(program: Program, operand: Any) -> tuple[int, ...]:
+    if isinstance(operand, Known):
+        return jnp.shape(operand.value)
+    return program.shapes[operand].shape

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.curvature.layouts import rows_read
+from unlearn_jax.curvature import jax_forms
+from unlearn_jax.curvature.layouts import Layout, Lookup
 from unlearn_jax.curvature.program import (
     DATA,
     PARAMETER,
@@ -19,7 +20,6 @@ from unlearn_jax.curvature.program import (
     Operation,
     Program,
     ancestors,
-    bind,
     flatten,
     run,
 )
@@ -102,7 +102,7 @@ def linearise(
     Returns:
         (outputs (n, …); for each site (n, g, t, i), row numbers (n, t), or None;
         a function from cotangents of the outputs to slopes, for each site (n, g, t, o),
-        (n, t, …), or (n, …)), which may be called many times.
+        (n, t, *row), or (n, …)), which may be called many times.
     """
     program, sites = taped.program, taped.sites
     settled = [
@@ -124,9 +124,16 @@ def linearise(
 
     n = leading_axis(inputs)
     zeros = [jnp.zeros((n, *site.shape.shape), site.shape.dtype) for site in sites]
-    outputs, back, inputs_at = jax.vjp(
-        lambda zeros: jax.vmap(one)(inputs, zeros), zeros, has_aux=True
-    )
+    try:
+        outputs, back, inputs_at = jax.vjp(
+            lambda zeros: jax.vmap(one)(inputs, zeros), zeros, has_aux=True
+        )
+    except NotImplementedError:  # A primitive that cannot be mapped: one by one.
+        outputs, back, inputs_at = jax.vjp(
+            lambda zeros: jax.lax.map(lambda pair: one(*pair), (inputs, zeros)),
+            zeros,
+            has_aux=True,
+        )
 
     def slopes(cotangents: Any) -> list[Any]:
         (found,) = back(cotangents)
@@ -178,13 +185,12 @@ def _execute(
             if site.kind == "whole":
                 continue
             other, added = values[1 - site.position], zeros[number]
-            if site.layout:
-                found[number] = site.layout.inputs(other)
-            else:
-                rows = values[0].shape[0]
-                found[number], read_at = rows_read(operation.params, other, rows)
-                reached = read_at.reshape(*read_at.shape, *(1,) * (values[0].ndim - 1))
+            if isinstance(site.layout, Lookup):
+                found[number], inside = site.layout.read(other)
+                reached = jnp.expand_dims(inside, site.layout.offset)
                 added = jnp.where(reached, added, jnp.zeros_like(added))
+            elif site.layout is not None:
+                found[number] = site.layout.inputs(other)
             results = [results[0] + added]
         return results
 
@@ -205,17 +211,18 @@ def _product(operation: Operation, site: Site, values: list[Any]) -> list[Any]:
     Mapped over examples that is a plain matrix product, where the axis of length one
     would cost a copy of the result on CPU.
     """
-    if site.layout is None or operation.name != "dot_general":
-        return bind(operation, values)
-    inputs = site.layout.inputs(values[1 - site.position])
+    product = jax_forms.product(operation.equation)
+    layout = site.layout
+    if product is None or not isinstance(layout, Layout):
+        return jax_forms.bind(operation.equation, values)
+    inputs = layout.inputs(values[1 - site.position])
     if inputs.shape[:2] != (1, 1):
-        return bind(operation, values)
-    params = operation.params
+        return jax_forms.bind(operation.equation, values)
     outputs = jax.lax.dot(
         inputs[0, 0],
-        site.layout.weight(values[site.position])[0],
-        precision=params["precision"],
-        preferred_element_type=params["preferred_element_type"],
+        layout.weight(values[site.position])[0],
+        precision=product.precision,
+        preferred_element_type=product.preferred,
     )
     return [outputs.reshape(site.shape.shape).astype(site.shape.dtype)]
 
@@ -230,8 +237,8 @@ def _scan(
     found: list[Any],
 ) -> list[Any]:
     """A scan whose body adds its own slice of the zeros and hands out its inputs."""
-    body, params = taped.bodies[index], operation.params
-    consts, carries = params["num_consts"], params["num_carry"]
+    body, scan = taped.bodies[index], _known_scan(operation)
+    consts, carries = scan.consts, scan.carries
     fixed, start, rows = (
         values[:consts],
         values[consts : consts + carries],
@@ -250,7 +257,7 @@ def _scan(
             operands = [read(operand) for operand in inside.inputs]
             layout = step_layout(body, inside, taped.sites[number].position)
             seen[number] = layout.inputs(operands[1 - taped.sites[number].position])
-            return [bind(inside, operands)[0] + own[number]]
+            return [jax_forms.bind(inside.equation, operands)[0] + own[number]]
 
         known = dict(zip(body.inputs, [*fixed, *carry, *row], strict=True))
         read = run(body, known, lambda op: True, special)
@@ -262,13 +269,20 @@ def _scan(
         step,
         start,
         (rows, own),
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
+        length=scan.length,
+        reverse=scan.reverse,
+        unroll=scan.unroll,
     )
     for number, value in seen.items():
         found[number] = over_steps(value, taped.sites[number].stacked)
     return [*last, *stacked]
+
+
+def _known_scan(operation: Operation) -> jax_forms.Scan:
+    scan = jax_forms.scan(operation.equation)
+    if scan is None:
+        raise AssertionError("only a scan that is known has a body")
+    return scan
 
 
 def _feeds(taped: Tape, site: Site) -> list[int]:
@@ -285,9 +299,10 @@ def _inner_weight(taped: Tape, site: Site, read: Callable[[Any], Any]) -> Any:
     body = taped.bodies[site.operation]
     target = body.operations[site.inner or 0].inputs[site.position]
     needed = ancestors(body, [target])
+    consts = _known_scan(operation).consts
     fixed, rows = {}, {}
     for position in _feeds(taped, site):
-        kind = fixed if position < operation.params["num_consts"] else rows
+        kind = fixed if position < consts else rows
         kind[body.inputs[position]] = read(operation.inputs[position])
 
     def evaluate(row: dict[int, Any]) -> Any:

@@ -1,5 +1,6 @@
 """A model is four pure functions; ``from_nnx`` is the only bridge to Flax."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,16 +35,18 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """Wrap a Flax NNX module as a Model.
 
     Args:
-        make: Builds the module, whose ``__call__(inputs, *, rngs=None)`` is
-            ``head(features(inputs))`` and whose only state is parameters
-            (``nnx.Param``) and batch statistics (``nnx.BatchStat``).
+        make: Builds the module, which is ``head(features(inputs))`` and whose only
+            state is parameters (``nnx.Param``), batch statistics (``nnx.BatchStat``)
+            and random streams: stored by its layers, as ``Dropout(rngs=rngs)`` does, or
+            taken at the call, ``__call__(inputs, *, rngs=None)``, or both.
 
     Returns:
-        Model whose parameters are a nested dict named by the module's attributes.
+        Model whose parameters are a nested dict named by the module's attributes. In
+        training mode all streams are made from the key that is given; what a stored one
+        holds is never read. In evaluation mode they are the same in every call.
 
     Raises:
-        ValueError: the module keeps other state, such as a random stream inside a
-            dropout layer; the leaf is named. Pass ``rngs`` at the call instead.
+        ValueError: the module keeps other state; the leaf is named.
 
     Batch-norm couples the examples of a batch in training mode: there a per-example
     gradient is not defined, and the sum of single-example gradients differs from the
@@ -52,46 +55,78 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     template = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     _refuse_other_state(template)
     template.eval()
-    graph_eval, params_like, stats_like = nnx.split(template, nnx.Param, nnx.BatchStat)
+    graph_eval, params_like, stats_like, streams_like = nnx.split(template, *_STATE)
     template.train()
-    graph_train = nnx.split(template, nnx.Param, nnx.BatchStat)[0]
+    graph_train = nnx.split(template, *_STATE)[0]
+    takes_streams = _takes_streams(template)
 
-    def build(graph: Any, variables: Variables) -> Any:
-        params = jax.tree.map(lambda leaf: leaf, params_like)
-        stats = jax.tree.map(lambda leaf: leaf, stats_like)
-        nnx.replace_by_pure_dict(params, variables.params)
-        nnx.replace_by_pure_dict(stats, variables.stats)
-        return nnx.merge(graph, params, stats)
+    def build(graph: Any, variables: Variables, key: Any) -> Any:
+        states = [
+            jax.tree.map(lambda leaf: leaf, like)
+            for like in (params_like, stats_like, streams_like)
+        ]
+        streams = _streams(key, nnx.to_pure_dict(streams_like))
+        values = (variables.params, variables.stats, streams)
+        for state, value in zip(states, values, strict=True):
+            nnx.replace_by_pure_dict(state, value)
+        return nnx.merge(graph, *states)
+
+    def evaluated(variables: Variables) -> Any:
+        return build(graph_eval, variables, jax.random.key(0))
 
     def init(key: Any) -> Variables:
-        _, params, stats = nnx.split(
-            make(nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat
-        )
+        rngs = nnx.Rngs(jax.random.fold_in(key, 1), params=key)
+        _, params, stats, _ = nnx.split(make(rngs), *_STATE)
         return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
     def apply(variables: Variables, inputs: Any) -> Any:
-        return build(graph_eval, variables)(jnp.asarray(inputs))
+        return evaluated(variables)(jnp.asarray(inputs))
 
     def apply_train(
         key: Any, variables: Variables, inputs: Any
     ) -> tuple[Any, Variables]:
-        module = build(graph_train, variables)
-        outputs = module(jnp.asarray(inputs), rngs=nnx.Rngs(dropout=key))
+        module = build(graph_train, variables, key)
+        given = {"rngs": nnx.Rngs(dropout=key)} if takes_streams else {}
+        outputs = module(jnp.asarray(inputs), **given)
         stats = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
         return outputs, variables._replace(stats=stats)
 
     def features(variables: Variables, inputs: Any) -> Any:
-        return build(graph_eval, variables).features(jnp.asarray(inputs))
+        return evaluated(variables).features(jnp.asarray(inputs))
 
     return Model(init, apply, apply_train, features)
 
 
+_STATE = (nnx.Param, nnx.BatchStat, nnx.RngState)
+
+
+def _streams(key: Any, like: Any) -> Any:
+    """Streams like these at their beginning, each with a key of its own."""
+    leaves, structure = jax.tree.flatten(like)
+    key = jnp.asarray(key)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+
+    def one(number: int, leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.zeros(leaf.shape, leaf.dtype)  # How often it was drawn from.
+        return jax.random.split(jax.random.fold_in(key, number), leaf.shape)
+
+    return jax.tree.unflatten(structure, [one(*pair) for pair in enumerate(leaves)])
+
+
+def _takes_streams(module: nnx.Module) -> bool:
+    parameters = inspect.signature(type(module).__call__).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return anything or "rngs" in parameters
+
+
 def _refuse_other_state(module: nnx.Module) -> None:
-    other = nnx.state(module, nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat)))
+    other = nnx.state(module, nnx.Not(nnx.Any(*_STATE)))
     names = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(other)]
     if names:
         raise ValueError(
-            f"the module keeps state besides parameters and batch statistics: "
-            f"{', '.join(names)}; pass random streams at the call "
-            f"(module(inputs, rngs=...)) instead of storing them"
+            f"the module keeps state besides parameters, batch statistics and random "
+            f"streams: {', '.join(names)}; make what changes an argument or a result "
+            f"of the call"
         )
