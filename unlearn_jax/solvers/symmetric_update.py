@@ -72,39 +72,48 @@ def _blocks(matrix: Array, left: Array, factor: Array, size: int) -> Array:
 
 
 def _mirror(matrix: Array, size: int) -> Array:
-    """The lower half, written over the upper one."""
+    """The lower half, written over the upper one.
+
+    One carry goes through both loops: what is read or written between them would have
+    a layout of its own, and be copied.
+    """
     f = matrix.shape[0]
     starts = np.minimum(_lower_pairs(f, size), f - size)
     apart = starts[:, 0] - starts[:, 1] >= size
-    matrix = _mirror_tiles(matrix, starts[~apart], size, whole=False)
-    if not apart.any():
-        return matrix
-    return _mirror_tiles(matrix, starts[apart], size, whole=True)
+    first = starts[~apart]
+    carry = _next_tile(matrix, first[0, 0], first[0, 1], size, whole=False)
+    carry = _mirror_tiles(carry, first[1:], size, whole=False)
+    matrix, tile, i, j = _mirror_tiles(carry, starts[apart], size, whole=True)
+    return dynamic_update_slice(matrix, tile, (j, i))
 
 
-def _mirror_tiles(
-    matrix: Array, starts: np.ndarray, size: int, *, whole: bool
-) -> Array:
-    """Mirror the tiles that start there; ``whole`` ones lie below the diagonal."""
+def _mirror_tiles(carry: Any, starts: np.ndarray, size: int, *, whole: bool) -> Any:
+    """Write the tile that is held and read the next; the last one is held at the end.
+
+    Tiles that are ``whole`` lie below the diagonal.
+    """
+    if not len(starts):
+        return carry
     rows, columns = jnp.asarray(starts[:, 0]), jnp.asarray(starts[:, 1])
-
-    def read(matrix: Array, i: Array, j: Array) -> Array:
-        tile = dynamic_slice(matrix, (i, j), (size, size))
-        if whole:
-            return tile.T
-        across = dynamic_slice(matrix, (j, i), (size, size))
-        places = jnp.arange(size)
-        below = places[:, None] - places[None, :] + (i - j) >= 0
-        return jnp.where(below, tile, across.T).T
 
     def body(t: Array, carry: Any) -> Any:
         matrix, tile, i, j = carry
         matrix = dynamic_update_slice(matrix, tile, (j, i))
-        return matrix, read(matrix, rows[t], columns[t]), rows[t], columns[t]
+        return _next_tile(matrix, rows[t], columns[t], size, whole=whole)
 
-    first = (matrix, read(matrix, rows[0], columns[0]), rows[0], columns[0])
-    matrix, tile, i, j = jax.lax.fori_loop(1, len(starts), body, first)
-    return dynamic_update_slice(matrix, tile, (j, i))
+    return jax.lax.fori_loop(0, len(starts), body, carry)
+
+
+def _next_tile(matrix: Array, row: Any, column: Any, size: int, *, whole: bool) -> Any:
+    """The matrix, the mirror image of the tile that starts there, and its start."""
+    i, j = jnp.asarray(row), jnp.asarray(column)
+    tile = dynamic_slice(matrix, (i, j), (size, size))
+    if whole:
+        return matrix, tile.T, i, j
+    across = dynamic_slice(matrix, (j, i), (size, size))
+    places = jnp.arange(size)
+    below = places[:, None] - places[None, :] + (i - j) >= 0
+    return matrix, jnp.where(below, tile, across.T).T, i, j
 
 
 def _lower_pairs(f: int, size: int) -> np.ndarray:
