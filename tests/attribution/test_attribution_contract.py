@@ -21,8 +21,6 @@ from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.train.trajectory import fit_trajectory
 from unlearn_jax.types import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 COUNT, QUERIES, ABSENT, MEMBERS = 14, 5, 4, 40
 OPTIONS = {
     "influence": {"damping": 1e-6, "tol": 1e-12},

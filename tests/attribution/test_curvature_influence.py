@@ -25,8 +25,6 @@ from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, Variables
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def effects_of(attribution, models, train, queries, output_fn):
     @tiny.quick_jit

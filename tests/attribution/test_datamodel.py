@@ -36,8 +36,6 @@ from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, Variables
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @tiny.quick_jit
 def fit(masks, outputs, l2):

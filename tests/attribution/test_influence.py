@@ -21,8 +21,6 @@ from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
 from unlearn_jax.train.objective import bind
 from unlearn_jax.types import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def margin(outputs, targets):
     picked = jnp.take_along_axis(outputs, targets[:, None], axis=1)[:, 0]

@@ -14,8 +14,6 @@ from unlearn_jax.models.model import Model
 from unlearn_jax.train.objective import bind
 from unlearn_jax.types import Batch, Variables
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 COUNT, QUERIES, ABSENT, L2, DAMPING = 12, 4, 3, 0.02, 0.1
 OUTPUT = component(1)
 

@@ -18,8 +18,6 @@ from unlearn_jax.train.fit import fit
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.types import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 N, Q = 18, 5
 
 

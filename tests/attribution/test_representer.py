@@ -12,7 +12,6 @@ from unlearn_jax.attribution.representer import representer
 from unlearn_jax.train.loss import squared_error
 from unlearn_jax.types import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 L2 = 0.05
 
 

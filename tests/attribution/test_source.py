@@ -28,8 +28,6 @@ from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.train.trajectory import fit_trajectories
 from unlearn_jax.types import Batch, Variables
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 N, Q, L2 = 12, 4, 0.01
 
 

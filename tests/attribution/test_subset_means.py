@@ -17,7 +17,6 @@ from unlearn_jax.attribution.subset_means import (
 )
 from unlearn_jax.types import Batch, Variables
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 compare = tiny.quick_jit(subset_means)
 
 

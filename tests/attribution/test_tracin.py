@@ -15,8 +15,6 @@ from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.trajectory import fit_trajectories
 from unlearn_jax.types import Batch, Variables
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 N, Q = 15, 6
 
 

@@ -21,8 +21,6 @@ from unlearn_jax.train.loss import cross_entropy, squared_error
 from unlearn_jax.train.objective import bind
 from unlearn_jax.types import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 COUNT, QUERIES, ABSENT = 12, 5, 3
 OUTPUTS = {**OUTPUT_FUNCTIONS, "component": component(1)}
 

@@ -12,6 +12,8 @@ from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
 from unlearn_jax.types import Batch, Variables
 
+pytestmark = pytest.mark.optimised
+
 IMAGE, EXAMPLES = (32, 32, 3), 1024
 
 

@@ -13,19 +13,20 @@ TINY = (
 ).split()
 
 
-def environment(cache: Path) -> dict[str, str]:
-    """This process's environment, with one compilation cache for all runs."""
+def environment(cache: Path | None = None) -> dict[str, str]:
+    """This process's environment; ``cache`` for a run that may spoil what it keeps."""
     paths = [str(ROOT), str(ROOT / "kernels")]
-    return {
-        **{k: v for k, v in os.environ.items() if k != "UNLEARN_DATA"},
-        "PYTHONPATH": os.pathsep.join(paths),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    known = {k: v for k, v in os.environ.items() if k != "UNLEARN_DATA"}
+    known |= {"PYTHONPATH": os.pathsep.join(paths)}
+    return known | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
 
 
 def start(
-    name: str, words: list[str], cache: Path, *, largest_file: int | None = None
+    name: str,
+    words: list[str],
+    cache: Path | None = None,
+    *,
+    largest_file: int | None = None,
 ) -> subprocess.Popen:
     """The command as a running process; ``largest_file`` in KiB plays a full disk."""
     command = [sys.executable, "-m", f"experiments.{name}", *words]
@@ -43,7 +44,11 @@ def start(
 
 
 def finish(
-    name: str, words: list[str], cache: Path, *, largest_file: int | None = None
+    name: str,
+    words: list[str],
+    cache: Path | None = None,
+    *,
+    largest_file: int | None = None,
 ) -> tuple[int, str, str]:
     """Run the command to its end: exit code, standard output, standard error."""
     process = start(name, words, cache, largest_file=largest_file)

@@ -321,7 +321,7 @@ def test_study_end_to_end_and_again(tmp_path):
     words = "--scale smoke --data.limit 200 --recipe.epochs 4 --model.width 16".split()
     words += ["--results", str(tmp_path)]
     for _ in range(2):
-        code, out, err = finish("attribution_fidelity", words, tmp_path / "cache")
+        code, out, err = finish("attribution_fidelity", words)
         assert code == 0, err
         assert "attainable" in out
     runs = sorted((tmp_path / "attribution_fidelity").iterdir())

@@ -141,7 +141,7 @@ def test_the_oracle_solves_the_normal_equations():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick_compile):
+def run(tmp_path_factory):
     """One stream at scale smoke: its folder, its numbers, its requests in order."""
     results = tmp_path_factory.mktemp("results")
     assert continual.command(["--scale", "smoke", "--results", str(results)]) == 0

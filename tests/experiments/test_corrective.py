@@ -136,7 +136,7 @@ def test_strengths_are_hyper_parameters_and_an_option_ends_the_search():
 
 
 @pytest.mark.slow
-def test_study_end_to_end(tmp_path, quick_compile):
+def test_study_end_to_end(tmp_path):
     """Where all is known, retraining heals the backdoor that the original has."""
     words = "--scale smoke --data.limit 300 --recipe.epochs 12 --model.width 16 "
     words += (

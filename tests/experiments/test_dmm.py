@@ -14,9 +14,7 @@ WORDS = (
 ).split()
 
 
-def test_study_ends_with_everybody_and_a_second_run_trains_nothing(
-    tmp_path, quick_compile, capsys
-):
+def test_study_ends_with_everybody_and_a_second_run_trains_nothing(tmp_path, capsys):
     words = [*WORDS, "--results", str(tmp_path)]
     assert dmm.command(words) == 0
     told = capsys.readouterr().out

@@ -130,7 +130,7 @@ def test_a_triangle_of_something_else_does_not_converge():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick_compile):
+def run(tmp_path_factory):
     """One stream at scale smoke: its folder and its numbers."""
     results = tmp_path_factory.mktemp("results")
     assert exactness.command(["--scale", "smoke", "--results", str(results)]) == 0

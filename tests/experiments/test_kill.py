@@ -30,18 +30,13 @@ def numbers(folder: Path) -> list[tuple]:
     ]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compilations")
-
-
 @pytest.fixture(
     scope="module", params=["vmap", pytest.param("loop", marks=pytest.mark.slow)]
 )
-def undisturbed(request, tmp_path_factory, cache):
+def undisturbed(request, tmp_path_factory):
     results = tmp_path_factory.mktemp("undisturbed")
     words = [*TINY, "--members", request.param]
-    code, _, err = finish("compare", [*words, "--results", str(results)], cache)
+    code, _, err = finish("compare", [*words, "--results", str(results)])
     assert code == 0, err
     return words, run_folder(results)
 
@@ -62,19 +57,19 @@ def listing(folder: Path) -> list[str]:
         return []
 
 
-def kill_and_go_on(words, cache, results, waits) -> int:
+def kill_and_go_on(words, results, waits) -> int:
     """Kill at each moment, then let it finish; how often it really was killed."""
     command = [*words, "--results", str(results)]
     killed = 0
     for wait in waits:
-        process = start("compare", command, cache)
+        process = start("compare", command)
         wait(process, results)
         process.kill()
         process.communicate()
         if process.returncode == 0:  # it was faster than the kill
             return killed
         killed += 1
-    code, _, err = finish("compare", command, cache)
+    code, _, err = finish("compare", command)
     assert code == 0, err
     return killed
 
@@ -100,10 +95,10 @@ def for_seconds(seconds):
     return wait
 
 
-def test_killed_run_ends_with_the_same_records(undisturbed, cache, tmp_path):
+def test_killed_run_ends_with_the_same_records(undisturbed, tmp_path):
     words, folder = undisturbed
     waits = [until_files(1), until_files(3), for_seconds(4.0), until_files(9)]
-    assert kill_and_go_on(words, cache, tmp_path, waits) >= 2
+    assert kill_and_go_on(words, tmp_path, waits) >= 2
     got, want = numbers(run_folder(tmp_path)), numbers(folder)
     assert len(want) > 500
     assert len(set(got)) == len(got), "a record stands twice"
@@ -111,20 +106,20 @@ def test_killed_run_ends_with_the_same_records(undisturbed, cache, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_many_random_moments(undisturbed, cache, tmp_path):
+def test_killed_at_many_random_moments(undisturbed, tmp_path):
     words, folder = undisturbed
     moments = random.Random(0)
     waits = [for_seconds(moments.uniform(0.5, 12.0)) for _ in range(20)]
-    assert kill_and_go_on(words, cache, tmp_path, waits) >= 5
+    assert kill_and_go_on(words, tmp_path, waits) >= 5
     assert numbers(run_folder(tmp_path)) == numbers(folder)
 
 
 @pytest.mark.slow
-def test_finished_run_is_left_alone(undisturbed, cache):
+def test_finished_run_is_left_alone(undisturbed):
     words, folder = undisturbed
     results = folder.parents[1]
     before = (folder / "records.jsonl").read_bytes()
-    code, _, err = finish("compare", [*words, "--results", str(results)], cache)
+    code, _, err = finish("compare", [*words, "--results", str(results)])
     assert code == 0, err
     assert (folder / "records.jsonl").read_bytes() == before
     assert len(list(folder.parent.iterdir())) == 2, "a finished run is not gone on with"

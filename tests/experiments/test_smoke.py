@@ -15,19 +15,14 @@ SMALL = (
 ).split()
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compilations")
-
-
 def only_run(results, experiment):
     (folder,) = (results / experiment).iterdir()
     return folder
 
 
-def test_unlearn_writes_records_tables_figures_and_a_page(cache, tmp_path):
+def test_unlearn_writes_records_tables_figures_and_a_page(tmp_path):
     words = ["ssd", "--method.alpha", "2", *SMALL, "--results", str(tmp_path)]
-    code, out, err = finish("unlearn", words, cache)
+    code, out, err = finish("unlearn", words)
     assert code == 0, err
     folder = only_run(tmp_path, "unlearn")
     run = read_run(folder)
@@ -51,26 +46,26 @@ def test_unlearn_writes_records_tables_figures_and_a_page(cache, tmp_path):
 
 
 @pytest.mark.slow
-def test_sub_class_request_on_coarse_labels(cache, tmp_path):
+def test_sub_class_request_on_coarse_labels(tmp_path):
     words = ["--data.name", "digits_coarse", *SMALL, "--methods", "finetune"]
-    code, out, err = finish("compare", [*words, "--results", str(tmp_path)], cache)
+    code, out, err = finish("compare", [*words, "--results", str(tmp_path)])
     assert code == 0, err
     assert "sub_class:3" in out.replace("\\", "")
 
 
 @pytest.mark.slow
-def test_regression_from_the_same_command(cache, tmp_path):
+def test_regression_from_the_same_command(tmp_path):
     words = ["--data.name", "diabetes", "--scale", "smoke", "--recipe.epochs", "2"]
     words += ["--methods", "finetune", "ssd", "--results", str(tmp_path)]
-    code, out, err = finish("compare", words, cache)
+    code, out, err = finish("compare", words)
     assert code == 0, err
     assert "rmse forget" in out
 
 
-def test_failed_cell_is_named_and_the_exit_code_says_so(cache, tmp_path):
+def test_failed_cell_is_named_and_the_exit_code_says_so(tmp_path):
     words = [*SMALL, "--methods", "gradient_ascent", "ssd", "--requests", "class:3"]
     words += ["--options", "gradient_ascent.learning_rate=1e30"]
-    code, out, err = finish("compare", [*words, "--results", str(tmp_path)], cache)
+    code, out, err = finish("compare", [*words, "--results", str(tmp_path)])
     assert code == 1
     assert "failed" in out
     assert "NaN or infinite" in err
@@ -80,8 +75,8 @@ def test_failed_cell_is_named_and_the_exit_code_says_so(cache, tmp_path):
     assert any(r.method == "ssd" and r.value is not None for r in records)
 
 
-def test_list_shows_everything_and_what_is_missing(cache):
-    code, out, err = finish("list", [], cache)
+def test_list_shows_everything_and_what_is_missing():
+    code, out, err = finish("list", [])
     assert code == 0, err
     for table in (METHODS, DATASETS, MODELS):
         assert all(name in out for name in table)

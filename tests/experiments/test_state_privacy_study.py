@@ -21,7 +21,7 @@ from unlearn_jax.results.run import read_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick_compile):
+def run(tmp_path_factory):
     """One run at scale smoke: its folder and its numbers."""
     results = tmp_path_factory.mktemp("results")
     words = ["--scale", "smoke", "--results", str(results)]

@@ -9,6 +9,8 @@ import pytest
 
 from unlearn_kernels.fisher_diagonal import IMPLEMENTATIONS, square_sum
 
+pytestmark = pytest.mark.optimised
+
 SHAPES = {
     "one position": (5, 1, 1, 3, 4),
     "one position in groups": (5, 3, 1, 3, 4),

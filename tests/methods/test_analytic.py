@@ -14,7 +14,6 @@ from unlearn_jax.solvers.refusal import RefusedError
 from unlearn_jax.solvers.ridge_gram import gram_remove
 from unlearn_jax.types import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 WIDTH, D = 48, 64
 SECRET = b"a key of the tests"
 DIGITS = digits().splits.train

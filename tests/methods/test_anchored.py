@@ -18,8 +18,6 @@ from unlearn_jax.methods.prioritised_finetune import (
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.objective import bind
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def learner():

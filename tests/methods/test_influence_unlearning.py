@@ -15,8 +15,6 @@ from unlearn_jax.methods.influence_unlearning import (
 )
 from unlearn_jax.train.objective import bind
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SAMPLES = 12
 
 

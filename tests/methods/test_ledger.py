@@ -17,6 +17,8 @@ from unlearn_jax.methods.ledger import (
 )
 from unlearn_jax.solvers.refusal import RefusedError
 
+pytestmark = pytest.mark.optimised
+
 KEY = bytes(range(32))
 
 

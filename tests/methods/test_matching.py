@@ -23,8 +23,6 @@ from unlearn_jax.methods.oracle_matching import oracle_matching
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.loss import squared_error
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(3)
 STRONG = {
     "epochs": 100,

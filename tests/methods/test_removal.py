@@ -20,8 +20,6 @@ from unlearn_jax.methods.newton_removal import newton_removal
 from unlearn_jax.train.objective import bind
 from unlearn_jax.types import Variables
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 EXACT = {"damping": 0.0, "inverse": "dense"}
 GONE = [1, 5, 6]
 

@@ -22,6 +22,8 @@ from unlearn_jax.service.audit import audit, verify
 from unlearn_jax.service.disk import ServiceError
 from unlearn_jax.service.open import open_service
 
+pytestmark = pytest.mark.optimised
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = b"a key of the tests"
 SHAPE = (8, 8, 1)

@@ -18,6 +18,8 @@ from unlearn_jax.solvers.extended import (
     two_sum,
 )
 
+pytestmark = pytest.mark.optimised
+
 RANDOM = np.random.default_rng(0)
 
 

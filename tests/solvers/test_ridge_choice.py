@@ -40,7 +40,7 @@ def test_no_crossover_is_infinite_and_an_early_one_is_the_first_row():
     assert choose_form(1000, 5, rates=always).form == "gram"
 
 
-def test_measured_rates_reproduce_what_was_timed(quick_compile):
+def test_measured_rates_reproduce_what_was_timed():
     rates = measure_rates(24, 2, few=3, many=9)
     for form in ("gram", "inverse"):
         small, large = (expected_seconds(rates, form, n) for n in (3, 9))

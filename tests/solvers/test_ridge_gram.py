@@ -29,6 +29,8 @@ from unlearn_jax.solvers.ridge_gram import (
 )
 from unlearn_jax.types import Batch
 
+pytestmark = pytest.mark.optimised
+
 MOST = 48
 ALL = rows(40)
 _REPLACE = tiny.quick_jit(gram_replace)

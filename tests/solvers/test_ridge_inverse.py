@@ -14,6 +14,8 @@ from unlearn_jax.solvers import ridge_deferred as deferred
 from unlearn_jax.solvers import ridge_inverse as inverse
 from unlearn_jax.types import Batch
 
+pytestmark = pytest.mark.optimised
+
 F, K, L2 = 12, 3, 0.1
 ADD = tiny.quick_jit(inverse.inverse_add)
 REMOVE = tiny.quick_jit(inverse.inverse_remove)

@@ -7,8 +7,7 @@ from unlearn_jax.train.chunk import ChunkMemory, choose_chunk, chunk_memory
 
 
 @pytest.fixture(scope="module")
-def problem(quick_compile):
-    del quick_compile
+def problem():
     return tiny.learner("mlp", epochs=1), tiny.examples()
 
 

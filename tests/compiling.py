@@ -1,0 +1,49 @@
+"""Programs of the tests are compiled quickly, and kept from run to run.
+
+A test spends its time compiling, not computing. So XLA optimises little, unless a file
+says ``pytestmark = pytest.mark.optimised``, since it measures memory or rounding; and
+what took a while to compile is kept in ``.jax_cache``, where the processes that a test
+starts find it too. JAX names an entry by program, options and versions; the folder is
+named by the processor, since what is compiled for one may stop another. Delete the
+folder whenever you like.
+"""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+ROOT = Path(__file__).resolve().parents[1]
+FORGIVING = ("-W", "ignore:Error reading persistent", "-W", "ignore:Error writing pers")
+"""For a child whose warnings are errors: a spoilt entry is compiled again."""
+
+
+def processor() -> str:
+    """A short name of this machine's processor and its instructions."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    words = ("vendor_id", "cpu family", "model", "flags", "CPU part", "Features")
+    kinds = sorted({line for line in lines if line.startswith(words)})
+    kinds = kinds or [platform.platform(), platform.processor()]
+    return hashlib.sha256("\n".join(kinds).encode()).hexdigest()[:12]
+
+
+def keep_programs() -> None:
+    """Set the cache here and for child processes, unless the user has set one."""
+    chosen = {
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache" / processor()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+    for name, value in chosen.items():
+        os.environ.setdefault(name, value)
+    folder, seconds = (os.environ[name] for name in chosen)
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(seconds))
+
+
+def optimise(much: bool) -> None:
+    """Whether XLA optimises the programs compiled from here on, children's too."""
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not much))
+    jax.config.update("jax_disable_most_optimizations", not much)
