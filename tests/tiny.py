@@ -21,6 +21,15 @@ def quick_jit(function):
     return jax.jit(function, compiler_options=options)
 
 
+def full_jit(function):
+    """``jax.jit`` that optimises in full, in a file that does not."""
+    options = {
+        "xla_backend_optimization_level": 3,
+        "xla_llvm_disable_expensive_passes": False,
+    }
+    return jax.jit(function, compiler_options=options)
+
+
 def examples(dtype=np.float64, count=COUNT, seed=0):
     """Three overlapping clouds of points, in numpy."""
     random = np.random.default_rng(seed)

@@ -10,8 +10,6 @@ import pytest
 
 from unlearn_kernels.convolution import IMPLEMENTATIONS, conv2d
 
-pytestmark = pytest.mark.optimised
-
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12, "bfloat16": 2e-2}
 
 

@@ -9,8 +9,6 @@ import pytest
 
 from unlearn_kernels.pooling import IMPLEMENTATIONS, max_pool2d
 
-pytestmark = pytest.mark.optimised
-
 SHAPES = [
     ((3, 6, 8, 5), (2, 2)),
     ((2, 7, 5, 3), (2, 2)),

@@ -79,6 +79,12 @@ IDLE_ON_NOTHING = (NOT_RANDOM - {"newton_removal"}) | {
 }
 NETS = ("mlp", "norm")
 BOTH = [(name, net) for name in METHODS for net in NETS]
+# Two more programs for each pair: on the smaller net, whose layers the other has too,
+# the slow suite compiles them.
+TOGETHER = [
+    pytest.param(pair, marks=[pytest.mark.slow] if pair[1] == "mlp" else [])
+    for pair in BOTH
+]
 
 
 def method_of(name, learner):
@@ -115,7 +121,7 @@ class Case:
         return self.forget(self.keys[0], self.state, self.original, request)
 
 
-@pytest.fixture(scope="module", params=BOTH, ids=lambda pair: "-".join(pair))
+@pytest.fixture(scope="module", params=BOTH, ids="-".join)
 def case(request, originals, train, request_a):
     return Case(*request.param, originals, train, request_a)
 
@@ -146,6 +152,7 @@ def test_another_request_or_model_compiles_nothing(case):
     assert case.traces == 1
 
 
+@pytest.mark.parametrize("case", TOGETHER, indirect=True, ids="-".join)
 def test_vmap_over_models_on_a_wider_request_equals_one_by_one(case):
     # One program for two laws, since compiling is what costs here: models together
     # are models apart, and padding up to a larger bucket changes nothing.
