@@ -92,8 +92,9 @@ def _over_changed(
 ) -> Params:
     """Sum of a function of batches over the examples whose weight changes, only them.
 
-    Their number is traced and so is that of the batches: a request of a hundred
-    examples costs a hundred gradients, however large the data.
+    Their number is traced: a request of a hundred examples costs a hundred gradients,
+    however large the data. Batches beyond them are passed over, not cut off, since a
+    loop of traced length has no reverse mode.
     """
     n = change.shape[0]
     size = min(batch_size, n)
@@ -107,11 +108,15 @@ def _over_changed(
         weights = jnp.where(position < count, change[rows], 0)
         inputs, targets = jax.tree.map(lambda leaf: leaf[rows], (inputs, targets))
         batch = Batch(inputs, targets, weights)
-        return tree.add(total, function(batch, params))
+        return jax.lax.cond(
+            i * size < count,
+            lambda: tree.add(total, function(batch, params)),
+            lambda: total,
+        )
 
     inputs, targets = jax.tree.map(jnp.asarray, (data.inputs, data.targets))
     carried = (inputs, targets, change, order, count, params)
-    return repeat(-(-count // size), body, tree.zeros_like(params), carried)
+    return repeat(-(-n // size), body, tree.zeros_like(params), carried)
 
 
 def influence_on_outputs(
