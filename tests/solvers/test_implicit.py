@@ -7,7 +7,7 @@ import pytest
 import tiny
 from systems import matrix_with, operator_with, right_side, to_flat, to_tree
 
-from unlearn_jax.curvature.operator import damped
+from unlearn_jax.curvature.operator import damped, linear_operator
 from unlearn_jax.solvers.conjugate_gradient import (
     block_conjugate_gradient,
     conjugate_gradient,
@@ -142,3 +142,25 @@ def test_derivative_of_a_solve_that_was_cut_short_is_cut_short_too():
     found, moved = jax.jvp(lambda b: cut(b)[0], (rhs,), (rhs,))
     assert int(cut(rhs)[1].code) == OUT_OF_STEPS
     np.testing.assert_allclose(moved, found, rtol=1e-10)
+
+
+@pytest.mark.parametrize("solver", [conjugate_gradient, block, minres])
+def test_hermitian_system(solver):
+    random = np.random.default_rng(0)
+    root = random.normal(size=(3, 3)) + 1j * random.normal(size=(3, 3))
+    matrix, b = jnp.asarray(root @ root.conj().T + np.eye(3)), jnp.asarray(root[0])
+
+    def solve(b):
+        operator = linear_operator(lambda v: matrix @ v, b)
+        if solver is block:
+            return block_conjugate_gradient(operator, b[None], **OPTIONS).value[0]
+        return solver(operator, b, **OPTIONS).value
+
+    @tiny.quick_jit
+    def run(b):
+        return solve(b), jax.grad(lambda b: jnp.real(solve(b)[0]))(b)
+
+    value, slope = run(b)
+    np.testing.assert_allclose(value, np.linalg.solve(matrix, b), rtol=1e-8)
+    want = jax.grad(lambda b: jnp.real(jnp.linalg.solve(matrix, b)[0]))(b)
+    np.testing.assert_allclose(slope, want, rtol=1e-8, atol=1e-10)
