@@ -54,10 +54,22 @@ def test_reasons_are_named(tmp_path, monkeypatch, code, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_errors_keep_their_name(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
+def test_a_file_in_the_way_is_told_and_stays(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match="a file of that name is in the way"):
         write_bytes(tmp_path / "file" / "a", b"x")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_other_errors_keep_their_name(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(write.os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        write_bytes(tmp_path / "a", b"x")
+    assert not isinstance(caught.value, StorageError)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
