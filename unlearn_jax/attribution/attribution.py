@@ -114,5 +114,5 @@ def need(evidence: Evidence, *fields: str) -> None:
 
 def kept_pairs(scores: Any, train: Batch, queries: Batch) -> Array:
     """Scores (q, n) with zeros where a query or a training example has no weight."""
-    kept = (queries.weights[:, None] > 0) & (train.weights[None] > 0)
+    kept = (queries.weights[:, None] != 0) & (train.weights[None] != 0)
     return jnp.where(kept, scores, 0)

@@ -25,7 +25,7 @@ from unlearn_jax.curvature.kronecker_blocks import eigendecompose, mean_eigenval
 from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.kronecker_scores import prepare_queries, score_block
 from unlearn_jax.curvature.per_example import loss_gradients
-from unlearn_jax.data.accumulate import collect, present
+from unlearn_jax.data.accumulate import collect, mass, present
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
@@ -281,7 +281,7 @@ def ekfac_influence(
                 train,
                 batch_size=query_batch_size,
             )
-            return -scores / _mass(train)
+            return -scores / mass(train.weights)
 
         return kept_pairs(_mean_over_models(one, state), train, queries)
 
@@ -315,7 +315,7 @@ def outputs_along(
         objective,
         variables.params,
         train,
-        jnp.where(train.weights > 0, weights_change, 0).astype(train.weights.dtype),
+        jnp.where(train.weights != 0, weights_change, 0).astype(train.weights.dtype),
         inverse,
         batch_size=batch_size,
     )
@@ -326,7 +326,7 @@ def outputs_along(
 
     inputs = present(queries).inputs
     found = collect(tangent, inputs, variables.params, moved, batch_size=batch_size)
-    return jnp.where(queries.weights[:, None] > 0, found, 0)
+    return jnp.where(queries.weights[:, None] != 0, found, 0)
 
 
 def _objective(learner: Learner, variables: Variables) -> Objective:
@@ -348,8 +348,3 @@ def _mean_over_models(
 
     total, _ = jax.lax.scan(add, jnp.zeros(like.shape, like.dtype), state)
     return total / count
-
-
-def _mass(train: Batch) -> Array:
-    mass = jnp.sum(train.weights)
-    return jnp.where(mass > 0, mass, 1)
