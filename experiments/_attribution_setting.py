@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from experiments._config import Data, Network, _read, hyperparameters
+from experiments._config import Data, Network, hyperparameters, read_option
 from experiments._net import learning
 from unlearn_jax.attribution import ATTRIBUTIONS, Attribution
 from unlearn_jax.attribution.attribution import as_trained
@@ -213,7 +213,7 @@ def read_label(label: str) -> tuple[str, dict[str, Any]]:
                 f"cannot read {text!r} in {label!r}; write {name}:option=value with "
                 f"one of {', '.join(known)}"
             )
-        options[key] = _read(text, value, known[key].default)
+        options[key] = read_option(text, value, known[key].default)
     return name, options
 
 

@@ -2,15 +2,19 @@
 
 import ast
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from unlearn_jax.data.hard_sets import HARD_KINDS
+from unlearn_jax.data.indices import UNREADABLE
 from unlearn_jax.methods import METHODS
 from unlearn_jax.train.ensemble import Members
 from unlearn_jax.train.recipe import Recipe
+
+_KINDS = {int: "whole number", bool: "truth value; write True or False"}
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,13 @@ def parse_request(text: str) -> dict[str, Any]:
         if not colon or not value:
             raise ValueError
         if kind == "random":
-            share = ast.literal_eval(value)
-            return {"kind": kind, "size": share}
+            return {"kind": kind, "size": _size(value)}
         if kind in ("class", "sub_class"):
             return {"kind": kind, "label": int(value)}
         if kind in HARD_KINDS:
             return _hard_request(kind, value)
         raise ValueError
-    except (ValueError, SyntaxError):
+    except UNREADABLE:
         raise ValueError(
             f"cannot read the request {text!r}; write random:0.1, random:100, class:3, "
             f"sub_class:3 or file:indices.npy; for hard sets clustered:100, "
@@ -137,15 +140,19 @@ def _hard_request(kind: str, value: str) -> dict[str, Any]:
     text, colon, rest = value.partition(":")
     if kind == "clustered" and colon:
         text, rest = rest, text
-    size = ast.literal_eval(text)
-    if type(size) not in (int, float):
-        raise ValueError
-    words: dict[str, Any] = {"kind": kind, "size": size}
+    words: dict[str, Any] = {"kind": kind, "size": _size(text)}
     if kind == "clustered":
         return {**words, "label": int(rest)} if colon else words
     if not rest:
         raise ValueError
     return {**words, "file": Path(rest)}
+
+
+def _size(text: str) -> int | float:
+    size = ast.literal_eval(text)
+    if type(size) not in (int, float):
+        raise ValueError(f"{text!r} is no number")
+    return size
 
 
 def parse_options(
@@ -154,7 +161,8 @@ def parse_options(
     """Turn "method.name=value" words into keyword arguments per method.
 
     Raises:
-        ValueError: no such method or hyper-parameter, or not a number.
+        ValueError: no such method or hyper-parameter, not a value of its kind, or one
+            that is given twice.
     """
     parsed: dict[str, dict[str, Any]] = {name: {} for name in methods}
     for text in options:
@@ -171,20 +179,50 @@ def parse_options(
                 f"{method} has no hyper-parameter {name!r}; it has "
                 f"{', '.join(known) or 'none'}"
             )
-        parsed.setdefault(method, {})[name] = _read(text, value, known[name].default)
+        own = parsed.setdefault(method, {})
+        if name in own:
+            raise ValueError(
+                f"the options set {method}.{name} twice; give it one value"
+            )
+        own[name] = read_option(text, value, known[name].default)
     return parsed
 
 
-def _read(option: str, value: str, default: Any) -> Any:
-    """A value of the default's type; words need no quotes."""
+def read_option(option: str, value: str, default: Any) -> Any:
+    """A value of the default's type; words need no quotes, nothing is cut off.
+
+    Raises:
+        ValueError: another type, such as 2.7 for a whole number.
+    """
     if isinstance(default, str):
         return value.strip("'\"")
+    kind = _KINDS.get(type(default), "number")
     try:
-        read = ast.literal_eval(value)
+        read: Any = ast.literal_eval(value)
+        if default is None and value == "None":
+            return None
+        fits = type(read) in ((bool,) if isinstance(default, bool) else (int, float))
+        if isinstance(default, int) and fits:
+            fits = read == int(read)
+        if not fits:
+            raise ValueError(value)
         return read if default is None else type(default)(read)
-    except (ValueError, SyntaxError, TypeError):
-        kind = "number" if default is None else type(default).__name__
+    except UNREADABLE:
         raise ValueError(f"{option!r}: {value!r} is not a {kind}") from None
+
+
+def check_once(what: str, words: Sequence[str]) -> None:
+    """Refuse a list that names something twice: its rows could not be told apart.
+
+    Raises:
+        ValueError: the word, and how often it is there.
+    """
+    counts = Counter(words)
+    repeated = [word for word in counts if counts[word] > 1]
+    if repeated:
+        raise ValueError(
+            f"{what} names {repeated[0]!r} {counts[repeated[0]]} times; give it once"
+        )
 
 
 def hyperparameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:

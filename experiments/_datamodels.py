@@ -15,6 +15,7 @@ from experiments._net import load
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.data.subsets import subset_masks
 from unlearn_jax.models import MODELS
+from unlearn_jax.options import check_whole
 from unlearn_jax.parallel.launch import Where
 from unlearn_jax.results.run import plain_config
 from unlearn_jax.train.loss import cross_entropy
@@ -143,6 +144,7 @@ def build(config: Config) -> Setting:
         raise ValueError(
             f"there is no model {config.model.name!r}; choose from {', '.join(MODELS)}"
         )
+    check_whole("model.width", config.model.width, least=0)
     width: dict[str, Any] = {}
     if config.model.width and config.model.name == "mlp":
         width = {"widths": (config.model.width,)}

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments._config import Data, Network
+from experiments._config import Data, Network, check_once
 from experiments._net import learning
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
@@ -114,8 +114,7 @@ def build(config: Config) -> Setting:
             )
     if not config.requests:
         raise ValueError(f"give at least one request: {KINDS}")
-    if len(set(config.requests)) < len(config.requests):
-        raise ValueError(f"requests {config.requests} name one twice; give it once")
+    check_once("requests", config.requests)
     for text in config.requests:
         read_request(text)
     dataset, learner, train, test = learning(config.data, config.model, config.recipe)

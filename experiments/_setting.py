@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._config import Config, parse_options, parse_request
+from experiments._config import Config, check_once, parse_options, parse_request
 from unlearn_jax.data import DATASETS
 from unlearn_jax.data.batch import Dataset, Splits, check, take
 from unlearn_jax.data.forget import draw
 from unlearn_jax.data.hard_sets import HARD_KINDS, draw_hard
 from unlearn_jax.methods import METHODS, Method, Request, check_task, make_request
 from unlearn_jax.models import MODELS, Model
+from unlearn_jax.options import check_number, check_whole
 from unlearn_jax.train.loss import cross_entropy, squared_error
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch
@@ -94,6 +95,7 @@ def build(config: Config) -> Setting:
 def build_model(config: Config, dataset: Dataset) -> Model:
     """The model of a configuration, for one data set's shapes."""
     chosen = config.model
+    check_whole("model.width", chosen.width, least=0)
     options: dict[str, Any] = {}
     if chosen.bfloat16 and chosen.name == "linear":
         raise ValueError("the linear model computes in float32; drop bfloat16")
@@ -168,10 +170,14 @@ def seed_key(level: str, *numbers: int) -> jax.Array:
 
 def _check_counts(config: Config) -> None:
     seeds = config.seeds
+    check_number("l2", config.l2, least=0.0)
+    check_whole("relearn_steps", config.relearn_steps)
     if min(seeds.train, seeds.unlearn, seeds.evaluate) < 1:
         raise ValueError(f"every level needs at least one seed, got {seeds}")
     if not config.requests or not config.methods:
         raise ValueError("give at least one request and one method")
+    check_once("requests", config.requests)
+    check_once("methods", config.methods)
     fewest = max(3, seeds.train)
     if config.oracles < fewest:
         raise ValueError(

@@ -8,6 +8,8 @@ ORDER = (
     "types",
     "tree",
     "loop",
+    "options",
+    "keys",
     "storage",
     "parallel",
     "data",

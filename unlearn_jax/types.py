@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Inexact, Key, PyTree
+from jaxtyping import Float, Inexact, Key, PyTree, UInt32
 
-PRNGKey: TypeAlias = Key[Array, ""]
+PRNGKey: TypeAlias = Key[Array, ""] | UInt32[Array, " words"]
+"""Typed, of ``jax.random.key``, or raw, of ``jax.random.PRNGKey``."""
 Scalar: TypeAlias = Float[Array, ""]
 Params: TypeAlias = PyTree[Inexact[Array, "..."]]
 """What is differentiated, unlearned, dampened."""

@@ -141,17 +141,25 @@ def test_absent_examples_may_hold_anything(problem, fractions):
 @pytest.mark.parametrize(("size", "moment"), [(5, jnp.square), (6, jnp.abs)])
 def test_batch_moment_equals_a_loop_over_batches(problem, fractions, moment, size):
     weights = fractions.copy()
-    weights[size : 2 * size] = 0  # a batch that is not there
+    weights[size : 2 * size + 1] = 0  # a batch that is not there, and one row more
     value = problem.moment(problem.weighted(weights), batch_size=size, moment=moment)
-    moments = []
-    for first in range(0, COUNT, size):
-        own = np.zeros(COUNT)
-        own[first : first + size] = weights[first : first + size]
-        if own.any():
-            moments.append(problem.mean(own, moment))
-    assert len(moments) == -(-COUNT // size) - 1
+    moments, there = [], np.flatnonzero(weights)
+    for first in range(0, len(there), size):
+        own, part = np.zeros(COUNT), there[first : first + size]
+        own[part] = weights[part]
+        moments.append(problem.mean(own, moment))
     expected = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *moments)
     assert_trees_close(value, expected, rtol=1e-10, atol=1e-15)
+
+
+def test_batch_moment_is_that_of_the_rows_that_are_there(softmax):
+    """After a first request most rows weigh nothing: they take no place in a batch."""
+    left = np.arange(COUNT) % 4 == 0
+    rows = type(softmax.data)(*(leaf[left] for leaf in softmax.data))
+    alone = softmax.moment(rows, batch_size=4)
+    for weights in (left.astype(float), left):
+        value = softmax.moment(softmax.weighted(weights), batch_size=4)
+        assert_trees_close(value, alone, rtol=1e-12)
 
 
 def test_batches_of_one_give_the_fisher_diagonal(softmax):

@@ -28,3 +28,17 @@ def test_the_wrong_kind_of_targets_is_refused():
         accuracy(Scores(OUTPUTS, np.zeros((4, 2))))
     with pytest.raises(ValueError, match="use accuracy"):
         rmse(Scores(OUTPUTS, np.zeros(4, int)))
+
+
+@pytest.mark.parametrize(
+    ("targets", "sentence"),
+    [
+        (np.array([1, 2, 3]), "1 labels out of range, the first is 3 at example 2"),
+        (np.array([0, -1, 2]), "1 labels out of range, the first is -1 at example 1"),
+        (np.eye(3, dtype=int), "turn one-hot rows into indices with argmax"),
+        (np.array([0, 1]), "expected one class index for each example"),
+    ],
+)
+def test_accuracy_of_labels_that_no_output_stands_for_is_refused(targets, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        accuracy(Scores(np.eye(3), targets))

@@ -202,7 +202,7 @@ def test_what_makes_no_sense_is_refused():
         klom(np.zeros((0, 3)), good)
     with pytest.raises(ValueError, match="bins >= 2"):
         klom(good, good, bins=1)
-    with pytest.raises(ValueError, match="1 margins are NaN"):
+    with pytest.raises(ValueError, match="1 of 12 margins are NaN"):
         klom(good, np.where(np.arange(12).reshape(4, 3) == 5, np.nan, good))
     with pytest.raises(ValueError, match="two halves"):
         klom_control(good[:1])

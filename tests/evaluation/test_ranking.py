@@ -1,14 +1,18 @@
+import jax
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 from synthetic_outputs import mean_within
 
+from unlearn_jax.evaluation.lira import lira_scores
+from unlearn_jax.evaluation.membership import logistic_attack, threshold_attack
 from unlearn_jax.evaluation.ranking import (
     area,
     balanced_accuracy,
     best_threshold,
     true_positive_rate,
 )
+from unlearn_jax.evaluation.rmia import likelihood_ratios, rmia_scores
 
 
 def _truth(members, others):
@@ -102,3 +106,49 @@ def test_best_threshold_is_the_best_of_all():
 def test_too_few_scores_are_refused():
     with pytest.raises(ValueError, match="2 members and 2 non-members"):
         area(np.zeros(1), np.zeros(5))
+
+
+def nan_among(count):
+    scores = np.random.default_rng(0).normal(size=20)
+    scores[:count] = np.nan
+    return scores
+
+
+@pytest.mark.parametrize(
+    "ranking",
+    [
+        area,
+        best_threshold,
+        balanced_accuracy,
+        lambda a, b: true_positive_rate(a, b, at=0.01),
+        lambda a, b: threshold_attack(jax.random.key(0), a, b),
+        lambda a, b: logistic_attack(jax.random.key(0), a, b),
+    ],
+    ids=("area", "threshold", "balanced", "rate", "threshold attack", "logistic"),
+)
+def test_scores_that_are_no_numbers_are_counted_and_refused(ranking):
+    whole = nan_among(0)
+    with pytest.raises(ValueError, match=r"5 of 20 members' scores and 0 of 20 non-"):
+        ranking(nan_among(5), whole)
+    with pytest.raises(ValueError, match=r"0 of 20 members' scores and 20 of 20 non-"):
+        ranking(whole, nan_among(20))
+
+
+def test_likelihood_scores_of_what_is_no_number_are_refused():
+    whole, broken = nan_among(0), nan_among(2)
+    for score, what in (
+        (lambda: lira_scores(broken, np.stack([whole, whole + 1])), "2 of 60 margins"),
+        (lambda: lira_scores(whole, np.stack([broken, whole])), "2 of 60 margins"),
+        (lambda: rmia_scores(broken, whole), "2 of 40 ratios"),
+        (
+            lambda: likelihood_ratios(whole, broken[None], slope=0.5),
+            "2 of 40 probabilities",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"{what} are NaN or infinite"):
+            score()
+
+
+def test_infinite_scores_are_ranked():
+    members, others = np.array([np.inf, 1.0, 2.0]), np.array([-np.inf, 0.0])
+    assert area(members, others).auc == 1

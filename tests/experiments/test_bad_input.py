@@ -1,14 +1,29 @@
 """What a user can get wrong: one line that says what to do, before any training."""
 
+import contextlib
+import io
+import signal
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from experiments import _setting, compare, unlearn
+from experiments import _main, _setting, compare, unlearn
 from experiments._main import main
 
+HEADER = {"descr": "<i8", "fortran_order": False, "shape": (10**13,)}
 SMOKE = ["--scale", "smoke"]
+
+
+def huge():
+    """An .npy that says it holds 73 TiB."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, HEADER)
+    return file.getvalue()
+
+
+HUGE = huge()
 
 
 @pytest.fixture
@@ -33,6 +48,19 @@ def refuse(monkeypatch, capsys, tmp_path):
     [
         (["--requests", "random:0"], "size"),
         (["--requests", "random:9999"], "size"),
+        (["--requests", "random:0,1"], "cannot read the request"),
+        (["--requests", "random:1,000"], "cannot read the request"),
+        (["--requests", "random:[5]"], "cannot read the request"),
+        (["--requests", "random:" + 9999 * "("], "cannot read the request"),
+        (["--requests", "class:3", "class:3"], "'class:3' 2 times"),
+        (["--methods", "ssd", "ssd"], "'ssd' 2 times"),
+        (["--model.width", "-5"], "model.width must be at least 0, got -5"),
+        (["--l2", "nan"], "l2 must be a finite number"),
+        (["--options", "ssd.alpha=1", "ssd.alpha=2"], "ssd.alpha twice"),
+        (["--options", "finetune.epochs=2.7"], "'2.7' is not a whole number"),
+        (["--options", "salun.leaky=3"], "write True or False"),
+        (["--options", "newton_removal.batch_size=2.5"], "must be a whole number"),
+        (["--options", "ssd.alpha=-1"], "ssd: alpha must not be negative"),
         (["--requests", "class:11"], "label"),
         (["--requests", "sub_class:1"], "finer labels"),
         (["--requests", "clas:3"], "class:3"),
@@ -42,7 +70,7 @@ def refuse(monkeypatch, capsys, tmp_path):
         (["--model.name", "vit"], "choose from"),
         (["--model.name", "linear", "--model.width", "3"], "no width"),
         (["--options", "ssd.alfa=3"], "alpha"),
-        (["--options", "ssd.alpha=many"], "float"),
+        (["--options", "ssd.alpha=many"], "not a number"),
         (["--options", "alpha=3"], "method.name=value"),
         (["--seeds.train", "0"], "seed"),
         (["--oracles", "1"], "oracles"),
@@ -55,6 +83,51 @@ def refuse(monkeypatch, capsys, tmp_path):
 )
 def test_refused_in_one_line(refuse, words, says):
     assert says in refuse([*SMOKE, *words])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("deep.json", 100_000 * "["),
+        ("huge.npy", HUGE),
+        ("huge.txt", "9" * 5000),
+    ],
+)
+def test_files_that_ask_for_too_much_are_refused(
+    refuse, tmp_path_factory, name, content
+):
+    path = tmp_path_factory.mktemp("indices") / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert "could not be read" in refuse([*SMOKE, "--requests", f"file:{path}"])
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, OverflowError])
+def test_errors_without_words_are_told_by_their_name(monkeypatch, capsys, error):
+    def work(words):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        main(work)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {error.__name__}\n"
+
+
+def test_an_interrupt_that_was_swallowed_comes_again(monkeypatch, capsys):
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        pytest.skip("interrupts are ignored in this process")
+    monkeypatch.setattr(_main, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(_main, "_leave", sys.exit)
+
+    def work(words):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(30)
+
+    with pytest.raises(SystemExit) as stop:
+        main(work)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.startswith("interrupted;")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_unknown_scale_is_refused(refuse):

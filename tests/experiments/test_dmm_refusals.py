@@ -32,7 +32,7 @@ TINY = Config(
         ({"attributions": ("datamodel",), "share": 1.0}, "60 of 60 examples"),
         ({"attributions": ("datamodel",), "share": 0.0}, "0 of 60 examples"),
         ({"requests": ()}, "at least one request"),
-        ({"requests": ("random:5", "random:5")}, "twice"),
+        ({"requests": ("random:5", "random:5")}, "'random:5' 2 times"),
         ({"requests": ("clas:3",)}, "cannot read"),
         ({"requests": ("class:11",)}, "label 11"),
         ({"requests": ("random:60",)}, "expected 1 to 59"),

@@ -7,6 +7,7 @@ import tiny
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
+from unlearn_jax.data.batch import take
 from unlearn_jax.methods import METHODS, Method, chain, make_request, restrict
 
 
@@ -56,7 +57,7 @@ def test_request_pads_the_forget_set_and_keeps_every_retain_row(train):
         ([], "the forget set is empty, expected at least one index"),
         ([3, 48], "holds index 48, expected indices from 0 to 47"),
         ([-1], "holds index -1, expected indices from 0 to 47"),
-        ([5, 6, 5], "holds index 5 2 times, expected each index once"),
+        ([5, 6, 5, 7, 7, 7], "holds index 5 2 times, expected each index once"),
         (range(48), "holds all 48 training examples, expected some to retain"),
         (np.zeros(48, bool), "bool of shape .* turn a mask into indices"),
     ],
@@ -64,6 +65,20 @@ def test_request_pads_the_forget_set_and_keeps_every_retain_row(train):
 def test_impossible_requests_are_refused(train, indices, sentence):
     with pytest.raises(ValueError, match=sentence):
         make_request(train, indices)
+
+
+@pytest.mark.parametrize(
+    ("indices", "sentence"),
+    [
+        ([3], "holds all 1 training examples that are left, expected some to retain"),
+        ([0, 1], "2 of 2 examples to forget have weight 0, the first is example 0"),
+        ([0, 3], "1 of 2 examples to forget have weight 0, the first is example 0"),
+    ],
+)
+def test_a_second_request_counts_what_the_first_left(train, indices, sentence):
+    left = make_request(take(train, range(4)), [0, 1, 2]).retain
+    with pytest.raises(ValueError, match=sentence):
+        make_request(left, indices)
 
 
 def test_chain_is_one_after_the_other(key, original, train, request_a):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from unlearn_jax.train.loss import (
     sequence_nll,
     squared_error,
     squared_norm,
+    target_kind,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -101,3 +104,35 @@ def test_every_loss_gives_one_value_per_example_each_on_its_own(loss, outputs, t
     assert values.shape == (5,)
     alone = [loss(outputs[i : i + 1], targets[i : i + 1])[0] for i in range(5)]
     assert_trees_close(values, jnp.stack(alone), rtol=1e-12)
+
+
+def test_divergence_counts_a_class_that_both_rule_out_as_nothing():
+    """Against the divergence of the classes that are left, and its own derivative."""
+    teacher = np.array([[1.0, 2.0, -np.inf], [0.0, 1.0, -np.inf]])
+    student = jnp.array([[0.5, 2.0, -jnp.inf], [1.0, 0.0, -jnp.inf]])
+    target = jax.nn.log_softmax(jnp.asarray(teacher))
+    left = kl_divergence(student[:, :2], target[:, :2])
+    assert_trees_close(kl_divergence(student, target), left, rtol=1e-12)
+    p, q = (scipy.special.softmax(x[:, :2], axis=1) for x in (teacher, student))
+    assert_trees_close(left, np.sum(p * np.log(p / q), axis=1), rtol=1e-12)
+    slope = jax.grad(lambda s: jnp.sum(kl_divergence(s, target)))(student)
+    assert_trees_close(slope[:, :2], q - p, rtol=1e-9)
+    assert not slope[:, 2].any()
+
+
+def test_divergence_from_a_class_that_only_the_student_rules_out_is_infinite():
+    target = jnp.log(jnp.array([[0.5, 0.5], [1.0, 0.0]]))
+    student = jnp.array([[0.0, -jnp.inf]] * 2)
+    np.testing.assert_array_equal(kl_divergence(student, target), [np.inf, 0.0])
+
+
+def test_divergence_of_a_target_that_is_not_a_number_is_none():
+    assert np.isnan(kl_divergence(jnp.zeros((1, 2)), jnp.full((1, 2), jnp.nan))).all()
+
+
+def test_every_loss_says_which_targets_it_takes():
+    assert target_kind(cross_entropy) == "classes"
+    assert target_kind(functools.partial(kl_divergence, temperature=2.0)) == (
+        "log_probabilities"
+    )
+    assert target_kind(lambda outputs, targets: outputs[:, 0]) == "anything"

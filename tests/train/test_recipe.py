@@ -18,9 +18,17 @@ SLOPE = {"w": jnp.array([0.5, 4.0])}
     ("field", "value", "sentence"),
     [
         ("epochs", 0, "epochs must be at least 1, got 0"),
+        ("epochs", 2.7, "epochs must be a whole number, got 2.7"),
+        ("epochs", True, "epochs must be a whole number, got True"),
+        ("weight_decay", float("inf"), "weight_decay must be a finite number, got inf"),
+        ("momentum", "much", "momentum must be a number, got 'much'"),
         ("batch_size", -3, "batch_size must be at least 1, got -3"),
         ("learning_rate", 0.0, "learning_rate must be positive, got 0.0"),
-        ("learning_rate", float("nan"), "learning_rate must be positive, got nan"),
+        (
+            "learning_rate",
+            float("nan"),
+            "learning_rate must be a finite number",
+        ),
         ("momentum", -0.1, "momentum must not be negative, got -0.1"),
         ("weight_decay", -1e-4, "weight_decay must not be negative, got -0.0001"),
         ("optimizer", "adamw", "optimizer 'adamw' is unknown; choose from sgd, adam"),

@@ -26,6 +26,7 @@ from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.kronecker_scores import prepare_queries, score_block
 from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import collect, mass, present
+from unlearn_jax.options import checked
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
@@ -48,6 +49,7 @@ class InfluenceState(NamedTuple):
     inverses: Any
 
 
+@checked()
 def influence(
     learner: Learner,
     *,
@@ -164,6 +166,7 @@ def influence(
     return Attribution(prepare, effects, change)
 
 
+@checked()
 def ekfac_influence(
     learner: Learner,
     *,

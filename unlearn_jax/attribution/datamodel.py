@@ -28,6 +28,7 @@ from unlearn_jax.attribution.members import (
 )
 from unlearn_jax.data.accumulate import present
 from unlearn_jax.loop import tracing
+from unlearn_jax.options import checked
 from unlearn_jax.solvers.lasso import lasso
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar
@@ -254,6 +255,7 @@ def datamodel_blocks(
         yield columns, Datamodel(coef, middle - dot(coef, average))
 
 
+@checked()
 def datamodel(
     learner: Learner,
     *,

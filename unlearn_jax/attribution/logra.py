@@ -40,6 +40,7 @@ from unlearn_jax.curvature.per_example import (
 )
 from unlearn_jax.curvature.tapping import Tape, tape
 from unlearn_jax.data.accumulate import collect, present
+from unlearn_jax.options import checked
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
@@ -72,6 +73,7 @@ class LayerFeatures(NamedTuple):
     solved: tuple[Array, ...]
 
 
+@checked()
 def logra(
     learner: Learner,
     *,

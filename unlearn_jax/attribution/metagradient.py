@@ -24,12 +24,14 @@ from unlearn_jax.attribution.attribution import (
     need,
 )
 from unlearn_jax.data.accumulate import present
+from unlearn_jax.options import checked
 from unlearn_jax.train.descent import TrainState, steps_per_pass, training_step
 from unlearn_jax.train.fit import fit, order_stream, start_fit, training_loss
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar, Variables, Weights
 
 
+@checked()
 def metagradient(learner: Learner, *, query_batch_size: int = 32) -> Attribution:
     """∂ output / ∂ weight through training from the keys of the evidence.
 

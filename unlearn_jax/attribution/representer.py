@@ -16,6 +16,7 @@ from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.curvature.per_example import output_slopes
 from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.loop import repeat
+from unlearn_jax.options import checked
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.loss import squared_error
@@ -38,6 +39,7 @@ class HeadState(NamedTuple):
     heads: Float[Array, "m f k"]
 
 
+@checked()
 def representer(
     learner: Learner,
     *,

@@ -33,6 +33,7 @@ from unlearn_jax.curvature.kronecker_blocks import Kronecker
 from unlearn_jax.curvature.label_slopes import LABELS
 from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import accumulate, collect, present
+from unlearn_jax.options import checked
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
@@ -56,6 +57,7 @@ class Segments(NamedTuple):
     curvatures: Kronecker
 
 
+@checked()
 def source(
     learner: Learner,
     *,

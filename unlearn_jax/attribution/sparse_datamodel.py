@@ -15,6 +15,7 @@ from unlearn_jax.attribution.members import (
     per_weight,
 )
 from unlearn_jax.data.accumulate import present
+from unlearn_jax.options import checked
 from unlearn_jax.solvers.lasso import RATIOS, held_out_errors, largest_l1, lasso
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
@@ -32,6 +33,7 @@ class SparseState(NamedTuple):
     models: Variables
 
 
+@checked()
 def sparse_datamodel(
     learner: Learner,
     *,

@@ -28,6 +28,7 @@ from unlearn_jax.attribution.attribution import (
 from unlearn_jax.curvature.contractions import gram, squared_norms, weighted_sum
 from unlearn_jax.curvature.per_example import loss_gradients, per_example
 from unlearn_jax.data.accumulate import accumulate, collect, present
+from unlearn_jax.options import checked
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
@@ -47,6 +48,7 @@ class Points(NamedTuple):
     rates: Float[Array, " c"]
 
 
+@checked()
 def tracin(
     learner: Learner,
     *,

@@ -39,6 +39,7 @@ from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.curvature.per_example import loss_gradients, per_example
 from unlearn_jax.curvature.tapping import tape
 from unlearn_jax.data.accumulate import accumulate, collect, present
+from unlearn_jax.options import checked
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables, Weights
@@ -61,6 +62,7 @@ class Features(NamedTuple):
     shares: Float[Array, " n"]
 
 
+@checked()
 def trak(
     learner: Learner,
     *,

@@ -242,27 +242,34 @@ def batch_gradient_moment(
     Args:
         objective: Loss bound to frozen batch statistics.
         params: Where the gradients are taken.
-        data: Examples with weights, in the order given; a batch without weight is left
-            out of the mean, a partly filled one counts fully.
+        data: Examples with weights, in the order given. Those of weight zero take no
+            place in a batch: the same as without their rows. The last batch, where
+            only partly filled, counts fully.
         batch_size: Examples per gradient (part of the definition, not of the memory).
         moment: ``jnp.square`` or ``jnp.abs``.
 
     Returns:
         Tree like ``params``.
 
-    Cost: one gradient per example.
+    Cost: one gradient per example, rows gathered one batch at a time.
     Source: the importance of Foster et al. 2024, arXiv 2308.07707, as their released
         code computes it.
     """
     params, data = entered("batch_gradient_moment", objective, params, data)
     bare = objective._replace(l2=0.0)
 
-    def one_batch(batch: Batch, at: Params) -> tuple[Params, Array]:
-        slope = jax.grad(bare.risk)(at, present(batch))
-        counts = jnp.any(batch.weights != 0).astype(jnp.int32)
-        return jax.tree.map(moment, slope), counts
+    weights = jnp.asarray(data.weights)
+    order = jnp.argsort(weights == 0, stable=True)  # what is there comes first
+    rows = jax.tree.map(jnp.asarray, (data.inputs, data.targets))
 
-    total, batches = accumulate(one_batch, data, params, batch_size=batch_size)
+    def one_batch(places: Batch, at: Params, rows: Any) -> tuple[Params, Array]:
+        inputs, targets = jax.tree.map(lambda leaf: leaf[places.inputs], rows)
+        slope = jax.grad(bare.risk)(at, present(Batch(inputs, targets, places.weights)))
+        some = jnp.any(places.weights != 0).astype(jnp.int32)
+        return jax.tree.map(moment, slope), some
+
+    places = Batch(order, order, weights[order])
+    total, batches = accumulate(one_batch, places, params, rows, batch_size=batch_size)
     return tree.scale(1.0 / jnp.maximum(batches, 1), total)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unlearn_jax.data.indices import UNREADABLE
 from unlearn_jax.storage.checksum import append_seal, check_sealed
 from unlearn_jax.storage.write import create, temporary_path
 
@@ -70,7 +71,7 @@ def _read(path: Path) -> np.ndarray | None:
         with path.open("rb") as file:
             check_sealed(file)
             return np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, *UNREADABLE):  # a torn or foreign file is made again
         return None
 
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.data.indices import check_indices as check_indices
 from unlearn_jax.data.indices import read_indices
 from unlearn_jax.data.indices import save_indices as save_indices
+from unlearn_jax.keys import seed_words
 
 FORGET_KINDS: Mapping[str, str] = {
     "random": "examples drawn uniformly without replacement; give a size",
@@ -28,7 +27,7 @@ def random_set(key_or_seed: Any, n: int, size: int | float) -> np.ndarray:
     """Examples drawn uniformly without replacement; the same on every platform.
 
     Args:
-        key_or_seed: A non-negative integer or a jax random key.
+        key_or_seed: A non-negative integer or a jax random key, typed or raw.
         n: Number of training examples.
         size: A count (int) or a fraction of n in (0, 1) (float), rounded, at least 1.
 
@@ -36,10 +35,11 @@ def random_set(key_or_seed: Any, n: int, size: int | float) -> np.ndarray:
         Sorted int64 indices.
 
     Raises:
-        ValueError: the size is no count from 1 to n - 1 and no fraction in (0, 1).
+        ValueError: the size is no count from 1 to n - 1 and no fraction in (0, 1), or
+            the first argument is neither key nor seed.
     """
-    chosen = _entropy(key_or_seed)
-    drawn = np.random.Generator(np.random.PCG64(chosen)).permutation(n)
+    words = seed_words(key_or_seed)
+    drawn = np.random.Generator(np.random.PCG64(words)).permutation(n)
     return check_indices(drawn[: _count(size, n)], n)
 
 
@@ -137,16 +137,6 @@ def draw(
     return sub_class_set(dataset.subclasses, label)
 
 
-def _entropy(key_or_seed: Any) -> list[int]:
-    """Non-negative integers that seed a generator."""
-    dtype = getattr(key_or_seed, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return [
-            int(word) for word in np.asarray(jax.random.key_data(key_or_seed)).ravel()
-        ]
-    return [int(key_or_seed)]
-
-
 def _count(size: int | float, n: int) -> int:
     """A size as a number of examples."""
     if isinstance(size, float | np.floating):
@@ -156,7 +146,8 @@ def _count(size: int | float, n: int) -> int:
                 f"and 1 or a whole count from 1 to {n - 1}: write a count without a dot"
             )
         return max(1, round(float(size) * n))
-    if not 1 <= size < n:
+    whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+    if not whole or not 1 <= size < n:
         raise ValueError(
             f"forget set 'random' got size {size}, expected a count from 1 to {n - 1} "
             "or a fraction between 0 and 1: change the size"

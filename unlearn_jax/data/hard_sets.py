@@ -1,6 +1,5 @@
 """Forget sets that are hard to forget: clusters of features, extremes of a score."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unlearn_jax.data.batch import Dataset
-from unlearn_jax.data.indices import check_indices
+from unlearn_jax.data.indices import UNREADABLE, check_indices
 
 HARD_KINDS: Mapping[str, str] = {
     "clustered": "examples furthest along the principal direction of the inputs, of "
@@ -221,7 +220,7 @@ def read_scores(path: str | Path) -> np.ndarray:
             with found:
                 names = list(found)
                 return found[names[0] if len(names) == 1 else "scores"]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"score file {path} could not be read ({error}): write it with numpy.save"
         ) from error

@@ -10,6 +10,19 @@ import numpy as np
 
 from unlearn_jax.storage.write import write_bytes
 
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    zipfile.BadZipFile,
+)
+"""What reading a file or a word raises that is broken, too large or nested too deep."""
+
 _FORMATS = ".npy, .npz, .txt or .json"
 
 
@@ -38,10 +51,10 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
         )
     unique, counts = np.unique(indices.astype(np.int64), return_counts=True)
     if unique.size < indices.size:
-        repeated = int(unique[counts > 1][0])
+        first = int(np.argmax(counts > 1))
         raise ValueError(
-            f"the forget set holds index {repeated} {int(counts.max())} times, "
-            "expected each index once: remove the duplicates with numpy.unique"
+            f"the forget set holds index {int(unique[first])} {int(counts[first])} "
+            "times, expected each index once: remove the duplicates with numpy.unique"
         )
     if unique.size == n:
         raise ValueError(
@@ -68,7 +81,7 @@ def read_indices(path: Path) -> np.ndarray:
     suffix = _suffix(path)
     try:
         indices = np.asarray(_READERS[suffix](path))
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"index file {path} could not be read as {suffix} ({error}): expected a "
             "list of integers, write it with save_indices"

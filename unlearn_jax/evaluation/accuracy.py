@@ -5,6 +5,7 @@ import numpy as np
 from unlearn_jax.evaluation.outputs import (
     Scores,
     SplitOutputs,
+    class_indices,
     finite_outputs,
     is_regression,
     losses,
@@ -21,11 +22,12 @@ def accuracy(scores: Scores) -> float:
     index.
 
     Raises:
-        ValueError: outputs are not finite, or targets are not class indices.
+        ValueError: outputs are not finite, or targets are no class indices of theirs.
     """
     if is_regression(scores):
         raise ValueError("accuracy needs class indices; for regression use rmse")
-    hits = np.argmax(finite_outputs(scores), axis=-1) == np.asarray(scores.targets)
+    outputs = finite_outputs(scores)
+    hits = np.argmax(outputs, axis=-1) == class_indices(outputs, scores)
     return 100.0 * float(np.mean(hits))
 
 

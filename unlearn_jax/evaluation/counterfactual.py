@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from unlearn_jax.evaluation.outputs import check_finite
+
 Chosen = Int[np.ndarray, "q k"]
 
 
@@ -78,6 +80,7 @@ def top_supporters(
             f"k is {k}; expected 1 to {np.count_nonzero(present > 0)}, the training "
             f"examples with weight"
         )
+    check_finite("effects", effects[:, present > 0])
     gains = np.where(present > 0, effects * present, -np.inf)
     return np.argsort(-gains, axis=1, kind="stable")[:, :k]
 
@@ -153,8 +156,7 @@ def compare(
             f"outputs of shapes {before.shape} before and {after.shape} after do not "
             f"fit {predicted.size} predictions; expected (models, queries) of both"
         )
-    if not all(np.all(np.isfinite(x)) for x in (predicted, before, after)):
-        raise ValueError("an output or a prediction is NaN or infinite")
+    check_finite("outputs and predictions", predicted, before, after)
     shift = after.mean(axis=0) - before.mean(axis=0)
     stderr = np.sqrt(_variance_of_mean(before) + _variance_of_mean(after))
     agreement = np.sign(predicted) * np.sign(shift)

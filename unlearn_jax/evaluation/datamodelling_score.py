@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from scipy import stats
 
+from unlearn_jax.evaluation.outputs import check_finite
+
 
 class Score(NamedTuple):
     """Value: a mean correlation with its standard error, both unit 1.
@@ -244,8 +246,7 @@ def _check(predicted: np.ndarray, true: np.ndarray) -> None:
             f"predicted outputs of shape {predicted.shape} and true ones of shape "
             f"{true.shape}; expected (queries, models) of both"
         )
-    if not all(np.all(np.isfinite(x)) for x in (predicted, true)):
-        raise ValueError("an output is NaN or infinite; correlations need numbers")
+    check_finite("outputs", predicted, true)
     flat = [np.all(x == x[:, :1], axis=1) for x in (predicted, true)]
     if np.all(np.logical_or(*flat)):
         raise ValueError(

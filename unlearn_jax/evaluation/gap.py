@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtrit
 
+from unlearn_jax.evaluation.outputs import check_finite
+
 Numbers = Float[np.ndarray, "..."]
 
 
@@ -73,7 +75,7 @@ def gap(
             f"values {values.shape} need oracle values of shape {shape} and at least "
             f"one seed at each level, got {oracle_values.shape}"
         )
-    _finite(values, oracle_values)
+    check_finite("values", values, oracle_values)
     differences = values.mean(axis=(1, 2)) - oracle_values.mean(axis=1)
     mean, seeds = float(differences.mean()), differences.size
     if seeds < 2:
@@ -103,7 +105,7 @@ def floor(oracle_values: Float[np.ndarray, " m"], *, seeds: int) -> Floor:
             "a floor needs two oracles and one seed or more, got "
             f"{oracle_values.size} and {seeds}"
         )
-    _finite(oracle_values)
+    check_finite("values", oracle_values)
     first, second = np.triu_indices(oracle_values.size, k=1)
     apart = np.abs(oracle_values[first] - oracle_values[second])
     deviation = float(oracle_values.std(ddof=1))
@@ -113,8 +115,3 @@ def floor(oracle_values: Float[np.ndarray, " m"], *, seeds: int) -> Floor:
 
 def _t_quantile(degrees: int) -> float:
     return float(stdtrit(degrees, 0.975))
-
-
-def _finite(*arrays: Numbers) -> None:
-    if not all(np.all(np.isfinite(array)) for array in arrays):
-        raise ValueError("a value is NaN or infinite; leave failed runs out, by name")

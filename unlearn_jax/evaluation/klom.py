@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
+from unlearn_jax.evaluation.outputs import check_finite
+
 Definition: TypeAlias = Literal["fixed", "easydub", "dmm"]
 Histograms: TypeAlias = tuple[np.ndarray, np.ndarray]
 
@@ -321,9 +323,7 @@ def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 def _finite(margins: np.ndarray) -> np.ndarray:
     values = np.asarray(margins, np.float64)
-    broken = np.count_nonzero(~np.isfinite(values))
-    if broken:
-        raise ValueError(f"{broken} margins are NaN or infinite; KLoM needs numbers")
+    check_finite("margins", values)
     return values
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unlearn_jax.evaluation.membership import Attack, threshold_attack
-from unlearn_jax.evaluation.outputs import SplitOutputs, margins
+from unlearn_jax.evaluation.outputs import SplitOutputs, check_finite, margins
 from unlearn_jax.types import PRNGKey
 
 POOL_BELOW = 16
@@ -55,7 +55,11 @@ def lira_scores(
     points share the pooled one (root of the mean variance), for a deviation of a few
     numbers is mostly noise. With one member there is no spread to measure and z is the
     plain difference. A deviation is never less than a thousandth of the pooled one.
+
+    Raises:
+        ValueError: a margin is NaN or infinite.
     """
+    check_finite("margins", margin, out_margins)
     centred = margin - out_margins.mean(axis=0)
     if out_margins.shape[0] < 2:
         return centred

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from unlearn_jax.evaluation.outputs import check_finite
+
 STEPS = 50
 
 
@@ -33,7 +35,7 @@ def fit_logistic(
         l2: Coefficient of half the squared slope; finite if separable (no unit).
 
     Raises:
-        ValueError: a class is empty.
+        ValueError: a class is empty, or a value is not finite.
 
     Cost: about ten passes over the n numbers.
     Source: scikit-learn's LogisticRegression with class_weight "balanced" and its
@@ -43,6 +45,7 @@ def fit_logistic(
     counts = np.array([np.sum(~member), np.sum(member)])
     if counts.min() == 0:
         raise ValueError("logistic regression needs both members and non-members")
+    check_finite("values of the feature", feature)
     centre, spread = float(feature.mean()), float(feature.std())
     if spread <= 1e-12 * max(abs(centre), 1e-300):
         return Logistic(0.0, 0.0, centre, 1.0)

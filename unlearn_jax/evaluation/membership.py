@@ -7,7 +7,6 @@ nothing (AUC 0.5 up to its error), and so does one on perfect unlearning. An AUC
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -17,8 +16,10 @@ from unlearn_jax.evaluation.ranking import (
     area,
     balanced_accuracy,
     best_threshold,
+    check_scores,
     true_positive_rate,
 )
+from unlearn_jax.keys import seed_words
 from unlearn_jax.types import PRNGKey
 
 
@@ -43,7 +44,7 @@ class Attack(NamedTuple):
 
 def generator(key: PRNGKey) -> np.random.Generator:
     """A host generator that is a function of the evaluation seed."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    return np.random.default_rng(seed_words(key))
 
 
 def threshold_attack(
@@ -58,7 +59,7 @@ def threshold_attack(
     the two results are averaged.
 
     Raises:
-        ValueError: fewer than two scores on a side.
+        ValueError: fewer than two scores on a side, or NaN among them.
 
     Cost: a few sorts.
     """
@@ -96,10 +97,11 @@ def logistic_attack(
             examples a fold (count).
 
     Raises:
-        ValueError: fewer than four examples on a side.
+        ValueError: fewer than four examples on a side, or NaN among them.
 
     Cost: ``folds`` Newton fits of two numbers.
     """
+    check_scores(1, members, non_members)
     folds = min(folds, members.size // 2, non_members.size // 2)
     if folds < 2:
         raise ValueError(

@@ -135,6 +135,7 @@ def residuals(scores: Scores) -> Float[np.ndarray, "*members n k"]:
     """Outputs minus regression targets, in target units."""
     outputs = finite_outputs(scores)
     targets = np.asarray(scores.targets, np.float64)
+    check_finite("regression targets", targets)
     targets = targets.reshape(targets.shape[0], -1)
     if targets.shape != outputs.shape[-2:]:
         raise ValueError(
@@ -186,10 +187,52 @@ def finite_outputs(scores: Scores) -> Float[np.ndarray, "*members n k"]:
         ValueError: an output is NaN or infinite: no metric has a meaning then.
     """
     outputs = np.asarray(scores.outputs).astype(np.float64)
-    broken = outputs.size - int(np.count_nonzero(np.isfinite(outputs)))
-    if broken:
-        raise ValueError(f"{broken} of {outputs.size} outputs are NaN or infinite")
+    check_finite("outputs", outputs)
     return outputs
+
+
+def check_finite(what: str, *arrays: Any) -> None:
+    """Refuse numbers that no metric has a meaning for.
+
+    Args:
+        what: What the sentence calls them, in the plural.
+        arrays: Any shapes.
+
+    Raises:
+        ValueError: some are NaN or infinite; tells how many.
+    """
+    size = sum(np.size(array) for array in arrays)
+    kept = sum(int(np.count_nonzero(np.isfinite(array))) for array in arrays)
+    if kept < size:
+        raise ValueError(
+            f"{size - kept} of {size} {what} are NaN or infinite, expected finite "
+            "numbers: mend the model they come from, or leave it out by name"
+        )
+
+
+def class_indices(outputs: np.ndarray, scores: Scores) -> np.ndarray:
+    """The targets as class indices of these outputs.
+
+    Raises:
+        ValueError: floating-point or one-hot targets, another number of them than
+            examples, or a label without an output.
+    """
+    targets = np.asarray(_classified(scores).targets)
+    if targets.shape != outputs.shape[-2:-1] or targets.dtype == bool:
+        raise ValueError(
+            f"got {targets.dtype} targets of shape {targets.shape} for outputs of "
+            f"shape {outputs.shape}, expected one class index for each example: turn "
+            "one-hot rows into indices with argmax"
+        )
+    wrong = np.flatnonzero((targets < 0) | (targets >= outputs.shape[-1]))
+    if wrong.size:
+        raise ValueError(
+            f"got {wrong.size} labels out of range, the first is "
+            f"{int(targets[wrong[0]])} at example {int(wrong[0])}: class indices from "
+            f"{targets.min()} to {targets.max()} do not fit {outputs.shape[-1]} "
+            "outputs, renumber them"
+        )
+    return targets
 
 
 def _classified(scores: Scores) -> Scores:
@@ -204,12 +247,7 @@ def _log_sum_exp(values: np.ndarray) -> np.ndarray:
 
 
 def _target_indices(outputs: np.ndarray, scores: Scores) -> np.ndarray:
-    targets = np.asarray(_classified(scores).targets)
-    if targets.min() < 0 or targets.max() >= outputs.shape[-1]:
-        raise ValueError(
-            f"class indices from {targets.min()} to {targets.max()} do not fit "
-            f"{outputs.shape[-1]} outputs"
-        )
+    targets = class_indices(outputs, scores)
     return np.broadcast_to(targets[:, None], (*outputs.shape[:-1], 1))
 
 

@@ -11,6 +11,27 @@ from jaxtyping import Float
 Ranked = Float[np.ndarray, " n"]
 
 
+def check_scores(least: int, members: np.ndarray, non_members: np.ndarray) -> None:
+    """Refuse scores that no attack can rank.
+
+    Raises:
+        ValueError: fewer than ``least`` on a side, or NaN among them.
+    """
+    sizes = members.size, non_members.size
+    if min(sizes) < least:
+        raise ValueError(
+            f"an attack needs {least} members and {least} non-members or more, got "
+            f"{sizes[0]} and {sizes[1]}"
+        )
+    broken = [np.count_nonzero(np.isnan(side)) for side in (members, non_members)]
+    if any(broken):
+        raise ValueError(
+            f"{broken[0]} of {sizes[0]} members' scores and {broken[1]} of {sizes[1]} "
+            "non-members' are NaN, expected numbers: drop these examples or mend the "
+            "model"
+        )
+
+
 class Area(NamedTuple):
     """Value: area under the ROC curve with its standard error, both unit 1."""
 
@@ -25,12 +46,12 @@ def area(members: Ranked, non_members: Float[np.ndarray, " q"]) -> Area:
     0 where the sample shows no spread: all scores tied, or the groups fully apart.
 
     Raises:
-        ValueError: fewer than two scores on a side.
+        ValueError: fewer than two scores on a side, or NaN among them.
 
     Cost: two sorts, O((n + q) log(n + q)); the n q pairs are never formed.
     Source: DeLong, DeLong & Clarke-Pearson 1988, eq. 2-5 (placement values).
     """
-    _at_least(2, members, non_members)
+    check_scores(2, members, non_members)
     above = _share_below(members, non_members)  # one placement per member
     below = 1.0 - _share_below(non_members, members)
     variance = above.var(ddof=1) / above.size + below.var(ddof=1) / below.size
@@ -55,8 +76,11 @@ def true_positive_rate(
         Unit %, range 0 to 100. Where the score tells nothing, as for two oracles,
         ``100 (floor(at q) + 1) / (q + 1)`` on average: 1.3 at 1% with q = 300, and
         0.3 at 0.1%. Compare with the oracle's own value.
+
+    Raises:
+        ValueError: no score on a side, or NaN among them.
     """
-    _at_least(1, members, non_members)
+    check_scores(1, members, non_members)
     allowed = int(np.floor(at * non_members.size + 1e-9))
     threshold = np.sort(non_members)[non_members.size - 1 - allowed]
     return 100.0 * float(np.mean(members > threshold))
@@ -66,7 +90,11 @@ def best_threshold(members: Ranked, non_members: Float[np.ndarray, " q"]) -> flo
     """The threshold with the highest balanced accuracy on these very scores.
 
     A score above it is judged a member. Apply it to other scores than these.
+
+    Raises:
+        ValueError: no score on a side, or NaN among them.
     """
+    check_scores(1, members, non_members)
     values = np.unique(np.concatenate([members, non_members]))
     cuts = np.concatenate([[-np.inf], 0.5 * (values[1:] + values[:-1])])
     found = 1.0 - np.searchsorted(np.sort(members), cuts, "right") / members.size
@@ -80,7 +108,11 @@ def balanced_accuracy(
     """Mean of the shares of members above and of others not above the threshold.
 
     Unit %, range 0 to 100; 50 when the score tells nothing.
+
+    Raises:
+        ValueError: no score on a side, or NaN among them.
     """
+    check_scores(1, members, non_members)
     found, accused = np.mean(members > threshold), np.mean(non_members > threshold)
     return 50.0 * float(found + 1.0 - accused)
 
@@ -90,11 +122,3 @@ def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     left = np.searchsorted(ordered, scores, "left")
     right = np.searchsorted(ordered, scores, "right")
     return 0.5 * (left + right) / others.size
-
-
-def _at_least(count: int, members: np.ndarray, non_members: np.ndarray) -> None:
-    if min(members.size, non_members.size) < count:
-        raise ValueError(
-            f"an attack needs {count} members and {count} non-members or more, got "
-            f"{members.size} and {non_members.size}"
-        )

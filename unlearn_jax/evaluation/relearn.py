@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from unlearn_jax.data.accumulate import collect
+from unlearn_jax.train.entrance import check_learnable
 from unlearn_jax.train.fit import training_loss, weighted_mean
 from unlearn_jax.train.recipe import Learner, optimizer
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
@@ -49,6 +50,7 @@ def relearn_steps(
     Source: relearn time of Golatkar et al. 2020 and the anamnesis index of Chundawat et
         al. 2023. Differs: a fresh copy for every call, so that order does not matter.
     """
+    check_learnable(learner, forget, name="forget set", variables=variables)
     recipe = replace(
         learner.recipe,
         learning_rate=slowdown * learner.recipe.learning_rate,

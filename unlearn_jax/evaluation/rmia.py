@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unlearn_jax.evaluation.membership import Attack, threshold_attack
-from unlearn_jax.evaluation.outputs import SplitOutputs, confidences
+from unlearn_jax.evaluation.outputs import SplitOutputs, check_finite, confidences
 from unlearn_jax.evaluation.ranking import area
 from unlearn_jax.types import PRNGKey
 
@@ -87,10 +87,11 @@ def likelihood_ratios(
     """p_target / p, unit 1, range [0, inf): how the target stands out on each point.
 
     Raises:
-        ValueError: a slope outside [0, 1].
+        ValueError: a slope outside [0, 1], or a probability that is not finite.
     """
     if not 0 <= slope <= 1:
         raise ValueError(f"slope is {slope}, expected a number from 0 to 1")
+    check_finite("probabilities", probabilities, out_probabilities)
     blended = 0.5 * (1 + slope) * out_probabilities.mean(axis=0) + 0.5 * (1 - slope)
     return probabilities / np.maximum(blended, np.finfo(np.float64).tiny)
 
@@ -106,7 +107,7 @@ def rmia_scores(
     Unit 1, range 0 to 1; the higher, the more like a member.
 
     Raises:
-        ValueError: no population, or gamma not positive.
+        ValueError: no population, gamma not positive, or a ratio that is not finite.
 
     Cost: one sort of the population.
     """
@@ -115,6 +116,7 @@ def rmia_scores(
             f"expected gamma > 0 and a population of one or more, got gamma {gamma} "
             f"and {population_ratios.size} points"
         )
+    check_finite("ratios", ratios, population_ratios)
     ordered = np.sort(gamma * population_ratios)
     left = np.searchsorted(ordered, ratios, "left")
     right = np.searchsorted(ordered, ratios, "right")

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from unlearn_jax.evaluation.lira import POOL_BELOW
 from unlearn_jax.evaluation.membership import generator
+from unlearn_jax.evaluation.outputs import check_finite
 from unlearn_jax.evaluation.ranking import area, true_positive_rate
 from unlearn_jax.types import PRNGKey
 
@@ -203,6 +204,5 @@ def _checked(unlearned: np.ndarray, never: np.ndarray) -> tuple[np.ndarray, np.n
             f"{len(unlearned)} unlearned and {len(never)} never trained"
         )
     found = tuple(np.asarray(side, np.float64) for side in (unlearned, never))
-    if not all(np.all(np.isfinite(side)) for side in found):
-        raise ValueError("a margin is NaN or infinite; the attack needs numbers")
+    check_finite("margins", *found)
     return found[0], found[1]

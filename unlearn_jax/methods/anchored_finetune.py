@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import begin, optimise
 from unlearn_jax.train.fit import choose_fit_loop, training_loss
@@ -19,6 +20,7 @@ PUSHES = ("ascend", "retain")
 ANCHORS = ("fisher", "uniform")
 
 
+@entrance()
 def anchored_finetune(
     learner: Learner,
     *,
@@ -114,6 +116,7 @@ def anchored_finetune(
     return stateless(forget)
 
 
+@entrance()
 def ewc(
     learner: Learner,
     *,
@@ -146,6 +149,7 @@ def ewc(
     )
 
 
+@entrance()
 def l2_to_init(
     learner: Learner,
     *,

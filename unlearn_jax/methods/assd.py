@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.methods.dampening import check_importance_batch, dampen, importance
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Params, PRNGKey, Variables
 
 
+@entrance()
 def assd(learner: Learner, *, importance_batch: int = 1024) -> Method:
     """Dampen a fixed share of all parameters, set by the share of forgotten examples.
 

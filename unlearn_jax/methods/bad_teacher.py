@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.data.batch import sample
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import begin, optimise
 from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
@@ -15,6 +16,7 @@ from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
+@entrance()
 def bad_teacher(
     learner: Learner,
     *,

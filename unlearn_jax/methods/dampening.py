@@ -125,9 +125,10 @@ def dampen(
             )
 
     def shrink(theta: Array, over: Array, forgot: Array) -> Array:
-        selected = forgot > alpha * over
-        ratio = over / jnp.where(selected, forgot, 1)
+        # Asked this way round, NaN is never "kept": it comes out.
+        kept = forgot <= alpha * over
+        ratio = over / jnp.where(kept, 1, forgot)
         factor = jnp.minimum(dampening * ratio, 1)
-        return jnp.where(selected, factor * theta, theta).astype(theta.dtype)
+        return jnp.where(kept, theta, factor * theta).astype(theta.dtype)
 
     return jax.tree.map(shrink, params, overall.value, forgotten.value)

@@ -13,6 +13,7 @@ from unlearn_jax.attribution.attribution import (
     Evidence,
     as_trained,
 )
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.matching import matching, outputs_of
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.train.fit import choose_fit_loop, fit
@@ -39,6 +40,7 @@ class MatchingState(NamedTuple):
     train: Batch
 
 
+@entrance(signed=("multiplier",))
 def datamodel_matching(
     learner: Learner,
     *,

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import PRNGKey, Variables
 
 
+@entrance()
 def finetune(
     learner: Learner,
     *,

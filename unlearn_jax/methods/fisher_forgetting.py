@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from unlearn_jax import tree
 from unlearn_jax.curvature.diagonal import fisher_diagonal
 from unlearn_jax.data.accumulate import accumulate, present
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
@@ -17,6 +18,7 @@ from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 FISHERS = ("example", "batch")
 
 
+@entrance()
 def fisher_forgetting(
     learner: Learner,
     *,

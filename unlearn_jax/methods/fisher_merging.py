@@ -7,6 +7,7 @@ import jax
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
 from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.merging import fisher_merge
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.objective import bind
@@ -16,6 +17,7 @@ from unlearn_jax.types import Batch, Params, PRNGKey, Variables
 PARTNERS = ("finetune", "ascent")
 
 
+@entrance()
 def fisher_merging(
     learner: Learner,
     *,

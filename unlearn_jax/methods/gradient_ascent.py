@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import begin, optimise
 from unlearn_jax.train.fit import choose_fit_loop, training_loss
@@ -10,6 +11,7 @@ from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import PRNGKey, Variables
 
 
+@entrance()
 def gradient_ascent(
     learner: Learner,
     *,

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from unlearn_jax import tree
 from unlearn_jax.attribution.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.methods.gradient import risk_gradient
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import bind
@@ -12,6 +13,7 @@ from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import PRNGKey, Variables
 
 
+@entrance(signed=("scale",))
 def influence_removal(
     learner: Learner,
     *,

@@ -11,6 +11,7 @@ from unlearn_jax.curvature.operator import damped
 from unlearn_jax.curvature.over_batches import over_batches
 from unlearn_jax.loop import repeat
 from unlearn_jax.methods.gradient import risk_gradient
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
 from unlearn_jax.solvers.solution import usable
@@ -21,6 +22,7 @@ from unlearn_jax.types import Batch, Params, PRNGKey, Variables
 VARIANTS = ("intended", "published")
 
 
+@entrance(signed=("alpha",))
 def influence_unlearning(
     learner: Learner,
     *,

@@ -1,10 +1,12 @@
 """Label-free selective synaptic dampening: importances without labels."""
 
 from unlearn_jax.methods.dampening import check_importance_batch, dampening_method
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method
 from unlearn_jax.train.recipe import Learner
 
 
+@entrance()
 def lfssd(
     learner: Learner,
     *,

@@ -42,11 +42,11 @@ def fisher_merge(
         thetas, stiffness = leaves[: counts[0]], leaves[counts[0] :]
         shares = [w * f for w, f in zip(weights, stiffness, strict=True)]
         total = sum(shares[1:], shares[0])
-        known = total > 0
+        unknown = total <= 0  # false for NaN, which comes out
         plain = [w / jnp.where(mass > 0, mass, 1) for w in weights]
         merged = jnp.zeros_like(thetas[0])
         for theta, share, w in zip(thetas, shares, plain, strict=True):
-            part = jnp.where(known, share / jnp.where(known, total, 1), w)
+            part = jnp.where(unknown, w, share / jnp.where(unknown, 1, total))
             merged = merged + (part * theta).astype(theta.dtype)
         return merged
 

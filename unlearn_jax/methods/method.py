@@ -43,10 +43,24 @@ def make_request(train: Batch, indices: Any) -> Request:
     """The request to forget the training examples at ``indices``.
 
     Raises:
-        ValueError: empty, out of range, repeated, or nothing would remain.
+        ValueError: empty, out of range, repeated, gone already (of weight 0, after an
+            earlier request), or nothing would remain.
     """
-    count = train.weights.shape[0]
-    chosen = check_indices(np.asarray(indices), count)
+    there = np.asarray(train.weights) != 0
+    chosen = check_indices(np.asarray(indices), len(there))
+    gone = chosen[~there[chosen]]
+    if gone.size:
+        raise ValueError(
+            f"{gone.size} of {chosen.size} examples to forget have weight 0, the first "
+            f"is example {int(gone[0])}, so they are not there any more: leave them "
+            "out"
+        )
+    if chosen.size == np.count_nonzero(there):
+        raise ValueError(
+            f"the forget set holds all {chosen.size} training examples that are left, "
+            "expected some to retain: forget fewer, there is nothing to learn from "
+            "otherwise"
+        )
     forget = pad(take(train, chosen), bucket(len(chosen)))
     weights = np.array(train.weights)
     weights[chosen] = 0

@@ -8,6 +8,7 @@ from unlearn_jax import tree
 from unlearn_jax.attribution.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.loop import rounds
 from unlearn_jax.methods.gradient import risk_gradient
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import bind
@@ -15,6 +16,7 @@ from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Params, PRNGKey, Variables
 
 
+@entrance()
 def newton_removal(
     learner: Learner,
     *,

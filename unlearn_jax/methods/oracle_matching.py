@@ -2,6 +2,7 @@
 
 import jax
 
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.matching import matching, outputs_of
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import choose_fit_loop, fit
@@ -9,6 +10,7 @@ from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
+@entrance()
 def oracle_matching(
     learner: Learner,
     *,

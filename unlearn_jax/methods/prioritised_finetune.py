@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.objective import bind
@@ -23,11 +24,13 @@ def forget_priority(forgotten: Params, retained: Params) -> Params:
 
     def share(f: Array, r: Array) -> Array:
         total = f + r
-        return jnp.where(total > 0, f / jnp.where(total > 0, total, 1), 0)
+        nothing = total <= 0  # false for NaN, which comes out
+        return jnp.where(nothing, 0, f / jnp.where(nothing, 1, total))
 
     return jax.tree.map(share, forgotten, retained)
 
 
+@entrance()
 def prioritised_finetune(
     learner: Learner,
     *,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from unlearn_jax.loop import rounds
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import TrainState, begin, descend, steps_per_pass
 from unlearn_jax.train.fit import choose_fit_loop, training_loss
@@ -13,6 +14,7 @@ from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import PRNGKey, Variables
 
 
+@entrance()
 def random_labels(
     learner: Learner,
     *,

@@ -1,11 +1,13 @@
 """Trains from scratch on the retain set: the oracle."""
 
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import PRNGKey, Variables
 
 
+@entrance()
 def retrain(learner: Learner) -> Method:
     """Initialise every parameter anew and train on the retain set alone.
 

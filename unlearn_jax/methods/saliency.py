@@ -10,6 +10,7 @@ from jaxtyping import Bool, PyTree
 
 from unlearn_jax import tree
 from unlearn_jax.methods.gradient import risk_gradient
+from unlearn_jax.methods.guard import guarded
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.models.model import Model
 from unlearn_jax.train.objective import bind
@@ -114,7 +115,7 @@ def with_saliency(
             params = tree.where(mask, params, variables.params)
         return Variables(params, moved.stats["stats"]), state
 
-    return Method(prepare, forget)
+    return guarded(learner, Method(prepare, forget))
 
 
 def _dress(variables: Variables, mask: Any) -> Variables:

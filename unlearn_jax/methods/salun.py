@@ -1,11 +1,13 @@
 """Saliency unlearning: random labels, on the salient weights alone."""
 
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.saliency import with_saliency
 from unlearn_jax.train.recipe import Learner
 
 
+@entrance()
 def salun(
     learner: Learner,
     *,

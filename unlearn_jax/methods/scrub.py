@@ -6,6 +6,7 @@ import jax
 
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.loop import rounds
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import TrainState, begin, descend, steps_per_pass
 from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
@@ -14,6 +15,7 @@ from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
+@entrance(zero=("ascent_epochs",))
 def scrub(
     learner: Learner,
     *,

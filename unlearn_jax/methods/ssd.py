@@ -1,10 +1,12 @@
 """Selective synaptic dampening: shrink what matters most to the forget set."""
 
 from unlearn_jax.methods.dampening import check_importance_batch, dampening_method
+from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method
 from unlearn_jax.train.recipe import Learner
 
 
+@entrance()
 def ssd(
     learner: Learner,
     *,
@@ -42,6 +44,7 @@ def ssd(
     )
 
 
+@entrance()
 def ssd_batch(
     learner: Learner,
     *,

@@ -10,7 +10,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from unlearn_jax import tree
+from unlearn_jax.loop import tracing
 from unlearn_jax.parallel.mesh import replicate, shard_members
+from unlearn_jax.train.entrance import check_learnable, inside
 from unlearn_jax.train.fit import choose_fit_loop, fit
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Variables
@@ -52,8 +54,8 @@ def fit_ensemble(
         ``fit(keys[i], learner, data with weights[i])`` up to rounding.
 
     Raises:
-        ValueError: the weights do not fit keys and data, or a chunk does not divide
-            over the mesh; nothing was trained.
+        ValueError: the weights do not fit keys and data, a chunk does not divide over
+            the mesh, or data that ``fit`` refuses; nothing was trained.
     """
     count = keys.shape[0]
     if weights is None:
@@ -63,6 +65,9 @@ def fit_ensemble(
             f"weights of shape {weights.shape} given for {count} keys and "
             f"{data.weights.shape[0]} examples; expected one row per key"
         )
+    if not tracing(data, weights):
+        rows = np.asarray(weights)
+        check_learnable(learner, _seen_by_any(data, rows), name="training set")
     if members == "auto":
         members = "vmap" if mesh is not None else choose_members(learner, data)
     if members == "loop":
@@ -125,12 +130,20 @@ def choose_members(learner: Learner, data: Batch) -> Members:
     return "vmap" if tree.size(params) <= CPU_VMAP_PARAMETERS else "loop"
 
 
+def _seen_by_any(data: Batch, weights: np.ndarray) -> Batch:
+    """The data with the largest weight that a member gives each; the least if < 0."""
+    least = weights.min(axis=0)
+    return data._replace(weights=np.where(least < 0, least, weights.max(axis=0)))
+
+
 def _one_after_another(
     keys: Array, learner: Learner, data: Batch, weights: Array | np.ndarray
 ) -> Variables:
     on_host = choose_fit_loop(learner, data) == "host"
     run = _one_member(learner) if on_host else single_program(learner)
-    return tree.stack([run(k, w, data) for k, w in zip(keys, weights, strict=True)])
+    with inside():
+        models = [run(k, w, data) for k, w in zip(keys, weights, strict=True)]
+    return tree.stack(models)
 
 
 def _one_member(learner: Learner) -> Callable[..., Variables]:

@@ -18,6 +18,7 @@ from unlearn_jax.train.descent import (
     optimise,
     steps_per_pass,
 )
+from unlearn_jax.train.entrance import check_learnable
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, PRNGKey, Variables
 
@@ -52,8 +53,13 @@ def fit(
     Returns:
         Variables after ``recipe.epochs`` passes.
 
+    Raises:
+        ValueError: data that cannot be learned from (see
+            :func:`unlearn_jax.train.entrance.check_learnable`); not inside ``jit``.
+
     Cost: epochs × examples gradients. Memory: data, parameters and one batch.
     """
+    check_learnable(learner, data, name="training set", variables=start)
     loop = choose_fit_loop(learner, data, key, start)
     state = optimise(
         order_stream(key),
@@ -87,7 +93,11 @@ def fit_watched(
 
     Returns:
         What ``fit`` returns, up to rounding: each epoch is a program of its own.
+
+    Raises:
+        ValueError: as ``fit``.
     """
+    check_learnable(learner, data, name="training set")
     loop = choose_fit_loop(learner, data)
     state = start_fit(key, learner) if state is None else state
     for _ in range(int(state.epochs_done), learner.recipe.epochs):

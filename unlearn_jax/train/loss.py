@@ -1,11 +1,15 @@
 """Output losses: one value per example, no mean; the caller reduces in view."""
 
+import functools
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from unlearn_jax.types import Array, Outputs, PerExample, Targets
+from unlearn_jax.types import Array, OutputLoss, Outputs, PerExample, Targets
 
 
 def cross_entropy(
@@ -41,7 +45,39 @@ def squared_norm(outputs: Outputs, targets: Targets) -> PerExample:
 def kl_divergence(
     outputs: Outputs, target_log_probabilities: Outputs, *, temperature: float = 1.0
 ) -> PerExample:
-    """KL(target ‖ softmax(outputs / T)) [nats]; the target is given as log-softmax."""
+    """KL(target ‖ softmax(outputs / T)) [nats]; the target is given as log-softmax.
+
+    A class of target probability 0 adds nothing (0 log 0 = 0), whatever its output.
+    """
     logp = jax.nn.log_softmax(outputs / temperature, axis=-1)
     target = jnp.exp(target_log_probabilities)
-    return jnp.sum(target * (target_log_probabilities - logp), axis=-1)
+    ruled_out = target == 0  # masked before the product, for the derivatives' sake too
+    gap = jnp.where(ruled_out, 0, target_log_probabilities) - jnp.where(
+        ruled_out, 0, logp
+    )
+    return jnp.sum(jnp.where(ruled_out, 0, target) * gap, axis=-1)
+
+
+TargetKind: TypeAlias = Literal[
+    "classes", "tokens", "numbers", "log_probabilities", "anything"
+]
+TARGETS: Mapping[OutputLoss, TargetKind] = {
+    cross_entropy: "classes",
+    sequence_nll: "tokens",
+    squared_error: "numbers",
+    kl_divergence: "log_probabilities",
+    squared_norm: "anything",
+}
+"""Loss -> the targets that it takes, for outputs (n, k) or (n, t, k).
+
+"classes": integers (n,) from 0 to k - 1; "tokens": integers (n, t) below k, those
+below zero ignored; "numbers": shaped like the outputs; "log_probabilities": the same,
+and -inf is one of them; "anything": not read, or of a loss that is not known here.
+"""
+
+
+def target_kind(loss: OutputLoss) -> TargetKind:
+    """Which targets a loss takes; a partial application takes those of its function."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return TARGETS.get(loss, "anything")

@@ -9,6 +9,7 @@ import optax
 
 from unlearn_jax.loop import Loop
 from unlearn_jax.models.model import Model
+from unlearn_jax.options import check_number, check_whole
 from unlearn_jax.types import OutputLoss
 
 
@@ -66,19 +67,10 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse impossible values when the recipe is built."""
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}"
-            )
+            check_whole(name, getattr(self, name))
+        check_number("learning_rate", self.learning_rate, positive=True)
         for name in ("momentum", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"{name} must not be negative, got {getattr(self, name)}"
-                )
+            check_number(name, getattr(self, name), least=0.0)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(

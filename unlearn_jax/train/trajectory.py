@@ -9,6 +9,7 @@ import numpy as np
 
 from unlearn_jax.loop import rounds
 from unlearn_jax.train.descent import steps_per_pass
+from unlearn_jax.train.entrance import check_learnable
 from unlearn_jax.train.fit import FitState, choose_fit_loop, fit_epoch, start_fit
 from unlearn_jax.train.recipe import Learner, Recipe, rate_at
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables, Weights
@@ -49,12 +50,14 @@ def fit_trajectory(
         under momentum β, soon 1 / (1 − β). Rates of "adam" leave its scaling out.
 
     Raises:
-        ValueError: the pieces do not fit the epochs, or ``place`` is unknown.
+        ValueError: the pieces do not fit the epochs, ``place`` is unknown, or data that
+            ``fit`` refuses.
 
     Cost: ``fit``, and one copy of the variables for each piece.
     """
     ends = _ends(points, learner.recipe.epochs)
     kept = _epochs_kept(ends, place)
+    check_learnable(learner, data, name="training set", variables=start)
     loop = choose_fit_loop(learner, data, key, start)
     begun = start_fit(key, learner, start)
     slots = np.full(learner.recipe.epochs + 1, len(ends))
@@ -111,6 +114,7 @@ def fit_trajectories(
     Raises:
         ValueError: as :func:`fit_trajectory`.
     """
+    check_learnable(learner, data, name="training set")
 
     def run(key: PRNGKey) -> tuple[Variables, Pieces]:
         return fit_trajectory(key, learner, data, points=points, place=place)

@@ -1,0 +1,58 @@
+"""What every factory of a method begins with: options and data are checked there."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
+
+from unlearn_jax.methods.method import Method, Request
+from unlearn_jax.options import check_options
+from unlearn_jax.train.entrance import check_learnable, inside
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Batch, PRNGKey, Variables
+
+P = ParamSpec("P")
+Factory = Callable[Concatenate[Learner, P], Method]
+
+
+def entrance(
+    *, signed: tuple[str, ...] = (), zero: tuple[str, ...] = ()
+) -> Callable[[Factory[P]], Factory[P]]:
+    """Decorator of a factory: refuses options and, in its methods, batches.
+
+    Args:
+        signed: Numbers that may be negative.
+        zero: Counts that may be 0.
+    """
+
+    def decorate(factory: Factory[P]) -> Factory[P]:
+        @functools.wraps(factory)
+        def build(learner: Learner, *args: P.args, **options: P.kwargs) -> Method:
+            check_options(factory, options, signed=signed, zero=zero)
+            return guarded(learner, factory(learner, *args, **options))
+
+        return build
+
+    return decorate
+
+
+def guarded(learner: Learner, method: Method) -> Method:
+    """The same method; what its learner cannot digest is refused before it begins.
+
+    ``prepare`` and ``forget`` raise ValueError on concrete batches as
+    :func:`unlearn_jax.train.entrance.check_learnable` does.
+    """
+
+    def prepare(key: PRNGKey, original: Variables, train: Batch) -> Any:
+        check_learnable(learner, train, name="training set", variables=original)
+        with inside():
+            return method.prepare(key, original, train)
+
+    def forget(
+        key: PRNGKey, state: Any, variables: Variables, request: Request
+    ) -> tuple[Variables, Any]:
+        for name, part in zip(("forget set", "retain set"), request, strict=True):
+            check_learnable(learner, part, name=name, variables=variables, empty=True)
+        with inside():
+            return method.forget(key, state, variables, request)
+
+    return Method(prepare, forget)
