@@ -173,5 +173,9 @@ def inverse(gram: GramRidge, l2: float) -> Any:
     f, k = gram.weight.shape
     made = kept(gram, l2)
     return inverse_start(f, k, l2=l2)._replace(
-        weight=made.weight, inverse=made.inverse, count=made.count
+        weight=made.weight,
+        inverse=made.inverse,
+        count=made.count,
+        moment=gram.moment,
+        moment_low=gram.moment_low,
     )

@@ -236,3 +236,16 @@ def test_rows_of_wrong_kind_are_named():
         head.learn(state, X[:2, :5], Y[:2])
     with pytest.raises(RefusedError, match="never learned"):
         head.forget(state, X[:2], Y[:2])
+
+
+def test_an_inverse_does_not_learn_what_it_could_never_forget():
+    heavy, loud = acu("inverse"), acu("inverse", outputs=2)
+    state = learnt(heavy, np.arange(40))
+    with pytest.raises(RefusedError, match="too large to be forgotten again"):
+        heavy.learn(state, X[40:42], Y[40:42], np.array([1e6, 1.0]))
+    state = loud.learn(loud.start(), X[:40], np.eye(2)[Y[:40] % 2])
+    with pytest.raises(RefusedError, match="too large to be forgotten again"):
+        loud.learn(state, X[40:42], np.full((2, 2), 1e14))
+    much = np.full((2, 2), 1e11)
+    after = loud.forget(loud.learn(state, X[40:42], much), X[40:42], much)
+    np.testing.assert_allclose(after.ridge.weight, state.ridge.weight, atol=1e-9)

@@ -136,9 +136,10 @@ def test_rows_beyond_the_inverse_are_forgotten_through_the_sums():
     state = ridge_form("kept").start(F, K, l2=l2)
     state = check_applied(PROGRAMS["kept"]["add"](state, full(big)))
     alone = ridge_form("inverse").start(F, K, l2=l2)
-    alone = check_applied(PROGRAMS["inverse"]["add"](alone, full(big)))
+    alone = PROGRAMS["inverse"]["add"](alone, full(big))
+    with pytest.raises(RefusedError, match="too large to be forgotten again"):
+        check_applied(alone)
     gone = full(part(big, slice(1, 40)))
-    assert int(PROGRAMS["inverse"]["remove"](alone, gone).code) != 0
     after = check_applied(PROGRAMS["kept"]["remove"](state, gone))
     assert int(after.repairs) >= 1
     one = part(big, slice(0, 1))
@@ -171,10 +172,10 @@ def test_an_outlier_comes_and_goes_or_is_refused(form, size):
 def test_an_inverse_that_lost_a_direction_is_seen():
     do = PROGRAMS["kept"]
     state = ridge_form("kept").start(F, K, l2=1.0)
-    huge = full(one_row(1e8)._replace(targets=np.zeros((1, K))))
+    huge = full(one_row(1e6)._replace(targets=np.zeros((1, K))))
     small = full(one_row(1.0)._replace(targets=np.full((1, K), 1e8)))
     state = check_applied(do["add"](check_applied(do["add"](state, huge)), small))
-    np.testing.assert_allclose(state.weight[0], 1e8 / (1e16 + 2), rtol=1e-9)
+    np.testing.assert_allclose(state.weight[0], 1e8 / (1e12 + 2), rtol=1e-9)
 
 
 @EVERY_FORM

@@ -18,8 +18,13 @@ REFUSALS = (
     "use float64, or the Gram form",
     "more weight removed than was ever added: some rows were never learned",
     "no room for further pending rows: refresh the inverse first",
+    "too large to be forgotten again: beside l2, or beside what is within, a row, its "
+    "weight or its target outweighs the digits of the dtype; scale the rows and "
+    "targets, raise l2, use float64, or the Gram form",
 )
-APPLIED, INDEFINITE, NOT_FINITE, ILL_CONDITIONED, TOO_MUCH, FULL = range(len(REFUSALS))
+APPLIED, INDEFINITE, NOT_FINITE, ILL_CONDITIONED, TOO_MUCH, FULL, TOO_LARGE = range(
+    len(REFUSALS)
+)
 
 
 class RefusedError(ValueError):

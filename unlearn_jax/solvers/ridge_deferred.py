@@ -31,6 +31,9 @@ class DeferredRidge(NamedTuple):
         error: As in ``Ridge``.
         l2: As in ``Ridge``.
         code: As in ``Ridge``; ``FULL`` where the request needs a refresh first.
+        moment: As in ``Ridge``.
+        moment_low: As in ``Ridge``.
+        reserve: As in ``Ridge``.
         factor: Columns in use first, zero behind them.
         signs: 1 for a learned column, −1 for a removed one, 0 for a free one.
         used: Columns in use.
@@ -43,6 +46,9 @@ class DeferredRidge(NamedTuple):
     error: Scalar
     l2: Scalar
     code: Int[Array, ""]
+    moment: Float[Array, "f k"]
+    moment_low: Float[Array, "f k"]
+    reserve: Scalar
     factor: Float[Array, "f r"]
     signs: Float[Array, " r"]
     used: Int[Array, ""]
@@ -113,6 +119,9 @@ def deferred_refresh(state: DeferredRidge) -> Ridge:
         state.error,
         state.l2,
         code.astype(jnp.int32),
+        state.moment,
+        state.moment_low,
+        state.reserve,
     )
 
 
@@ -151,6 +160,9 @@ def _request(state: DeferredRidge, rows: Batch, sign: int) -> DeferredRidge:
         jnp.where(taken, result.error, state.error),
         state.l2,
         code.astype(jnp.int32),
+        jnp.where(taken, result.moment, state.moment),
+        jnp.where(taken, result.moment_low, state.moment_low),
+        jnp.where(taken, result.reserve, state.reserve),
         dynamic_update_slice(state.factor, factor, (zero, at)),
         dynamic_update_slice(state.signs, signs, (at,)),
         state.used + jnp.where(taken, size, 0).astype(jnp.int32),

@@ -29,10 +29,11 @@ from unlearn_jax.solvers.refusal import (
     ILL_CONDITIONED,
     INDEFINITE,
     NOT_FINITE,
+    TOO_LARGE,
     TOO_MUCH,
     settle,
 )
-from unlearn_jax.solvers.ridge_checks import check_rows, check_start
+from unlearn_jax.solvers.ridge_checks import check_rows, check_start, too_large
 from unlearn_jax.types import Batch, Scalar
 
 BLOCK = 2048
@@ -123,7 +124,8 @@ def gram_add(
             :func:`gram_solve` alone, which can undo nothing: keep the state before.
 
     Returns:
-        The state after; refused requests (NaN, infinity) change ``code`` alone.
+        The state after; refused requests change ``code`` alone: NaN and infinity, and
+        what is too large to be forgotten again, see ``ridge_checks.too_large``.
 
     Raises:
         ValueError: shapes or dtypes that do not fit the state.
@@ -273,7 +275,8 @@ def _change(
         count=total,
         exact=sums.exact & plain,
     )
-    return _finish(state, changed, finite, solve)
+    large = too_large(x, y, state.l2) if sign > 0 else jnp.asarray(False)
+    return _finish(state, changed, finite, solve, large)
 
 
 class _Sums(NamedTuple):
@@ -335,11 +338,11 @@ def _change_sums(state: GramRidge, other: GramRidge, sign: int) -> GramRidge:
         count=total,
         exact=exact,
     )
-    return _finish(state, changed, jnp.asarray(True), True)
+    return _finish(state, changed, jnp.asarray(True), True, jnp.asarray(False))
 
 
 def _finish(
-    before: GramRidge, after: GramRidge, finite: Array, solve: bool
+    before: GramRidge, after: GramRidge, finite: Array, solve: bool, large: Array
 ) -> GramRidge:
     """The new state, or the old one with the reason for the refusal."""
     trace = jnp.maximum(jnp.trace(before.gram), jnp.trace(after.gram))
@@ -350,6 +353,7 @@ def _finish(
     lost = 1e-6 if digits(before.gram.dtype) < 53 else 1e-12
     lost = lost * jnp.maximum(before.count, after.count)
     code = jnp.where(after.count < -lost, TOO_MUCH, code)
+    code = jnp.where(large, TOO_LARGE, code)
     finite &= jnp.isfinite(trace) & jnp.all(jnp.isfinite(after.moment))
     code = jnp.where(finite, code, NOT_FINITE).astype(jnp.int32)
     if solve:

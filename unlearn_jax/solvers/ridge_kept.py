@@ -142,6 +142,9 @@ def _change(state: KeptRidge, rows: Batch, sign: int, slices: int) -> KeptRidge:
             zero,
             state.sums.l2,
             state.code,
+            state.sums.moment,
+            state.sums.moment_low,
+            zero,
         ),
         rows,
     )
