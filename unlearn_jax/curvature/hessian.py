@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
+from unlearn_jax.curvature.jacobian import linear_part
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import mass
 from unlearn_jax.train.door import entered, seen
@@ -48,6 +49,6 @@ def hessian(
         # JAX's gradient by complex numbers points the other way.
         return jax.tree.map(jnp.conj, jax.grad(objective.total)(at, shares))
 
-    _, bend = jax.linearize(slope, params)
+    _, bend, _ = linear_part(slope, params)
     # l2 by hand: through the derivatives it would cost four more passes over a vector.
     return linear_operator(lambda v: tree.axpy(objective.l2, v, bend(v)), params)

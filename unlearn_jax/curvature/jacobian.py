@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from unlearn_jax.curvature import jax_forms
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.train.objective import Objective
@@ -36,13 +37,34 @@ def jacobian_product(
     Cost: one forward pass whose intermediates are kept; then each product costs about
         two forward passes of linear work and nothing nonlinear is computed again.
     """
-    outputs, jvp = jax.linearize(lambda p: objective.predict(p, inputs), params)
-    transpose = jax.linear_transpose(jvp, params)
+    outputs, jvp, transpose = linear_part(
+        lambda p: objective.predict(p, inputs), params
+    )
 
     def vjp(cotangent: Any) -> Any:
-        return jax.tree.map(jnp.conj, transpose(jnp.conj(cotangent))[0])
+        return jax.tree.map(jnp.conj, transpose(jnp.conj(cotangent)))
 
     return outputs, jvp, vjp
+
+
+def linear_part(
+    function: Callable[[Any], Any], at: Any
+) -> tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]:
+    """A function's value, its derivative as a linear map, and the transpose of that.
+
+    Where a rule of the function (``jax.custom_vjp``) knows the way back alone, the way
+    forth is the transpose of it.
+    """
+    value, push = jax.linearize(function, at)
+    transpose = jax.linear_transpose(push, at)
+
+    def back(cotangent: Any) -> Any:
+        return transpose(cotangent)[0]
+
+    if not jax_forms.only_transposes(jax.make_jaxpr(push)(at)):
+        return value, push, back
+    forth = jax.linear_transpose(back, value)
+    return value, lambda tangent: forth(tangent)[0], back
 
 
 def tangent_kernel(
@@ -80,7 +102,7 @@ def tangent_kernel(
     inputs_b = inputs_a if inputs_b is None else inputs_b
 
     def columns(block: Any, at: Params, rows: Any) -> Array:
-        outputs, push = jax.linearize(lambda p: objective.predict(p, rows), at)
+        outputs, push, _ = linear_part(lambda p: objective.predict(p, rows), at)
         n, k = outputs.shape[0], outputs[0].size
 
         def one_example(example: Array) -> Array:

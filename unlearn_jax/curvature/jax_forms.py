@@ -292,6 +292,18 @@ def stops_gradient(equation: Any) -> bool:
     return equation.primitive.name == "stop_gradient"
 
 
+def only_transposes(closed: Any) -> bool:
+    """Whether a linear program holds a derivative that is known backwards alone.
+
+    ``jax.custom_vjp`` leaves it there: it can be transposed, but not executed.
+    """
+    return any(
+        equation.primitive.name == "custom_lin"
+        or any(map(only_transposes, jex_core.jaxprs_in_params(equation.params)))
+        for equation in getattr(closed, "jaxpr", closed).eqns
+    )
+
+
 def bind(equation: Any, values: Sequence[Any]) -> list[Any]:
     """Execute an equation as it stood in the traced program."""
     primitive = equation.primitive
