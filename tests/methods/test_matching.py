@@ -162,7 +162,7 @@ def test_impossible_choices_are_refused_when_the_method_is_built():
         datamodel_matching(learner, attribution="ekfacs")
     with pytest.raises(ValueError, match="which only training itself can keep"):
         datamodel_matching(learner, attribution="metagradient")
-    with pytest.raises(ValueError, match="at least one model"):
+    with pytest.raises(ValueError, match="models must be at least 1"):
         datamodel_matching(learner, models=0)
     with pytest.raises(ValueError, match="retain_ratio must be at least 1, got 0"):
         oracle_matching(learner, retain_ratio=0)
