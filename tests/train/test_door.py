@@ -151,3 +151,36 @@ def test_of_weight_zero_what_can_be_used_stays_and_the_rest_is_replaced():
     expected = inputs[[0, 1, 1, 1, 1]]
     np.testing.assert_array_equal(found.inputs, expected)
     np.testing.assert_array_equal(found.targets, targets[[0, 1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("batch", "sentence"),
+    [
+        (
+            BATCH._replace(targets=BATCH.targets + 1),
+            "1 labels out of range.* example 2",
+        ),
+        (BATCH._replace(targets=np.eye(3)[BATCH.targets]), "one class index"),
+        (
+            BATCH._replace(
+                inputs=np.where(np.arange(5)[:, None] == 3, np.nan, BATCH.inputs)
+            ),
+            "NaN or infinite inputs in 1 rows, the first is row 3",
+        ),
+    ],
+)
+def test_values_are_told_with_their_row(batch, sentence):
+    with pytest.raises(ValueError, match=f"^it: got .*{sentence}"):
+        enter(batch=batch)
+
+
+def test_what_is_absent_or_not_read_may_hold_anything():
+    broken = BATCH._replace(
+        inputs=np.where(np.arange(5)[:, None] == 3, np.nan, BATCH.inputs),
+        targets=np.array([0, 1, 2, 7, 1]),
+        weights=np.array([1.0, 1, 1, 0, 1]),
+    )
+    enter(batch=broken)
+    objective = Objective(linear, cross_entropy)
+    unread = BATCH._replace(targets=BATCH.targets + 9)
+    entered("it", objective, PARAMS, unread, loss=False)

@@ -14,6 +14,8 @@ import numpy as np
 
 from unlearn_jax.data.accumulate import present, widened
 from unlearn_jax.loop import tracing
+from unlearn_jax.train.entrance import check_batch
+from unlearn_jax.train.loss import squared_norm
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Inputs, Params, Variables
 
@@ -46,10 +48,13 @@ def entered(
         (params, batch): arrays; weights in at least float32.
 
     Raises:
-        ValueError: what was given, what was expected, what to change.
+        ValueError: what was given, what was expected, what to change; concrete values
+            that are NaN, or labels out of range, are told with their row.
     """
     params = checked_params(what, params)
     batch = checked_batch(what, batch)
+    reads = objective.loss if loss else squared_norm
+    check_batch(objective.predict, params, reads, batch, name=what)
     for count in (2, 3):
         check_outputs(what, objective.predict, params, batch.inputs, count)
     if loss:
