@@ -213,7 +213,7 @@ def _panels(
     *,
     sharex: bool = False,
     sharey: bool = False,
-) -> tuple["Figure", list["Axes"]]:
+) -> "tuple[Figure, list[Axes]]":
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
