@@ -19,7 +19,12 @@ from unlearn_jax.solvers.conjugate_gradient import (
 )
 from unlearn_jax.solvers.minres import minres
 from unlearn_jax.solvers.neumann import neumann
-from unlearn_jax.solvers.solution import OUT_OF_STEPS, Solution, acceptable
+from unlearn_jax.solvers.solution import (
+    INDEFINITE,
+    OUT_OF_STEPS,
+    Solution,
+    acceptable,
+)
 from unlearn_jax.types import Array
 
 SIZE = 24
@@ -50,6 +55,7 @@ class Census(NamedTuple):
         converged: How many the solver calls converged.
         precise: How many it calls as good as the dtype can tell.
         out_of_steps: How many ran out of steps.
+        indefinite: How many were told that the matrix is not positive definite.
         false_claims: Called converged though the true residual is above 1.2 tol.
         false_alarms: Called a failure though the true residual is not above LAPACK's.
         residual: Median true residual.
@@ -59,6 +65,7 @@ class Census(NamedTuple):
     converged: int
     precise: int
     out_of_steps: int
+    indefinite: int
     false_claims: int
     false_alarms: int
     residual: float
@@ -119,6 +126,7 @@ def census(
             converged=int(converged[i].sum()),
             precise=int((good[i] & ~converged[i]).sum()),
             out_of_steps=int((code[i] == OUT_OF_STEPS).sum()),
+            indefinite=int((code[i] == INDEFINITE).sum()),
             false_claims=int((converged[i] & (true[i] > 1.2 * tol)).sum()),
             false_alarms=int((~good[i] & (true[i] <= lapack[i])).sum()),
             residual=float(np.median(true[i])),
@@ -147,21 +155,23 @@ def main() -> None:
     )
     print(
         "| solver | condition | right-hand sides | converged | as good as float32 "
-        "| out of steps | other failures | converged, but above 1.2 tol "
+        "| out of steps | called not positive definite | other failures "
+        "| converged, but above 1.2 tol "
         "| failed, but as good as LAPACK | median residual | LAPACK's |"
     )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("|---" + 11 * "|---:" + "|")
     for name, contender in SOLVERS.items():
         found = census(
             name, CONDITIONS, args.seeds, tol=args.tol, max_steps=args.max_steps
         )
         for condition, one in zip(CONDITIONS, found, strict=True):
             total = args.seeds * contender.columns
-            rest = total - one.converged - one.precise - one.out_of_steps
+            told = one.converged + one.precise + one.out_of_steps + one.indefinite
             print(
                 f"| {name} | {condition:.0e} | {total} | {one.converged} "
-                f"| {one.precise} | {one.out_of_steps} | {rest} | {one.false_claims} "
-                f"| {one.false_alarms} | {one.residual:.1e} | {one.lapack:.1e} |",
+                f"| {one.precise} | {one.out_of_steps} | {one.indefinite} "
+                f"| {total - told} | {one.false_claims} | {one.false_alarms} "
+                f"| {one.residual:.1e} | {one.lapack:.1e} |",
                 flush=True,
             )
 

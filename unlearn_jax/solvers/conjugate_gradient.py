@@ -15,6 +15,7 @@ from unlearn_jax.solvers.solution import (
     NOT_FINITE,
     OUT_OF_STEPS,
     PRECONDITIONER,
+    STAGNATED,
     Solution,
 )
 from unlearn_jax.solvers.stacked import combine, gram, orthonormalise
@@ -97,52 +98,7 @@ def conjugate_gradient(
     Source: Hestenes & Stiefel 1952, §3, preconditioned. Differs: the residual is
         confirmed, see :func:`unlearn_jax.solvers.refinement.refine`.
     """
-    prepare = preconditioner or _same
-    tiny = epsilon(rhs)
-
-    def correct(residual: Params, target: Array, steps: Array) -> Any:
-        def step(s: _Single) -> _Single:
-            product = operator.matvec(s.p)
-            curvature = tree.dot(s.p, product)
-            top = jnp.maximum(s.top, curvature / s.span)
-            # Below this, a curvature is the rounding of the product.
-            sure = curvature > tiny * top * s.span
-            good = jnp.isfinite(curvature) & sure
-            alpha = jnp.where(good, s.rz / jnp.where(good, curvature, 1), 0)
-            # Chosen, not only multiplied by zero: the product may hold NaN.
-            x = tree.where(good, tree.axpy(alpha, s.p, s.x), s.x)
-            r = tree.where(good, tree.axpy(-alpha, product, s.r), s.r)
-            z = prepare(r)
-            rz = tree.dot(r, z)
-            beta = rz / s.rz
-            p = tree.axpy(beta, s.p, z)
-            length = s.span if preconditioner is None else tree.dot(s.p, s.p)
-            width = jnp.maximum(s.width, curvature / length)
-            size = tree.norm(r)
-            code = jnp.where(size > target, _sign_code(rz, PRECONDITIONER), RUNNING)
-            code = jnp.where(size > highest, INDEFINITE, code)
-            lost = jnp.where(jnp.isfinite(curvature), INDEFINITE, NOT_FINITE)
-            return _Single(
-                *(x, r, p, rz, size, rz + beta**2 * s.span, top),
-                *(jnp.where(good, width, s.width), s.steps + 1),
-                jnp.where(good, code, lost).astype(jnp.int32),
-            )
-
-        def go_on(s: _Single) -> Array:
-            return (s.code == RUNNING) & (s.size > target) & (s.steps < max_steps)
-
-        z = prepare(residual)
-        rz, size = tree.dot(residual, z), tree.norm(residual)
-        # A regular matrix lets it grow by √(condition number), at most by this.
-        highest = size * tiny**-0.5
-        code = _sign_code(rz, PRECONDITIONER)
-        zero, none = tree.zeros_like(residual), jnp.zeros_like(size)
-        first = _Single(zero, residual, z, rz, size, rz, none, none, steps, code)
-        last = jax.lax.while_loop(go_on, step, first)
-        late = (last.code == RUNNING) & (last.size > target)
-        code = jnp.where(late, OUT_OF_STEPS, last.code)
-        return last.x, last.steps, last.width, code
-
+    correct = _vectorwise(operator, preconditioner, epsilon(rhs), max_steps)
     return refine(
         *(correct, operator, rhs),
         start=start,
@@ -166,7 +122,10 @@ def block_conjugate_gradient(
     searches all of them. Where A has a few eigenvalues far from the others this takes
     fewer steps than k separate solves. The block of residuals is kept as an
     orthonormal basis times coefficients; a residual that depends on others leaves the
-    basis, so that repeated or zero right-hand sides do no harm.
+    basis, so that repeated or zero right-hand sides do no harm. Rounding makes the
+    directions dependent where A is ill-conditioned, and their curvatures look like
+    those of a matrix that is not positive definite; each right-hand side then goes on
+    alone, from where the block has brought it.
 
     Args:
         operator: A, symmetric positive definite.
@@ -177,7 +136,9 @@ def block_conjugate_gradient(
 
     Returns:
         Solution; ``residual``, ``steps``, ``converged`` and ``code`` of shape (k,). The
-        steps of a right-hand side are those after which its own residual was small.
+        steps of a right-hand side are those after which its own residual was small,
+        with the block and alone. Only a direction of its own ends it for its curvature,
+        as in :func:`conjugate_gradient`.
 
     Raises:
         ValueError: the members of ``rhs_block`` are not like what the operator acts on.
@@ -185,11 +146,13 @@ def block_conjugate_gradient(
     Cost: k products at once per step, and some 8 k² inner products' worth of memory
         traffic, so it pays where a product is dear; memory six blocks.
     Source: O'Leary 1980, Linear Algebra Appl. 29, in the orthonormalised form of
-        Dubrulle 2001, ETNA 12 (BCGrQ). Differs: dependent residuals are dropped, and
-        the residual is confirmed, see :func:`unlearn_jax.solvers.refinement.refine`.
+        Dubrulle 2001, ETNA 12 (BCGrQ). Differs: dependent residuals are dropped, the
+        block is left where its directions have become dependent, and the residual is
+        confirmed, see :func:`unlearn_jax.solvers.refinement.refine`.
     """
     prepare = None if preconditioner is None else jax.vmap(preconditioner)
-    tiny = epsilon(rhs_block)
+    tiny, choose = epsilon(rhs_block), jax.vmap(tree.where)
+    finish = _vectorwise(operator, preconditioner, tiny, max_steps)
 
     def factor(vectors: Params, floor: float) -> Any:
         return orthonormalise(vectors, prepare and prepare(vectors), floor=floor)
@@ -226,9 +189,9 @@ def block_conjugate_gradient(
             c = change @ s.c
             sizes = sizes_of(q, c)
             done = s.steps + (s.sizes > target)
-            code = jnp.where(jnp.any(sizes > highest), INDEFINITE, RUNNING)
-            lost = jnp.where(finite, INDEFINITE, NOT_FINITE)
-            code = jnp.where(good, code, lost).astype(jnp.int32)
+            good &= jnp.all(sizes <= highest)
+            lost = jnp.where(finite, STAGNATED, NOT_FINITE)
+            code = jnp.where(good, RUNNING, lost).astype(jnp.int32)
             span = unit + change.T @ s.span @ change
             live = jnp.diag(change) > 0
             new = _Block(x, q, w, p, c, live, span, top, width, sizes, done, code)
@@ -259,7 +222,15 @@ def block_conjugate_gradient(
         code = jnp.where(short, RUNNING, last.code)
         late = ~short & (last.code == RUNNING) & (last.steps >= max_steps)
         code = jnp.where(late, OUT_OF_STEPS, code)
-        return last.x, last.steps, last.width, code
+        # Directions that have become dependent give such a pivot too. Only a single
+        # one can tell what the matrix is, and each column goes on alone.
+        alone = code == STAGNATED
+        rest = choose(alone, combine(last.c.T, last.q), tree.zeros_like(residual))
+        more, steps, width, found = jax.vmap(finish, (0, 0, 0, None))(
+            *(rest, target, last.steps, last.top),
+        )
+        width = jnp.maximum(last.width, width)
+        return tree.add(last.x, more), steps, width, jnp.where(alone, found, code)
 
     return refine(
         *(correct, operator, rhs_block),
@@ -268,6 +239,66 @@ def block_conjugate_gradient(
         growth=_GROWTH,
         over=jax.vmap,
     )
+
+
+def _vectorwise(
+    operator: LinearOperator,
+    preconditioner: Callable[[Any], Any] | None,
+    tiny: float,
+    max_steps: int,
+) -> Callable[..., Any]:
+    """The iteration on one vector, as :func:`refine` wants it.
+
+    Its last argument is a ``top``, see :class:`_Single`, that was met before.
+    """
+    prepare = preconditioner or _same
+
+    def correct(residual: Params, target: Array, steps: Array, top: Any = 0.0) -> Any:
+        def step(s: _Single) -> _Single:
+            product = operator.matvec(s.p)
+            curvature = tree.dot(s.p, product)
+            top = jnp.maximum(s.top, curvature / s.span)
+            # Below this, a curvature is the rounding of the product.
+            sure = curvature > tiny * top * s.span
+            good = jnp.isfinite(curvature) & sure
+            alpha = jnp.where(good, s.rz / jnp.where(good, curvature, 1), 0)
+            # Chosen, not only multiplied by zero: the product may hold NaN.
+            x = tree.where(good, tree.axpy(alpha, s.p, s.x), s.x)
+            r = tree.where(good, tree.axpy(-alpha, product, s.r), s.r)
+            z = prepare(r)
+            rz = tree.dot(r, z)
+            beta = rz / s.rz
+            p = tree.axpy(beta, s.p, z)
+            length = s.span if preconditioner is None else tree.dot(s.p, s.p)
+            width = jnp.maximum(s.width, curvature / length)
+            size = tree.norm(r)
+            code = jnp.where(size > target, _sign_code(rz, PRECONDITIONER), RUNNING)
+            code = jnp.where(size > highest, INDEFINITE, code)
+            lost = jnp.where(jnp.isfinite(curvature), INDEFINITE, NOT_FINITE)
+            return _Single(
+                *(x, r, p, rz, size, rz + beta**2 * s.span, top),
+                *(jnp.where(good, width, s.width), s.steps + 1),
+                jnp.where(good, code, lost).astype(jnp.int32),
+            )
+
+        def go_on(s: _Single) -> Array:
+            return (s.code == RUNNING) & (s.size > target) & (s.steps < max_steps)
+
+        z = prepare(residual)
+        rz, size = tree.dot(residual, z), tree.norm(residual)
+        # A regular matrix lets it grow by √(condition number), at most by this.
+        highest = size * tiny**-0.5
+        code = _sign_code(rz, PRECONDITIONER)
+        zero, none = tree.zeros_like(residual), jnp.zeros_like(size)
+        first = _Single(
+            *(zero, residual, z, rz, size, rz, none + top, none, steps, code),
+        )
+        last = jax.lax.while_loop(go_on, step, first)
+        late = (last.code == RUNNING) & (last.size > target)
+        code = jnp.where(late, OUT_OF_STEPS, last.code)
+        return last.x, last.steps, last.width, code
+
+    return correct
 
 
 def _unit(places: Array) -> Array:
