@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from asserts import assert_trees_close
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from problems import two_layer
 
 from unlearn_jax.curvature.diagonal import (
@@ -12,11 +13,15 @@ from unlearn_jax.curvature.diagonal import (
     sampled_fisher_diagonal,
 )
 from unlearn_jax.curvature.gauss_newton import gauss_newton
+from unlearn_jax.curvature.jacobian import tangent_kernel
+from unlearn_jax.curvature.kronecker import kfac
 from unlearn_jax.curvature.over_batches import over_batches
+from unlearn_jax.curvature.per_example import per_example
 from unlearn_jax.data.accumulate import accumulate
 from unlearn_jax.data.batch import from_arrays
-from unlearn_jax.parallel.mesh import data_mesh
-from unlearn_jax.train.objective import bind
+from unlearn_jax.parallel.mesh import data_mesh, explicit_axes
+from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.train.objective import Objective, bind
 
 
 def moments(batch, scale):
@@ -100,6 +105,64 @@ def main():
     run = jax.jit(diagonals, static_argnums=2)
     meshed, alone = (run(init.params, data, m) for m in (mesh, None))
     assert_trees_close(meshed, alone, rtol=1e-12, atol=1e-13)
+    check_placed(mesh)
+
+
+def check_placed(mesh):
+    """Types that say where parts lie are refused; the same parts unsaid add up."""
+    random = np.random.default_rng(1)
+    data = from_arrays(random.standard_normal((16, 4)), np.arange(16) % 3)
+    params = {"w": jnp.asarray(random.standard_normal((4, 3)))}
+    objective = Objective(lambda p, x: x @ p["w"], cross_entropy)
+
+    def kronecker(params, data):
+        return kfac(None, objective, params, data, batch_size=2).blocks
+
+    def diagonal(params, data):
+        return empirical_fisher_diagonal(objective, params, data, batch_size=2)
+
+    def product(params, data):
+        return over_batches(gauss_newton, objective, params, data, batch_size=1)(params)
+
+    def squares(params, data):
+        gradients = per_example(objective.predict, params, data.inputs)
+        return gradients.pull(gradients.outputs).operations
+
+    def kernel(params, data):
+        return tangent_kernel(objective, params, data.inputs)
+
+    explicit = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
+    held = jax.device_put(data, NamedSharding(explicit, PartitionSpec("rows")))
+
+    def split(function, check):
+        return jax.jit(
+            jax.shard_map(
+                lambda p, d: jax.lax.pmean(function(p, d), "data"),
+                mesh=mesh,
+                in_specs=(PartitionSpec(), PartitionSpec("data")),
+                out_specs=PartitionSpec(),
+                check_vma=check,
+            )
+        )
+
+    for function in (diagonal, kronecker, product):
+        part = split(function, False)(params, data)
+        assert_trees_close(part, jax.jit(function)(params, data), rtol=1e-12)
+    for function in (diagonal, kronecker, product, squares, kernel):
+        refused(
+            r"vary over the mesh axes \('data',\)", split(function, True), params, data
+        )
+        refused(r"axes \('rows',\) of type Explicit", function, params, held)
+        refused(r"axes \('rows',\) of type Explicit", jax.jit(function), params, held)
+    assert (
+        explicit_axes(jax.device_put(data, NamedSharding(mesh, PartitionSpec("data"))))
+        == ()
+    )
+
+
+def refused(sentence, function, *arguments):
+    with pytest.raises(ValueError, match=sentence):
+        function(*arguments)
 
 
 if __name__ == "__main__":

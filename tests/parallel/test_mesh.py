@@ -8,9 +8,15 @@ import jax.numpy as jnp
 import pytest
 from asserts import assert_trees_close
 from compiling import FORGIVING
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from unlearn_jax.parallel.mesh import member_mesh, replicate, shard_members
+from unlearn_jax.parallel.mesh import (
+    explicit_axes,
+    member_mesh,
+    replicate,
+    shard_members,
+    varying_axes,
+)
 
 SCRIPT = Path(__file__).with_name("eight_devices.py")
 
@@ -52,3 +58,26 @@ def test_eight_devices_train_the_ensemble_of_one_without_a_word_between_them():
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert "eight devices agree" in done.stdout
+
+
+def test_types_say_over_which_axes_an_array_varies_or_is_split():
+    mesh = member_mesh(1)
+    explicit = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Explicit,))
+    ones, spec = jnp.ones((2, 3)), PartitionSpec("member")
+    found = []
+
+    def note(values):
+        found.append(varying_axes({"a": ones, "b": jax.vmap(jnp.sin)(values)}))
+        return values
+
+    for check in (True, False):
+        jax.shard_map(note, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=check)(
+            ones
+        )
+    assert found == [("member",), ()]
+    assert varying_axes((ones, 1.0, "name")) == ()
+
+    rows = PartitionSpec(None, "rows")
+    split = jax.device_put(ones, NamedSharding(explicit, rows))
+    assert explicit_axes({"a": ones, "b": split}) == ("rows",)
+    assert explicit_axes((ones, shard_members(mesh, ones), 1.0, "name")) == ()

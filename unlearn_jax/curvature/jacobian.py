@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from unlearn_jax.curvature import jax_forms
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import collect
+from unlearn_jax.train.door import check_placed
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Inputs, Outputs, Params
 
@@ -32,11 +33,12 @@ def jacobian_product(
         transpose.
 
     Raises:
-        ValueError: what is not of the form that ``train.door`` tells.
+        ValueError: what ``train.door.check_placed`` refuses.
 
     Cost: one forward pass whose intermediates are kept; then each product costs about
         two forward passes of linear work and nothing nonlinear is computed again.
     """
+    check_placed("jacobian_product", params, inputs)
     outputs, jvp, transpose = linear_part(
         lambda p: objective.predict(p, inputs), params
     )
@@ -93,6 +95,9 @@ def tangent_kernel(
         Shape (n, m, k, k), where k counts all outputs of one example (tokens times
         classes for sequences); or (n, m) if ``trace``.
 
+    Raises:
+        ValueError: what ``train.door.check_placed`` refuses.
+
     Cost: m·k backward passes over one example and m·k linear forward passes over the n
         examples; memory batch_size · k · parameters and n · batch_size · k². Never
         n × parameters.
@@ -100,6 +105,7 @@ def tangent_kernel(
         both directions, never from two dense Jacobians.
     """
     inputs_b = inputs_a if inputs_b is None else inputs_b
+    check_placed("tangent_kernel", params, inputs_a, inputs_b)
 
     def columns(block: Any, at: Params, rows: Any) -> Array:
         outputs, push, _ = linear_part(lambda p: objective.predict(p, rows), at)
