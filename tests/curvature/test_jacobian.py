@@ -14,6 +14,8 @@ from unlearn_jax.curvature.jacobian import (
     tangent_kernel_operator,
 )
 from unlearn_jax.curvature.operator import dense
+from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.train.objective import Objective
 
 
 def dense_kernel(name):
@@ -79,6 +81,32 @@ def test_the_operator_is_the_kernel(mlp):
     operator = tangent_kernel_operator(mlp.objective, mlp.params, inputs)
     with pytest.raises(ValueError, match=r"float64\[2\]"):
         operator(jnp.zeros(2))
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_kernel_of_an_operation_that_cannot_be_mapped(trace):
+    """Groups of rows, each with a matrix of its own: twice, one of them written out."""
+    sizes = np.array([2, 1, 1])
+
+    def grouped(p, x):
+        groups = jnp.asarray(sizes, jnp.int32)
+        rows = [jax.lax.ragged_dot(own, p["w"], groups) for own in x]
+        return jnp.tanh(jnp.stack(rows)).sum(1)
+
+    def written_out(p, x):
+        matrices = p["w"][np.repeat(np.arange(3), sizes)]
+        return jnp.tanh(jnp.einsum("nti,tio->nto", x, matrices)).sum(1)
+
+    random = np.random.default_rng(0)
+    params = {"w": jnp.asarray(random.standard_normal((3, 4, 2)))}
+    inputs = jnp.asarray(random.standard_normal((3, 4, 4)))
+    found, expected = (
+        tangent_kernel(
+            Objective(net, cross_entropy), params, inputs, batch_size=2, trace=trace
+        )
+        for net in (grouped, written_out)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_memory_is_that_of_a_block(mlp):

@@ -99,7 +99,8 @@ def tangent_kernel(
         ValueError: what ``train.door.check_placed`` refuses.
 
     Cost: m·k backward passes over one example and m·k linear forward passes over the n
-        examples; memory batch_size · k · parameters and n · batch_size · k². Never
+        examples, one after another where an operation cannot be mapped by ``vmap``;
+        memory batch_size · k · parameters and n · batch_size · k². Never
         n × parameters.
     Source: Jacot et al. 2018, arXiv 1806.07572. Differs: computed from products in
         both directions, never from two dense Jacobians.
@@ -114,12 +115,12 @@ def tangent_kernel(
         def one_example(example: Array) -> Array:
             own, _, pull = jacobian_product(objective, at, example[None])
             basis = jnp.eye(k, dtype=own.dtype).reshape(k, *own.shape)
-            images = jax.vmap(lambda u: push(pull(u)))(basis)  # (d, n, …)
+            images = _mapped(lambda u: push(pull(u)), basis)  # (d, n, …)
             if trace:
                 return jnp.einsum("cnc->n", images.reshape(k, n, k))
             return jnp.moveaxis(images.reshape(k, n, k), 0, -1)
 
-        return jax.vmap(one_example)(block)
+        return _mapped(one_example, block)
 
     kernel = collect(columns, inputs_b, params, inputs_a, batch_size=batch_size)
     return jnp.swapaxes(kernel, 0, 1)
@@ -142,3 +143,10 @@ def tangent_kernel_operator(
     """
     outputs, jvp, vjp = jacobian_product(objective, params, inputs)
     return linear_operator(lambda cotangent: jvp(vjp(cotangent)), outputs)
+
+
+def _mapped(function: Callable[[Array], Array], rows: Array) -> Array:
+    try:
+        return jax.vmap(function)(rows)
+    except NotImplementedError:  # A primitive that cannot be mapped: one by one.
+        return jax.lax.map(function, rows)
