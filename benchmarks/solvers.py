@@ -20,6 +20,7 @@ from unlearn_jax.solvers.conjugate_gradient import (
 from unlearn_jax.solvers.minres import minres
 from unlearn_jax.solvers.neumann import neumann
 from unlearn_jax.solvers.solution import (
+    INCONSISTENT,
     INDEFINITE,
     OUT_OF_STEPS,
     Solution,
@@ -55,7 +56,8 @@ class Census(NamedTuple):
         converged: How many the solver calls converged.
         precise: How many it calls as good as the dtype can tell.
         out_of_steps: How many ran out of steps.
-        indefinite: How many were told that the matrix is not positive definite.
+        misjudged: How many were told that the matrix is not positive definite, or that
+            the right-hand side is outside of its range.
         false_claims: Called converged though the true residual is above 1.2 tol.
         false_alarms: Called a failure though the true residual is not above LAPACK's.
         residual: Median true residual.
@@ -65,7 +67,7 @@ class Census(NamedTuple):
     converged: int
     precise: int
     out_of_steps: int
-    indefinite: int
+    misjudged: int
     false_claims: int
     false_alarms: int
     residual: float
@@ -126,7 +128,7 @@ def census(
             converged=int(converged[i].sum()),
             precise=int((good[i] & ~converged[i]).sum()),
             out_of_steps=int((code[i] == OUT_OF_STEPS).sum()),
-            indefinite=int((code[i] == INDEFINITE).sum()),
+            misjudged=int(np.isin(code[i], (INDEFINITE, INCONSISTENT)).sum()),
             false_claims=int((converged[i] & (true[i] > 1.2 * tol)).sum()),
             false_alarms=int((~good[i] & (true[i] <= lapack[i])).sum()),
             residual=float(np.median(true[i])),
@@ -155,7 +157,7 @@ def main() -> None:
     )
     print(
         "| solver | condition | right-hand sides | converged | as good as float32 "
-        "| out of steps | called not positive definite | other failures "
+        "| out of steps | matrix misjudged | other failures "
         "| converged, but above 1.2 tol "
         "| failed, but as good as LAPACK | median residual | LAPACK's |"
     )
@@ -166,10 +168,10 @@ def main() -> None:
         )
         for condition, one in zip(CONDITIONS, found, strict=True):
             total = args.seeds * contender.columns
-            told = one.converged + one.precise + one.out_of_steps + one.indefinite
+            told = one.converged + one.precise + one.out_of_steps + one.misjudged
             print(
                 f"| {name} | {condition:.0e} | {total} | {one.converged} "
-                f"| {one.precise} | {one.out_of_steps} | {one.indefinite} "
+                f"| {one.precise} | {one.out_of_steps} | {one.misjudged} "
                 f"| {total - told} | {one.false_claims} | {one.false_alarms} "
                 f"| {one.residual:.1e} | {one.lapack:.1e} |",
                 flush=True,

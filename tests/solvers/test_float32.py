@@ -1,5 +1,5 @@
 """Float32: no claim that float64 denies, no right answer called a failure, and no
-positive definite matrix called another."""
+regular matrix called indefinite or singular."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def check(name, conditions, seeds):
         total = seeds * SOLVERS[name].columns
         assert one.false_claims == 0, (condition, one)
         assert one.false_alarms == 0, (condition, one)
-        assert one.indefinite == 0, (condition, one)
+        assert one.misjudged == 0, (condition, one)
         if condition <= SERVED.get(name, 1e4):
             assert one.converged + one.precise == total, (condition, one)
             assert one.residual < max(1e-6, 5 * one.lapack), (condition, one)

@@ -27,6 +27,8 @@ RUNNING = -1
 
 BACKWARD = 1.0
 """Residuals below this, in units of ε (‖A‖ ‖x‖ / ‖b‖ + 1), are rounding."""
+UNSURE = 10.0
+"""Residuals below this, in the same units, may be, and prove nothing about A or b."""
 MEASURED = 0.25
 """Error of a computed residual in the same units, on dense float32 matrices."""
 SINGULAR = 0.1
@@ -186,6 +188,7 @@ def _refine(
         x = choose(kept, x, old.value)
         reach = jnp.where(kept, now, old.relative)
         blur = rounding(x, width)
+        vague = (doubt == INCONSISTENT) & (reach <= UNSURE * blur)
         code = _first(
             *reached(reach, blur),
             ((believed | rounded) & halved & (steps < max_steps), RUNNING),
@@ -194,7 +197,7 @@ def _refine(
             (~believed & ~rounded, code),
             (halved, OUT_OF_STEPS),
             (believed & ~better & (old.steps == 0), DIVERGED),
-            otherwise=doubt,
+            otherwise=jnp.where(vague, STAGNATED, doubt),
         )
         residual = choose(kept, residual, old.residual)
         return Progress(
