@@ -163,7 +163,7 @@ def test_what_cannot_be_is_refused():
         fit_datamodel(masks, outputs, l2=0.0)
     with pytest.raises(ValueError, match="give one of them"):
         fit_datamodel(masks, outputs, l2=1.0, l1=1.0)
-    with pytest.raises(ValueError, match="expected a positive number"):
+    with pytest.raises(ValueError, match="l2 must not be negative"):
         datamodel(learner, l2=-1.0)
     with pytest.raises(ValueError, match="choice_examples"):
         datamodel(learner, choice_examples=0)

@@ -126,3 +126,17 @@ def test_memory_is_that_of_a_block(mlp):
     largest = max(sizes(jax.make_jaxpr(kernel)(mlp.params, inputs).jaxpr))
     assert largest <= 200 * 2 * 3 * tiny.WIDTH  # tangents of the hidden layer
     assert largest < 200 * mlp.size
+
+
+@pytest.mark.parametrize(
+    "entrance", [jacobian_product, tangent_kernel, tangent_kernel_operator]
+)
+def test_what_has_no_jacobian_by_example_is_refused(mlp, entrance):
+    inputs, name = np.zeros((3, tiny.FEATURES)), entrance.__name__
+    with pytest.raises(ValueError, match=rf"{name} got no example at all \(n = 0\)"):
+        entrance(mlp.objective, mlp.params, inputs[:0])
+    with pytest.raises(ValueError, match=f"{name} got parameters without any array"):
+        entrance(mlp.objective, {}, inputs)
+    late = mlp.objective._replace(predict=lambda p, x: jnp.stack([x] * 4))
+    with pytest.raises(ValueError, match=rf"{name}: .* \(4, 2, 5\) for 2 examples"):
+        entrance(late, mlp.params, inputs)

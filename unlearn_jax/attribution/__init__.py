@@ -1,6 +1,7 @@
 """What training examples do to outputs. ``ATTRIBUTIONS``: name -> Source.
 
-To add one: a file with a factory ``name(learner, *, options) -> Attribution``, a line
+To add one: a file with a factory ``name(learner, *, options) -> Attribution`` under
+``guard.entrance()``, a line
 here, a line in ``tests/attribution/test_attribution_contract.py``, a law of its own.
 """
 

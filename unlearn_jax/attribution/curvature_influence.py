@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.influence import (
     influence_on_outputs,
     influence_on_parameters,
@@ -26,7 +27,6 @@ from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.kronecker_scores import prepare_queries, score_block
 from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import collect, mass, present
-from unlearn_jax.options import checked
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
@@ -49,7 +49,7 @@ class InfluenceState(NamedTuple):
     inverses: Any
 
 
-@checked()
+@entrance(negative=True)
 def influence(
     learner: Learner,
     *,
@@ -166,7 +166,7 @@ def influence(
     return Attribution(prepare, effects, change)
 
 
-@checked()
+@entrance()
 def ekfac_influence(
     learner: Learner,
     *,

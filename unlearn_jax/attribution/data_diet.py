@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
+from unlearn_jax.attribution.guard import check_examples
 from unlearn_jax.curvature.contractions import squared_norms
 from unlearn_jax.curvature.per_example import loss_gradients, output_slopes
 from unlearn_jax.data.accumulate import collect, present
@@ -38,6 +39,9 @@ def grand(
         One score per example, in units of loss per unit of parameter; 0 where the
         weight is.
 
+    Raises:
+        ValueError: what ``attribution.guard.check_examples`` tells.
+
     Cost: for each model one gradient per example; see ``contractions.squared_norms``.
         Gradients are never formed, models are taken one after another.
     Source: Paul et al. 2021, arXiv 2107.07075, definition 2.1. Differs: models in
@@ -48,7 +52,7 @@ def grand(
         _, gradients = loss_gradients(objective, params, batch)
         return jnp.sqrt(squared_norms(gradients))
 
-    return _mean_over_models(norms, learner, models, train, batch_size)
+    return _mean_over_models("grand", norms, learner, models, train, batch_size)
 
 
 def el2n(
@@ -68,6 +72,9 @@ def el2n(
         One score per example; for cross-entropy from 0 to √2, no unit; 0 where the
         weight is.
 
+    Raises:
+        ValueError: what ``attribution.guard.check_examples`` tells.
+
     Cost: one forward pass over the examples for each model.
     Source: Paul et al. 2021, arXiv 2107.07075, definition 2.2. Differs: models in
         evaluation mode, batch averages frozen; any loss.
@@ -78,20 +85,27 @@ def el2n(
         slopes = output_slopes(objective, outputs, batch.targets)
         return jnp.sqrt(jnp.sum(jnp.square(slopes), axis=tuple(range(1, slopes.ndim))))
 
-    return _mean_over_models(norms, learner, models, train, batch_size)
+    return _mean_over_models("el2n", norms, learner, models, train, batch_size)
 
 
 def _mean_over_models(
-    norms: _Norms, learner: Learner, models: Variables, train: Batch, batch_size: int
+    what: str,
+    norms: _Norms,
+    learner: Learner,
+    models: Variables,
+    train: Batch,
+    batch_size: int,
 ) -> PerExample:
     """One model after another, each in blocks of examples."""
+    first = jax.eval_shape(lambda stack: tree.member(stack, 0), models)
+    check_examples(what, learner, first, train, learner.loss)
     dtype = jnp.result_type(*jax.tree.leaves(models.params))
     data = jax.tree.map(jnp.asarray, train)
 
     def block(batch: Batch, one: Variables) -> Array:
         objective = bind(learner.model, one.stats, learner.loss)
         found = norms(objective, one.params, present(batch))
-        return jnp.where(batch.weights > 0, found, 0).astype(dtype)
+        return jnp.where(batch.weights != 0, found, 0).astype(dtype)
 
     def add(total: Array, one: Variables) -> tuple[Array, None]:
         return total + collect(block, data, one, batch_size=batch_size), None

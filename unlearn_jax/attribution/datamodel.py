@@ -19,6 +19,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Float
 
 from unlearn_jax.attribution.attribution import Attribution, Evidence, need
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.members import (
     MemberShares,
     dot,
@@ -28,7 +29,6 @@ from unlearn_jax.attribution.members import (
 )
 from unlearn_jax.data.accumulate import present
 from unlearn_jax.loop import tracing
-from unlearn_jax.options import checked
 from unlearn_jax.solvers.lasso import lasso
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar
@@ -255,7 +255,7 @@ def datamodel_blocks(
         yield columns, Datamodel(coef, middle - dot(coef, average))
 
 
-@checked()
+@entrance()
 def datamodel(
     learner: Learner,
     *,
@@ -296,7 +296,7 @@ def datamodel(
         if l2 is None:
             n = len(train.weights)
             at = np.linspace(0, n - 1, min(n, choice_examples)).astype(int)
-            some = present(Batch(*(jnp.asarray(field)[at] for field in train)))
+            some = present(jax.tree.map(lambda leaf: jnp.asarray(leaf)[at], train))
             outputs = over_members(
                 learner.model, models, some.inputs, batch_size=batch_size
             )

@@ -10,6 +10,7 @@ from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.curvature.sketches import sketch
 from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.models.model import Model
+from unlearn_jax.train.door import checked_batch, entered
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
@@ -39,7 +40,8 @@ def gradient_features(
         batch_size: Examples whose layer inputs and slopes are held at once.
 
     Raises:
-        ValueError: a width below 1.
+        ValueError: a width below 1, or what is not of the form that ``train.door``
+            tells.
 
     Cost: one gradient per example and its sketch. Memory: examples × width, and the
         factors of one batch.
@@ -47,10 +49,12 @@ def gradient_features(
     if width < 1:
         raise ValueError(f"width is {width}, expected at least 1: raise it")
 
+    params, data = entered("gradient_features", objective, params, data)
+
     def part(batch: Batch, at: Params, key: PRNGKey) -> Array:
         tape, gradients = loss_gradients(objective, at, present(batch))
         rows = sketch(key, tape, gradients, width=width)
-        return jnp.where((batch.weights > 0)[:, None], rows, 0)
+        return jnp.where((batch.weights != 0)[:, None], rows, 0)
 
     data = jax.tree.map(jnp.asarray, data)
     return collect(part, data, params, key, batch_size=batch_size)
@@ -67,13 +71,17 @@ def embeddings(
         data: Examples; those of weight zero are not seen and get zeros.
         batch_size: Examples per forward pass.
 
+    Raises:
+        ValueError: no example, or lengths that differ.
+
     Cost: one forward pass per example.
     """
+    data = checked_batch("embeddings", data)
 
     def part(batch: Batch, at: Any) -> Array:
         found = model.features(at, present(batch).inputs)
         rows = found.reshape(len(batch.weights), -1)
-        return jnp.where((batch.weights > 0)[:, None], rows, 0)
+        return jnp.where((batch.weights != 0)[:, None], rows, 0)
 
     data = jax.tree.map(jnp.asarray, data)
     return collect(part, data, variables, batch_size=batch_size)

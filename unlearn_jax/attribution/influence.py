@@ -44,7 +44,9 @@ def influence_on_parameters(
             what influence functions make of it.
         data: The examples with their weights before the change.
         weights_change: Δw (n,); −w takes an example out. An example without any
-            change is never seen, whatever it holds.
+            change is never seen, whatever it holds; the result is linear in Δw, but
+            its derivative by a Δw of zero leaves the example out too and is that of
+            l2 alone: take the value at a unit change instead.
         inverse: v ↦ H⁻¹ v on trees like the parameters, H the Hessian of the risk on
             ``data``, l2 included, or an approximation of it: a dense solve, conjugate
             gradients, a Kronecker-factored inverse.

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.projection import form_of, lift_leaf, project_leaf
 from unlearn_jax.attribution.trak_kernels import (
     centre,
@@ -40,7 +41,6 @@ from unlearn_jax.curvature.per_example import (
 )
 from unlearn_jax.curvature.tapping import Tape, tape
 from unlearn_jax.data.accumulate import collect, present
-from unlearn_jax.options import checked
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
@@ -73,7 +73,7 @@ class LayerFeatures(NamedTuple):
     solved: tuple[Array, ...]
 
 
-@checked()
+@entrance()
 def logra(
     learner: Learner,
     *,
@@ -210,7 +210,7 @@ def logra(
 
         like = outputs_like(learner, state.models, queries)
         found = mean_over_models(one, like, *_stacked(state))
-        return jnp.where(queries.weights[:, None] > 0, found, 0)
+        return jnp.where(queries.weights[:, None] != 0, found, 0)
 
     return Attribution(prepare, effects, change)
 

@@ -120,7 +120,7 @@ def linear_in_members(
         like = jax.eval_shape(learner.model.apply, first, inputs)
         zero = jnp.zeros(like.shape, like.dtype)
         total, _ = jax.lax.scan(add, zero, (state.models, factors))
-        return jnp.where(queries.weights[:, None] > 0, total, 0)
+        return jnp.where(queries.weights[:, None] != 0, total, 0)
 
     return Attribution(prepare, effects, change)
 

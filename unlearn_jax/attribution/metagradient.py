@@ -23,15 +23,15 @@ from unlearn_jax.attribution.attribution import (
     kept_pairs,
     need,
 )
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.data.accumulate import present
-from unlearn_jax.options import checked
 from unlearn_jax.train.descent import TrainState, steps_per_pass, training_step
 from unlearn_jax.train.fit import fit, order_stream, start_fit, training_loss
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar, Variables, Weights
 
 
-@checked()
+@entrance()
 def metagradient(learner: Learner, *, query_batch_size: int = 32) -> Attribution:
     """∂ output / ∂ weight through training from the keys of the evidence.
 
@@ -108,7 +108,7 @@ def metagradient(learner: Learner, *, query_batch_size: int = 32) -> Attribution
             return jax.jvp(outputs, (weights,), (move.astype(weights.dtype),))[1]
 
         moved = jnp.mean(jax.lax.map(of_run, state), axis=0)
-        return jnp.where(queries.weights[:, None] > 0, moved, 0)
+        return jnp.where(queries.weights[:, None] != 0, moved, 0)
 
     return Attribution(prepare, effects, change)
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.leave_out import leave_one_out_effects
 from unlearn_jax.attribution.members import dot
 from unlearn_jax.curvature.gauss_newton import gauss_newton
@@ -16,7 +17,6 @@ from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.curvature.per_example import output_slopes
 from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.loop import repeat
-from unlearn_jax.options import checked
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.loss import squared_error
@@ -39,7 +39,7 @@ class HeadState(NamedTuple):
     heads: Float[Array, "m f k"]
 
 
-@checked()
+@entrance()
 def representer(
     learner: Learner,
     *,
@@ -122,7 +122,7 @@ def representer(
     def prepare(key: PRNGKey, evidence: Evidence, train: Batch) -> HeadState:
         del key
         first = tree.member(evidence.models, 0)
-        like = jax.eval_shape(learner.model.apply, first, jnp.asarray(train.inputs))
+        like = jax.eval_shape(learner.model.apply, first, train.inputs)
 
         def fit(variables: Variables) -> Array:
             rows = embed(variables, train)
@@ -191,7 +191,7 @@ def representer(
             return dot(asked.inputs, moved_head)
 
         found = _mean_over_models(one, state)
-        return jnp.where(queries.weights[:, None] > 0, found, 0)
+        return jnp.where(queries.weights[:, None] != 0, found, 0)
 
     return Attribution(prepare, effects, change)
 

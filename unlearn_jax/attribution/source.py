@@ -27,13 +27,13 @@ from unlearn_jax.attribution.attribution import (
     need,
 )
 from unlearn_jax.attribution.flow import mean_ekfac, propagators
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.tracin import effective_change, output_changes
 from unlearn_jax.curvature.contractions import along
 from unlearn_jax.curvature.kronecker_blocks import Kronecker
 from unlearn_jax.curvature.label_slopes import LABELS
 from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import accumulate, collect, present
-from unlearn_jax.options import checked
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
@@ -57,7 +57,7 @@ class Segments(NamedTuple):
     curvatures: Kronecker
 
 
-@checked()
+@entrance()
 def source(
     learner: Learner,
     *,
@@ -161,8 +161,9 @@ def source(
             def explain(query: Batch) -> Array:
                 def output(params: Params) -> Array:
                     at = Variables(params, run.models.stats)
-                    outputs = learner.model.apply(at, query.inputs[None])
-                    return output_fn(outputs, query.targets[None])[0]
+                    alone = jax.tree.map(lambda leaf: leaf[None], query)
+                    outputs = learner.model.apply(at, alone.inputs)
+                    return output_fn(outputs, alone.targets)[0]
 
                 def back(vector: Params, segment: Any) -> tuple[Params, Params]:
                     curvature, rate = segment
@@ -229,7 +230,7 @@ def source(
             )
 
         changes = _mean_over_runs(of_run, state)
-        return jnp.where(queries.weights[:, None] > 0, changes, 0)
+        return jnp.where(queries.weights[:, None] != 0, changes, 0)
 
     return Attribution(prepare, effects, change)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs, need
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.members import (
     dot,
     explained,
@@ -15,7 +16,6 @@ from unlearn_jax.attribution.members import (
     per_weight,
 )
 from unlearn_jax.data.accumulate import present
-from unlearn_jax.options import checked
 from unlearn_jax.solvers.lasso import RATIOS, held_out_errors, largest_l1, lasso
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
@@ -33,7 +33,7 @@ class SparseState(NamedTuple):
     models: Variables
 
 
-@checked()
+@entrance()
 def sparse_datamodel(
     learner: Learner,
     *,
@@ -124,6 +124,6 @@ def sparse_datamodel(
             return dot(found, moved.astype(found.dtype))
 
         changes = jax.lax.map(one, jnp.moveaxis(outputs, -1, 0)).T
-        return jnp.where(queries.weights[:, None] > 0, changes, 0)
+        return jnp.where(queries.weights[:, None] != 0, changes, 0)
 
     return Attribution(prepare, effects, change)

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax.attribution.attribution import Attribution, Evidence, need
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.members import (
     MemberShares,
     dot,
     linear_in_members,
     masks_of,
 )
-from unlearn_jax.options import checked
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Estimate, PRNGKey
@@ -71,7 +71,7 @@ def mean_shares(masks: Any) -> Float[Array, "m n"]:
     return jnp.where(_both(masks)[None], inside - outside, 0)
 
 
-@checked()
+@entrance()
 def empirical_leave_one_out(
     learner: Learner, *, reference: str = "members", batch_size: int = 256
 ) -> Attribution:

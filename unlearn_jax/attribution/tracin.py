@@ -25,10 +25,10 @@ from unlearn_jax.attribution.attribution import (
     kept_pairs,
     need,
 )
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.curvature.contractions import gram, squared_norms, weighted_sum
 from unlearn_jax.curvature.per_example import loss_gradients, per_example
 from unlearn_jax.data.accumulate import accumulate, collect, present
-from unlearn_jax.options import checked
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
@@ -48,7 +48,7 @@ class Points(NamedTuple):
     rates: Float[Array, " c"]
 
 
-@checked()
+@entrance()
 def tracin(
     learner: Learner,
     *,
@@ -178,7 +178,7 @@ def tracin(
 
             return jax.lax.map(of_output, jnp.eye(like.shape[1], dtype=like.dtype)).T
 
-        return jnp.where(queries.weights[:, None] > 0, -_weighted(at_point, state), 0)
+        return jnp.where(queries.weights[:, None] != 0, -_weighted(at_point, state), 0)
 
     return Attribution(prepare, effects, change)
 

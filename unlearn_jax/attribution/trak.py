@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
+from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.projection import check_projection, lift, project
 from unlearn_jax.attribution.trak_gram import gram_trak
 from unlearn_jax.attribution.trak_kernels import (
@@ -39,7 +40,6 @@ from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.curvature.per_example import loss_gradients, per_example
 from unlearn_jax.curvature.tapping import tape
 from unlearn_jax.data.accumulate import accumulate, collect, present
-from unlearn_jax.options import checked
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables, Weights
@@ -62,7 +62,7 @@ class Features(NamedTuple):
     shares: Float[Array, " n"]
 
 
-@checked()
+@entrance()
 def trak(
     learner: Learner,
     *,
@@ -221,7 +221,7 @@ def trak(
 
         like = outputs_like(learner, state.models, queries)
         found = mean_over_models(one, like, state.keys, state.models, state.solved)
-        return jnp.where(queries.weights[:, None] > 0, found, 0)
+        return jnp.where(queries.weights[:, None] != 0, found, 0)
 
     return Attribution(prepare, effects, change)
 

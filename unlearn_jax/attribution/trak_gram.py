@@ -200,6 +200,6 @@ def gram_trak(
 
         like = outputs_like(learner, state.models, queries)
         found = mean_over_models(one, like, state.models, state.factor, state.members)
-        return jnp.where(queries.weights[:, None] > 0, found, 0)
+        return jnp.where(queries.weights[:, None] != 0, found, 0)
 
     return Attribution(prepare, effects, change)

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from unlearn_jax.curvature import jax_forms
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import collect
-from unlearn_jax.train.door import check_placed
+from unlearn_jax.train.door import entered_inputs
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Inputs, Outputs, Params
 
@@ -38,10 +38,9 @@ def jacobian_product(
     Cost: one forward pass whose intermediates are kept; then each product costs about
         two forward passes of linear work and nothing nonlinear is computed again.
     """
-    check_placed("jacobian_product", params, inputs)
-    outputs, jvp, transpose = linear_part(
-        lambda p: objective.predict(p, inputs), params
-    )
+    predict = objective.predict
+    params, inputs = entered_inputs("jacobian_product", predict, params, inputs)
+    outputs, jvp, transpose = linear_part(lambda p: predict(p, inputs), params)
 
     def vjp(cotangent: Any) -> Any:
         return jax.tree.map(jnp.conj, transpose(jnp.conj(cotangent)))
@@ -96,7 +95,7 @@ def tangent_kernel(
         classes for sequences); or (n, m) if ``trace``.
 
     Raises:
-        ValueError: what ``train.door.check_placed`` refuses.
+        ValueError: what is not of the form that ``train.door`` tells.
 
     Cost: m·k backward passes over one example and m·k linear forward passes over the n
         examples, one after another where an operation cannot be mapped by ``vmap``;
@@ -106,7 +105,9 @@ def tangent_kernel(
         both directions, never from two dense Jacobians.
     """
     inputs_b = inputs_a if inputs_b is None else inputs_b
-    check_placed("tangent_kernel", params, inputs_a, inputs_b)
+    what, predict = "tangent_kernel", objective.predict
+    params, inputs_a = entered_inputs(what, predict, params, inputs_a)
+    params, inputs_b = entered_inputs(what, predict, params, inputs_b)
 
     def columns(block: Any, at: Params, rows: Any) -> Array:
         outputs, push, _ = linear_part(lambda p: objective.predict(p, rows), at)
@@ -139,8 +140,13 @@ def tangent_kernel_operator(
     Returns:
         Operator on arrays shaped like the outputs; weights and ``l2`` play no part.
 
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells.
+
     Cost: one forward pass, then about four forward passes of linear work per product.
     """
+    what, predict = "tangent_kernel_operator", objective.predict
+    params, inputs = entered_inputs(what, predict, params, inputs)
     outputs, jvp, vjp = jacobian_product(objective, params, inputs)
     return linear_operator(lambda cotangent: jvp(vjp(cotangent)), outputs)
 

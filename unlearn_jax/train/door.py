@@ -100,6 +100,22 @@ def checked_params(what: str, params: Any) -> Params:
     return jax.tree_util.tree_map_with_path(array, params)
 
 
+def entered_inputs(
+    what: str, predict: Any, params: Any, inputs: Inputs
+) -> tuple[Params, Inputs]:
+    """:func:`entered` where outputs alone are asked for.
+
+    Raises:
+        ValueError: as :func:`entered` for parameters, inputs and outputs.
+    """
+    params = checked_params(what, params)
+    _check_some(what, examples(what, "inputs", inputs))
+    check_placed(what, params, inputs)
+    for count in (2, 3):
+        check_outputs(what, predict, params, inputs, count)
+    return params, inputs
+
+
 def check_real(what: str, params: Any) -> None:
     """Refuse complex parameters where a quantity has no meaning for them.
 
@@ -157,11 +173,7 @@ def checked_batch(what: str, batch: Batch) -> Batch:
                 f"{what} got {count} examples in the inputs and {found} in the "
                 f"{field}, expected the same number: drop those that lack a partner"
             )
-    if not count:
-        raise ValueError(
-            f"{what} got no example at all (n = 0), expected at least one: check what "
-            f"the examples were selected by"
-        )
+    _check_some(what, count)
     real = jnp.issubdtype(weights.dtype, jnp.floating)
     integer = jnp.issubdtype(weights.dtype, jnp.integer)
     if weights.ndim != 1 or not (real or integer or weights.dtype == bool):
@@ -194,6 +206,14 @@ def seen(objective: Objective, params: Params, batch: Batch) -> Batch:
             limit = float(jnp.finfo(flat.dtype).max) ** 0.5
             usable &= jnp.all(jnp.abs(flat) < limit, axis=1)
     return present(batch, usable & filled)
+
+
+def _check_some(what: str, count: int) -> None:
+    if not count:
+        raise ValueError(
+            f"{what} got no example at all (n = 0), expected at least one: check what "
+            f"the examples were selected by"
+        )
 
 
 def examples(what: str, field: str, tree: Any) -> int:
@@ -242,7 +262,7 @@ def check_outputs(
     )
 
 
-def check_losses(what: str, objective: Objective, params: Params, batch: Batch) -> None:
+def check_losses(what: str, objective: Objective, params: Any, batch: Batch) -> None:
     """Refuse a loss that is not one real number for each example, from shapes alone.
 
     Raises:

@@ -100,14 +100,14 @@ def check_batch(
     check_values(
         data,
         targets=target_kind(loss),
-        outputs=_outputs(predict, params, data.inputs, name),
+        outputs=output_shape(predict, params, data.inputs, name),
         name=name,
         negative=negative,
         empty=empty,
     )
 
 
-def _outputs(
+def output_shape(
     predict: Callable[[Any, Any], Any], params: Any, inputs: Any, name: str
 ) -> tuple[int, ...] | None:
     """Shape of one example's outputs; None where they are not one array."""
