@@ -162,7 +162,7 @@ def test_bad_settings_are_refused_when_built():
     learner = tiny.learner("softmax")
     with pytest.raises(ValueError, match=r"start 'svd' is unknown.*pca"):
         logra(learner, start="svd")
-    with pytest.raises(ValueError, match="got rank 0"):
+    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
         logra(learner, rank=0)
     with pytest.raises(ValueError, match="damping must not be negative"):
         logra(learner, damping=-0.1)

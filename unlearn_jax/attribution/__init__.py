@@ -1,8 +1,8 @@
 """What training examples do to outputs. ``ATTRIBUTIONS``: name -> Source.
 
 To add one: a file with a factory ``name(learner, *, options) -> Attribution`` under
-``guard.entrance()``, a line
-here, a line in ``tests/attribution/test_attribution_contract.py``, a law of its own.
+``guard.entrance()``, a line here, a line in
+``tests/attribution/test_attribution_contract.py``, a law of its own.
 """
 
 from collections.abc import Callable, Mapping
