@@ -9,7 +9,7 @@ from asserts import assert_trees_close
 from kind_parts import draw
 from layer_kinds import COUNT, KINDS, OUTPUTS
 
-from unlearn_jax.curvature import contractions
+from unlearn_jax.curvature import contractions, sketches
 from unlearn_jax.curvature.per_example import (
     Outer,
     Rows,
@@ -184,7 +184,7 @@ def test_sketches_estimate_inner_products_within_their_error(name):
         taped, gradients = loss_gradients(case.objective, params, batch)
 
         def one(key):
-            sketched = contractions.sketch(key, taped, gradients, width=32)
+            sketched = sketches.sketch(key, taped, gradients, width=32)
             return sketched @ sketched.T
 
         return jax.lax.map(one, keys, batch_size=50)
