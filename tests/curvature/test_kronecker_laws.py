@@ -248,7 +248,7 @@ def test_what_cannot_be_is_refused(key):
     for options, match, own in wrong:
         with pytest.raises(ValueError, match=match):
             kfac(own, CLASSIFIER, PARAMS, FLAT, **options)
-    with pytest.raises(ValueError, match="class indices"):
+    with pytest.raises(ValueError, match="class index"):
         kfac(key, CLASSIFIER, PARAMS, REGRESSION, labels="sampled")
     state = jax.eval_shape(lambda p: kfac(None, CLASSIFIER, p, FLAT), PARAMS)
     with pytest.raises(ValueError, match="like the parameters"):

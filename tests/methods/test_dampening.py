@@ -127,6 +127,6 @@ def test_assd_dampens_the_predicted_share(learner, original, request_a):
 
 @pytest.mark.parametrize(("make", "least"), [(assd, 2), (lfssd, 1)])
 def test_impossible_batch_sizes_are_refused(learner, make, least):
-    sentence = f"importance_batch of {make.__name__} must be at least {least}, got 0"
+    sentence = f"^{make.__name__}: importance_batch must be at least {least}, got"
     with pytest.raises(ValueError, match=sentence):
-        make(learner, importance_batch=0)
+        make(learner, importance_batch=least - 1)

@@ -132,6 +132,6 @@ def test_importances_of_other_batch_sizes_are_refused(
 
 @pytest.mark.parametrize(("make", "least"), [(ssd, 1), (ssd_batch, 2)])
 def test_impossible_batch_sizes_are_refused(learner, make, least):
-    sentence = f"importance_batch of {make.__name__} must be at least {least}, got 0"
+    sentence = f"^{make.__name__}: importance_batch must be at least {least}, got"
     with pytest.raises(ValueError, match=sentence):
-        make(learner, importance_batch=0)
+        make(learner, importance_batch=least - 1)

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.methods.dampening import check_importance_batch, dampen, importance
+from unlearn_jax.methods.dampening import dampen, importance
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.options import check_whole
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Params, PRNGKey, Variables
 
@@ -29,7 +30,7 @@ def assd(learner: Learner, *, importance_batch: int = 1024) -> Method:
     Source: Schoepf et al. 2024, arXiv 2402.10098. Differs: evaluation mode throughout
         (the released notebook leaves batch-norm in training mode).
     """
-    check_importance_batch("assd", importance_batch, 2)
+    check_whole("assd: importance_batch", importance_batch, least=2)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         del key

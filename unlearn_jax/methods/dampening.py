@@ -88,18 +88,6 @@ def dampening_method(
     return Method(prepare, forget)
 
 
-def check_importance_batch(name: str, size: int, least: int) -> None:
-    """Refuse a batch size that a method cannot average over.
-
-    Raises:
-        ValueError: the size is below ``least``.
-    """
-    if size < least:
-        raise ValueError(
-            f"importance_batch of {name} must be at least {least}, got {size}"
-        )
-
-
 def dampen(
     params: Params,
     overall: Importance,

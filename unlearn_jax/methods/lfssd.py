@@ -1,6 +1,6 @@
 """Label-free selective synaptic dampening: importances without labels."""
 
-from unlearn_jax.methods.dampening import check_importance_batch, dampening_method
+from unlearn_jax.methods.dampening import dampening_method
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method
 from unlearn_jax.train.recipe import Learner
@@ -29,7 +29,6 @@ def lfssd(
     Cost: as ``ssd``.
     Source: Foster et al. 2024, arXiv 2402.19308. As published but for ``alpha``.
     """
-    check_importance_batch("lfssd", importance_batch, 1)
     return dampening_method(
         learner, "label_free", importance_batch, alpha=alpha, dampening=dampening
     )

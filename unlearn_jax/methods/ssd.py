@@ -1,8 +1,9 @@
 """Selective synaptic dampening: shrink what matters most to the forget set."""
 
-from unlearn_jax.methods.dampening import check_importance_batch, dampening_method
+from unlearn_jax.methods.dampening import dampening_method
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method
+from unlearn_jax.options import check_whole
 from unlearn_jax.train.recipe import Learner
 
 
@@ -37,7 +38,6 @@ def ssd(
     Source: Foster et al. 2024, arXiv 2308.07707. Differs by default: per-example
         squares; their code squares gradients of batch means.
     """
-    check_importance_batch("ssd", importance_batch, 1)
     kind = "example" if importance_batch == 1 else "batch"
     return dampening_method(
         learner, kind, importance_batch, alpha=alpha, dampening=dampening
@@ -61,7 +61,7 @@ def ssd_batch(
         importance_batch: Examples averaged before a gradient is squared; at least 2
             (``ssd`` takes per-example squares).
     """
-    check_importance_batch("ssd_batch", importance_batch, 2)
+    check_whole("ssd_batch: importance_batch", importance_batch, least=2)
     return ssd(
         learner, alpha=alpha, dampening=dampening, importance_batch=importance_batch
     )
