@@ -115,3 +115,9 @@ def test_the_rule_would_notice_a_wrong_arrow(tmp_path):
     wrong.write_text("from unlearn_jax import methods\nimport flax.nnx\n")
     assert {room(dotted) for dotted in imports(wrong)} >= {"methods"}
     assert "flax.nnx" in imports(wrong)
+
+
+def test_no_two_test_files_share_a_name():
+    names = [path.name for path in Path(__file__).parent.rglob("*.py")]
+    names = [name for name in names if name != "conftest.py"]
+    assert sorted(set(names)) == sorted(names)  # pytest imports each by its name
