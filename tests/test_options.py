@@ -2,10 +2,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unlearn_jax.options import check_options, checked
+from unlearn_jax.methods import METHODS
+from unlearn_jax.options import check_options
 
 
-@checked(signed=("scale",), zero=("rest",))
 def factory(
     learner,
     *,
@@ -18,6 +18,11 @@ def factory(
     kind: str = "plain",
 ):
     return learner, epochs, rest, rate, scale, size, leaky, kind
+
+
+def build(learner, **options):
+    check_options(factory, options, signed=("scale",), zero=("rest",))
+    return factory(learner, **options)
 
 
 @pytest.mark.parametrize(
@@ -40,17 +45,18 @@ def factory(
 )
 def test_what_does_not_fit_is_refused_and_never_cut_off(options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        factory(None, **options)
+        build(None, **options)
 
 
 def test_what_fits_passes_unchanged():
     options = {"epochs": np.int64(2), "rest": 0, "rate": 1, "scale": -2.0}
-    assert factory("learner", **options)[:5] == ("learner", 2, 0, 1, -2.0)
-    assert factory(None, size=3, rate=jnp.asarray(0.5))[5] == 3
-    assert factory(None, size=None)[5] is None
+    assert build("learner", **options)[:5] == ("learner", 2, 0, 1, -2.0)
+    assert build(None, size=3, rate=jnp.asarray(0.5))[5] == 3
+    assert build(None, size=None)[5] is None
 
 
 def test_the_checked_factory_keeps_its_name_and_options():
-    assert factory.__name__ == "factory"
-    with pytest.raises(ValueError, match="factory: epochs"):
-        check_options(factory, {"epochs": 0})
+    ssd = METHODS["ssd"].factory
+    assert ssd.__name__ == "ssd"
+    with pytest.raises(ValueError, match="ssd: importance_batch"):
+        check_options(ssd, {"importance_batch": 0})

@@ -1,22 +1,19 @@
 """Numbers and words that a user chooses: refused where they are given, in one sentence.
 
-``checked`` reads a factory's annotations: an ``int`` is a whole number, a ``float`` a
-finite one, a ``bool`` yes or no. Nothing is cut off or converted without a word.
+``check_options`` reads a factory's annotations: an ``int`` is a whole number, a
+``float`` a finite one, a ``bool`` yes or no. Nothing is cut off or converted without a
+word.
 """
 
-import functools
 import inspect
 import math
 import types
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jax.core import Tracer
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def check_whole(name: str, value: Any, *, least: int = 1) -> None:
@@ -107,22 +104,6 @@ def check_options(
             check_number(told, value, least=-math.inf if name in signed else 0.0)
         elif bool in kinds or str in kinds:
             check_kind(told, value, bool if bool in kinds else str)
-
-
-def checked(
-    *, signed: tuple[str, ...] = (), zero: tuple[str, ...] = ()
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: the same factory behind :func:`check_options`."""
-
-    def decorate(factory: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(factory)
-        def build(*args: P.args, **options: P.kwargs) -> R:
-            check_options(factory, options, signed=signed, zero=zero)
-            return factory(*args, **options)
-
-        return build
-
-    return decorate
 
 
 def _plain(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 A batch's inputs and targets are pytrees of arrays with one common first axis, the
 examples. ``predict`` returns one array with that first axis, the loss one number for
-each example. Everything is told from shapes, without computing; only whether examples
-depend on one another needs two small forward passes, and concrete numbers.
+each example. All that is told from shapes, also while tracing. Where the numbers are
+known, one pass over them finds NaN and labels out of range, and two small forward
+passes find examples that depend on one another.
 """
 
 from typing import Any
