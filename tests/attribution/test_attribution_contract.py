@@ -1,5 +1,7 @@
 """What every attribution keeps: shapes, the law of change, absence, sign and units."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,3 +141,33 @@ def test_the_objective_as_trained_trains_the_same_and_is_so_already():
     both = tiny.quick_jit(lambda d: [fit(key, each, d) for each in (learner, known)])
     ours, theirs = (found.params["kernel"] for found in both(data))
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("influence", {"damping": 0.1, "inverse": "dense"}),
+        ("ekfac_influence", {"labels": "exact"}),
+        ("trak", {"kernel": "newton", "projection": "none"}),
+        ("logra", {"damping": 0.1}),
+    ],
+)
+def test_what_solves_with_a_curvature_knows_the_decay_of_training(name, options):
+    data = jax.tree.map(jnp.asarray, tiny.examples(count=COUNT))
+    decays = tiny.learner("softmax", l2=0.05, weight_decay=0.2)
+    if name == "trak":  # of two classes
+        data = data._replace(targets=data.targets % 2)
+    models = jax.tree.map(lambda leaf: leaf[None], decays.model.init(jax.random.key(2)))
+
+    def effects(learner):
+        found = ATTRIBUTIONS[name].factory(learner, **options)
+        state = found.prepare(jax.random.key(0), Evidence(models), data)
+        return found.effects(state, data, data, component(0))
+
+    plain = decays._replace(recipe=replace(decays.recipe, weight_decay=0.0))
+    held = plain._replace(l2=0.25)
+    ours, same, other = tiny.quick_jit(
+        lambda: [effects(each) for each in (decays, held, plain)]
+    )()
+    np.testing.assert_allclose(ours, same, rtol=1e-9, atol=1e-13)
+    assert np.linalg.norm(other - ours) > 0.01 * np.linalg.norm(ours)

@@ -17,12 +17,15 @@ from unlearn_jax.attribution.output_functions import component, margin
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.kronecker import kfac
 from unlearn_jax.curvature.kronecker_blocks import mean_eigenvalue
-from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
+from unlearn_jax.curvature.kronecker_inverse import (
+    kronecker_inverse,
+    kronecker_operator,
+)
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.models.model import Model
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
-from unlearn_jax.train.recipe import Learner
+from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch, Variables
 
 
@@ -81,7 +84,8 @@ def orthogonal():
 
     model = Model(lambda key: None, apply, None, lambda _, inputs: inputs)
     params = {"kernel": jnp.asarray(random.normal(size=(4, 2)))}
-    return Learner(model, cross_entropy, 0.2), params, train, queries
+    learner = Learner(model, cross_entropy, 0.2, Recipe(weight_decay=0.0))
+    return learner, params, train, queries
 
 
 def test_ekfac_equals_the_dense_formula_where_it_is_exact(orthogonal):
@@ -256,3 +260,43 @@ def test_default_damping_is_the_inverse_of_the_training_time():
     ]
     assert recipe.schedule == "constant"
     np.testing.assert_allclose(*effects, rtol=1e-5)  # rates are float32
+
+
+def test_damping_by_block_takes_each_blocks_own_mean():
+    learner, data = problems.two_layer(n=12)
+    learner = learner._replace(l2=0.0, recipe=replace(learner.recipe, weight_decay=0.0))
+    params = learner.model.init(jax.random.key(0)).params
+    evidence = Evidence(one_model(params))
+    change = jnp.asarray(np.random.default_rng(0).normal(size=len(data.weights)))
+    found = ekfac_influence(learner, labels="exact", damping=0.3, damping_by="block")
+
+    @tiny.quick_jit
+    def run(evidence, data):
+        state = found.prepare(jax.random.key(0), evidence, data)
+        effects = found.effects(state, data, data, margin)
+        return state.inverses, effects, found.change(state, data, data, change)
+
+    inverses, effects, changed = run(evidence, data)
+    objective = bind(learner.model, {}, learner.loss)
+    flat, unflatten = jax.flatten_util.ravel_pytree(params)
+    slopes = jax.jacobian(lambda p: objective.example_losses(unflatten(p), data))(flat)
+    outputs = jax.jacobian(lambda p: objective.predict(unflatten(p), data.inputs))(flat)
+    own = jax.jacobian(
+        lambda p: margin(objective.predict(unflatten(p), data.inputs), data.targets)
+    )(flat)
+    matrix = dense(kronecker_operator(tree.member(inverses, 0), params))
+    sizes, start = [leaf.size for leaf in jax.tree.leaves(params)], 0
+    inverse = np.zeros_like(matrix)
+    for size in sizes:
+        place = slice(start, start + size)
+        block = matrix[place, place]
+        damped = block + 0.3 * np.trace(block) / size * np.eye(size)
+        inverse[place, place] = np.linalg.inv(damped)
+        start += size
+    count = len(slopes)
+    expected = -own @ inverse @ slopes.T / count
+    np.testing.assert_allclose(effects, expected, rtol=1e-7, atol=1e-10)
+    moved = np.einsum("qkp,p->qk", outputs, -inverse @ (slopes.T @ change) / count)
+    np.testing.assert_allclose(changed, moved, rtol=1e-7, atol=1e-10)
+    with pytest.raises(ValueError, match="choose 'matrix' or 'block'"):
+        ekfac_influence(learner, damping_by="layer")

@@ -9,6 +9,7 @@ import scipy.linalg
 import tiny
 from asserts import assert_trees_close
 
+from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Evidence, Trajectory
 from unlearn_jax.attribution.flow import mean_ekfac, propagators
 from unlearn_jax.attribution.metagradient import metagradient
@@ -21,8 +22,9 @@ from unlearn_jax.curvature.kronecker_inverse import (
     kronecker_operator,
 )
 from unlearn_jax.curvature.operator import dense
+from unlearn_jax.models import mlp
 from unlearn_jax.models.model import Model
-from unlearn_jax.train.loss import squared_error
+from unlearn_jax.train.loss import cross_entropy, squared_error
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.train.trajectory import fit_trajectories
@@ -288,3 +290,25 @@ def test_what_does_not_fit_is_refused(net):
     way = Trajectory(points, jnp.ones(4), jnp.ones(4))
     with pytest.raises(ValueError, match="4 points for 3 segments"):
         source(learner).prepare(jax.random.key(0), Evidence(None, None, way), train)
+
+
+def test_as_many_segments_as_points_do_not_lock_up():
+    """One point each: XLA takes these loops apart, and their eigenproblems stood."""
+    sizes = 64, 10
+    model = mlp((64,), sizes[1], widths=(64, 64))
+    learner = Learner(model, cross_entropy, 0.0, Recipe(epochs=1))
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(1437, 64)).astype(np.float32)
+    train = Batch(*map(jnp.asarray, (inputs, np.arange(1437) % 10, np.ones(1437))))
+    train = train._replace(weights=train.weights.astype(jnp.float32))
+    one = learner.model.init(jax.random.key(0))
+    points = jax.tree.map(lambda leaf: jnp.stack([leaf] * 6)[None], one)
+    models = jax.tree.map(lambda leaf: leaf[:, 0], points)
+    found = source(learner, segments=6)
+
+    @tiny.full_jit
+    def prepare(models, points, train):
+        way = Trajectory(points, jnp.ones(6), jnp.ones(6))
+        return found.prepare(jax.random.key(0), Evidence(models, None, way), train)
+
+    assert tree.all_finite(prepare(models, points, train).curvatures)

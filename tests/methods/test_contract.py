@@ -29,8 +29,8 @@ SETTINGS = {
     "lfssd": {"alpha": 1.0, "importance_batch": 4},
     "assd": {"importance_batch": 4},
     "fisher_forgetting": {"alpha": 1e-6},
-    "influence_removal": {"damping": 0.1, "tol": 1e-12, "batch_size": 16},
-    "newton_removal": {"damping": 0.1, "tol": 1e-12, "batch_size": 16},
+    "influence_removal": {"tol": 1e-12, "batch_size": 16},
+    "newton_removal": {"tol": 1e-12, "batch_size": 16},
     "influence_unlearning": {"samples": 16, "tol": 1e-12, "batch_size": 16},
     "bad_teacher": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
     "scrub": {
@@ -68,7 +68,7 @@ NOT_RANDOM = {
 }
 PREPARES_AT_RANDOM = {"dmm"}
 # With nothing to forget these leave the model as it is, bit for bit.
-IDLE_ON_NOTHING = (NOT_RANDOM - {"newton_removal"}) | {
+IDLE_ON_NOTHING = NOT_RANDOM | {
     "influence_unlearning",
     "gradient_ascent",
     "prioritised_finetune",

@@ -68,8 +68,13 @@ def test_no_inverse_turns_a_nan_row_into_no_step(inverse):
     learner, data = tiny.learner("softmax"), spoilt(tiny.examples())
     method = METHODS["influence_removal"].factory(learner, inverse=inverse, max_steps=4)
     request, original = make_request(data, [1, 2]), learner.model.init(KEY)
-    step = tiny.quick_jit(lambda request: method.forget(KEY, (), original, request)[0])
-    assert np.isnan(step(request).params["kernel"]).all()
+
+    @tiny.quick_jit
+    def step(data, request):
+        state = method.prepare(KEY, original, data)
+        return method.forget(KEY, state, original, request)[0]
+
+    assert np.isnan(step(data, request).params["kernel"]).all()
 
 
 def counts(factory):

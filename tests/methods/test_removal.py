@@ -18,15 +18,30 @@ from unlearn_jax.methods import make_request
 from unlearn_jax.methods.influence_removal import influence_removal
 from unlearn_jax.methods.newton_removal import newton_removal
 from unlearn_jax.train.objective import bind
+from unlearn_jax.train.recipe import Recipe
+from unlearn_jax.train.trajectory import training_time
 from unlearn_jax.types import Variables
 
 EXACT = {"damping": 0.0, "inverse": "dense"}
 GONE = [1, 5, 6]
+KEY = jax.random.key(0)
 
 
-def run(method, params, request, key=0):
-    forget = tiny.quick_jit(lambda *a: method.forget(jax.random.key(key), (), *a)[0])
-    return forget(Variables(params, {}), request).params
+def run(method, params, request, data):
+    """Prepared on the data, then unlearned."""
+    return both(method, params, request, data)[0]
+
+
+def both(method, params, request, data):
+    """The parameters after a request, and the state."""
+
+    @tiny.quick_jit
+    def forget(variables, request, data):
+        state = method.prepare(KEY, variables, data)
+        return method.forget(KEY, state, variables, request)
+
+    variables, state = forget(Variables(params, {}), request, data)
+    return variables.params, state
 
 
 def distance(a, b):
@@ -57,40 +72,81 @@ def test_one_newton_step_on_ridge_is_the_refit(inverse):
     learner, data, solve = ridge()
     request = make_request(data, GONE)
     method = newton_removal(learner, inverse=inverse, damping=0.0, tol=1e-12)
-    moved = run(method, solve(data.weights), request)
+    moved = run(method, solve(data.weights), request, data)
     assert_trees_close(moved, solve(request.retain.weights), rtol=1e-8)
 
 
-def test_influence_on_ridge_is_newton_with_the_curvature_of_all_data():
+@pytest.mark.parametrize("make", [influence_removal, newton_removal])
+def test_what_training_left_undone_is_no_reason_to_move(make):
+    """From anywhere: the minimum of what stays, tilted so that the start was one."""
     learner, data, solve = ridge()
     request = make_request(data, GONE)
-    start = solve(data.weights)
-    moves = [
-        tree.subtract(run(make(learner, **EXACT), start, request), start)
-        for make in (newton_removal, influence_removal)
-    ]
+    start = jax.tree.map(lambda leaf: leaf + 0.3, solve(data.weights))
+    shift = tree.subtract(solve(request.retain.weights), solve(data.weights))
     design = np.concatenate([data.inputs, np.ones((len(data.inputs), 1))], axis=1)
     kept = np.asarray(request.retain.weights)
 
-    def curvature(weights):
+    def slope(weights, point):
         mean = design.T @ ((weights / weights.sum())[:, None] * design)
-        return mean + learner.l2 * np.eye(design.shape[1])
+        return (mean + learner.l2 * np.eye(design.shape[1])) @ point
 
-    newton, influence = (
-        np.vstack([move["head"]["kernel"], move["head"]["bias"][None]])
-        for move in moves
-    )
-    # W H_all influence = W_r H_retain newton: the same change of gradient.
-    left = len(kept) * curvature(np.ones(len(kept))) @ influence
-    np.testing.assert_allclose(left, kept.sum() * curvature(kept) @ newton, rtol=1e-9)
-    assert np.linalg.norm(newton - influence) > 1e-3 * np.linalg.norm(newton)
+    flat = lambda p: np.vstack([p["head"]["kernel"], p["head"]["bias"][None]])  # noqa: E731 - one line
+    moved = flat(run(make(learner, **EXACT), start, request, data)) - flat(start)
+    # H_retain move = H_retain shift + (H_all − H_retain) 0.3
+    away = 0.3 * np.ones_like(moved)
+    expected = slope(kept, flat(shift)) + slope(np.ones(len(kept)), away)
+    expected = expected - slope(kept, away)
+    np.testing.assert_allclose(slope(kept, moved), expected, rtol=1e-8, atol=1e-12)
+
+
+def test_requests_follow_one_another():
+    """The state after a step is the mean gradient of what is left, where that is."""
+    learner, data, solve = ridge()
+    learner = learner._replace(recipe=Recipe(weight_decay=0.02))
+    first = make_request(data, GONE)
+    method = influence_removal(learner, damping=0.3, scale=0.7, inverse="dense")
+    params, state = both(method, solve(data.weights), first, data)
+    objective = bind(learner.model, {}, learner.loss)
+    there = jax.grad(objective.risk)(params, first.retain)
+    assert_trees_close(state, there, rtol=1e-8, atol=1e-12)
+
+
+def test_without_damping_the_length_of_training_is_taken():
+    learner, data, solve = ridge()
+    request = make_request(data, GONE)
+    time = float(training_time(learner.recipe, data.weights))
+    start = solve(data.weights)
+    for make in (influence_removal, newton_removal):
+        known = run(make(learner, damping=1 / time, tol=1e-12), start, request, data)
+        found = run(make(learner, tol=1e-12), start, request, data)
+        assert_trees_close(found, known, rtol=1e-9, atol=1e-13)
+        adam = learner._replace(recipe=Recipe(optimizer="adam"))
+        with pytest.raises(ValueError, match="reads the learning rates of SGD"):
+            make(adam)
+        make(adam, damping=0.1)
+
+
+def test_weight_decay_of_training_is_l2(net):
+    learner, params, data = net
+    request = make_request(data, GONE)
+    for make in (influence_removal, newton_removal):
+        decays, held, less = (
+            run(make(learner._replace(**change), **EXACT), params, request, data)
+            for change in (
+                {"l2": 0.01, "recipe": Recipe(weight_decay=0.04)},
+                {"l2": 0.05, "recipe": Recipe(weight_decay=0.0)},
+                {"l2": 0.01, "recipe": Recipe(weight_decay=0.0)},
+            )
+        )
+        assert_trees_close(decays, held, rtol=1e-12)
+        assert distance(held, less) > 0.1 * distance(held, params)
 
 
 def test_iterated_newton_on_softmax_reaches_the_refit():
     learner, data = softmax()
     request = make_request(data, GONE)
     method = newton_removal(learner, iterations=6, **EXACT)
-    moved = run(method, refit(learner, data), request)
+    moved = run(method, refit(learner, data), request, data)
     oracle = refit(learner, request.retain)
     assert_trees_close(moved, oracle, rtol=1e-8, atol=1e-10)
 
@@ -105,7 +161,7 @@ def test_the_error_of_influence_is_of_second_order():
         forget = request.forget._replace(weights=share * request.forget.weights)
         weights = data.weights.at[jnp.asarray(GONE)].add(-share)
         request = request._replace(forget=forget, retain=data._replace(weights=weights))
-        moved = run(influence_removal(learner, **EXACT), start, request)
+        moved = run(influence_removal(learner, **EXACT), start, request, data)
         errors.append(distance(moved, refit(learner, request.retain)))
     ratios = np.array(errors[:-1]) / np.array(errors[1:])
     np.testing.assert_allclose(ratios, 4, rtol=0.08)
@@ -117,25 +173,6 @@ def net():
     return learner, learner.model.init(jax.random.key(2)).params, data
 
 
-def test_the_corrected_gradient_differs_only_off_the_minimum(net):
-    learner, data, solve = ridge()
-    request = make_request(data, GONE)
-    plain, corrected = (
-        influence_removal(learner, correct_gradient=c, **EXACT) for c in (False, True)
-    )
-    start = solve(data.weights)
-    moved = run(plain, start, request)
-    assert_trees_close(run(corrected, start, request), moved, rtol=1e-8, atol=1e-12)
-    # From elsewhere the corrected step still ends there, on a quadratic risk.
-    away = jax.tree.map(lambda leaf: leaf + 0.3, start)
-    objective = bind(learner.model, {}, learner.loss, learner.l2)
-    low, high = (
-        float(objective.risk(run(m, away, request), request.retain))
-        for m in (corrected, plain)
-    )
-    assert low < high
-
-
 def in_closed_form(learner, params, request, kind, damping):
     """Dense matrices from the explicit Jacobian and Hessian."""
     objective = bind(learner.model, {}, learner.loss, learner.l2)
@@ -144,8 +181,10 @@ def in_closed_form(learner, params, request, kind, damping):
     def losses(point, batch):
         return objective.example_losses(unflatten(point), batch)
 
-    batch = request.retain._replace(weights=jnp.ones_like(request.retain.weights))
-    slopes = np.asarray(jax.jacobian(losses)(flat, batch))
+    kept = np.asarray(request.retain.weights) > 0
+    batch = jax.tree.map(lambda leaf: leaf[kept], request.retain)
+    slopes = np.asarray(jax.jacobian(losses)(flat, request.retain))
+    gone, slopes = slopes[~kept], slopes[kept]
     if kind == "hessian":
         matrix = jax.hessian(lambda p: jnp.mean(losses(p, batch)))(flat)
     elif kind == "empirical_fisher":
@@ -158,18 +197,19 @@ def in_closed_form(learner, params, request, kind, damping):
         middle = middle - chance[:, :, None] * chance[:, None, :]
         matrix = np.einsum("nkp,nkj,njq->pq", jacobian, middle, jacobian) / len(slopes)
     matrix = np.asarray(matrix) + (learner.l2 + damping) * np.eye(flat.size)
-    change = (slopes[GONE] + learner.l2 * np.asarray(flat)).sum(axis=0) / len(slopes)
+    share = len(gone) / (len(gone) + len(slopes))
+    change = share * (gone.mean(axis=0) - slopes.mean(axis=0))
     return matrix, change, flat, unflatten
 
 
 @pytest.mark.parametrize("kind", ["hessian", "gauss_newton", "empirical_fisher"])
-def test_every_curvature_is_that_of_all_the_data(net, kind):
+def test_every_curvature_is_that_of_what_stays(net, kind):
     learner, params, data = net
     request = make_request(data, GONE)
     method = influence_removal(learner, curvature=kind, inverse="dense", damping=0.7)
     expected = in_closed_form(learner, params, request, kind, 0.7)
     matrix, change, flat, unflatten = expected
-    moved = run(method, params, request)
+    moved = run(method, params, request, data)
     answer = unflatten(flat + jnp.linalg.solve(matrix, change))
     assert_trees_close(moved, answer, rtol=1e-8, atol=1e-12)
 
@@ -187,23 +227,25 @@ def test_every_inverse_agrees_with_the_dense_one(net, inverse):
     if inverse == "diagonal":
         matrix = np.diag(np.diag(matrix))
     answer = unflatten(flat + jnp.linalg.solve(matrix, change))
-    assert_trees_close(run(method, params, request), answer, rtol=1e-7, atol=1e-10)
+    moved = run(method, params, request, data)
+    assert_trees_close(moved, answer, rtol=1e-7, atol=1e-10)
 
 
-def test_ekfac_inverts_its_own_matrix_over_all_the_data(net):
+def test_ekfac_inverts_its_own_matrix_of_what_stays(net):
     learner, params, data = net
     request = make_request(data, GONE)
     _, change, flat, unflatten = in_closed_form(
         learner, params, request, "gauss_newton", 0.5
     )
     objective = bind(learner.model, {}, learner.loss)
-    state = ekfac(None, objective, params, data, labels="exact")
+    state = ekfac(None, objective, params, request.retain, labels="exact")
     matrix = dense(kronecker_operator(state, params))
     matrix += (0.5 + learner.l2) * np.eye(flat.size)
     options = {"curvature": "gauss_newton", "damping": 0.5}
     method = influence_removal(learner, inverse="ekfac", **options)
     answer = unflatten(flat + jnp.linalg.solve(matrix, change))
-    assert_trees_close(run(method, params, request), answer, rtol=1e-7, atol=1e-10)
+    moved = run(method, params, request, data)
+    assert_trees_close(moved, answer, rtol=1e-7, atol=1e-10)
 
 
 def test_noise_has_the_deviation_that_was_asked_for():
@@ -211,7 +253,7 @@ def test_noise_has_the_deviation_that_was_asked_for():
     request = make_request(data, GONE)
     start = solve(data.weights)
     still, noisy = (
-        run(newton_removal(learner, noise=s, damping=0.1), start, request)
+        run(newton_removal(learner, noise=s, damping=0.1), start, request, data)
         for s in (0.0, 0.2)
     )
     drawn = jax.flatten_util.ravel_pytree(tree.subtract(noisy, still))[0]

@@ -14,7 +14,7 @@ from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.hessian import hessian
 from unlearn_jax.curvature.kronecker import kfac
 from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
-from unlearn_jax.curvature.label_slopes import output_eigenpairs
+from unlearn_jax.curvature.label_slopes import output_factors
 from unlearn_jax.curvature.operator import (
     add,
     dense,
@@ -252,7 +252,7 @@ def _():
 def _():
     outputs, targets = numbers(22, 4, 3), labels(23, 4, classes=3)
     objective = Objective(linear, cross_entropy)
-    vectors, values = quick(lambda o: output_eigenpairs(objective, o, targets))(outputs)
+    vectors, values = quick(lambda o: output_factors(objective, o, targets))(outputs)
     got = np.einsum("rn,rni,rnj->nij", values, vectors, vectors)
     p = np.exp(outputs) / np.sum(np.exp(outputs), axis=1, keepdims=True)
     close(got, p[:, :, None] * np.eye(3) - p[:, :, None] * p[:, None])

@@ -35,7 +35,7 @@ from unlearn_jax.curvature.kronecker_inverse import (
     kronecker_inverse,
     kronecker_operator,
 )
-from unlearn_jax.curvature.label_slopes import output_eigenpairs
+from unlearn_jax.curvature.label_slopes import output_factors
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.curvature.per_example import formed_whole, loss_gradients
 from unlearn_jax.curvature.tapping import tape
@@ -247,7 +247,7 @@ def _():
 
     def program(params, data):
         outputs, jvp, vjp = jacobian_product(objective, params, data.inputs)
-        vectors, values = output_eigenpairs(objective, outputs, data.targets)
+        vectors, values = output_factors(objective, outputs, data.targets)
         root = jnp.sqrt(jnp.maximum(values, 0))[..., None] * vectors / np.sqrt(N)
         inside = jnp.einsum("rnk,nk->rn", root, jvp(params))
         return flat(vjp(jnp.einsum("rn,rnk->nk", inside, root)))
@@ -342,7 +342,7 @@ def _():
     case, _ = curvature("encoder of two losses")
     outputs, along = numbers(18, N, 3), numbers(19, N, 3)
     vectors, values = quick(
-        lambda o: output_eigenpairs(case.objective, o, case.data.targets)
+        lambda o: output_factors(case.objective, o, case.data.targets)
     )(outputs)
     inside = jnp.einsum("rnk,nk->rn", vectors, along)
     got = jnp.einsum("rn,rn,rnk->nk", values, inside, vectors)

@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
+from unlearn_jax.attribution.attribution import (
+    Attribution,
+    Evidence,
+    as_trained,
+    kept_pairs,
+)
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.influence import (
     influence_on_outputs,
@@ -22,7 +27,11 @@ from unlearn_jax.attribution.inverse import (
 )
 from unlearn_jax.curvature.contractions import along
 from unlearn_jax.curvature.eigen_kronecker import ekfac
-from unlearn_jax.curvature.kronecker_blocks import eigendecompose, mean_eigenvalue
+from unlearn_jax.curvature.kronecker_blocks import (
+    block_means,
+    eigendecompose,
+    mean_eigenvalue,
+)
 from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.kronecker_scores import prepare_queries, score_block
 from unlearn_jax.curvature.per_example import loss_gradients
@@ -34,7 +43,8 @@ from unlearn_jax.train.trajectory import training_time
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
-ADAM_DAMPING = 0.1
+RELATIVE_DAMPING = 0.1
+"""Of a mean eigenvalue, as kronfluence has it, where training has no rates."""
 
 
 class InfluenceState(NamedTuple):
@@ -68,7 +78,8 @@ def influence(
     risk, l2 included; ``change`` by one solve and one derivative along it.
 
     Args:
-        learner: Model, loss and l2 that the models were trained with.
+        learner: Model, loss, l2 and recipe that the models were trained with; weight
+            decay of SGD is l2.
         curvature: "gauss_newton", "hessian" or "empirical_fisher".
         inverse: A name in ``inverse.INVERSES``.
         damping: Added to the curvature, in its units. None takes 1 / T, T the sum of
@@ -90,6 +101,7 @@ def influence(
     Source: Koh & Liang 2017, arXiv 1703.04730, eq. 2. Differs: Gauss-Newton by default;
         a weighted mean with l2, a mean over models.
     """
+    learner = as_trained(learner)
     by_time = damping is None
     if by_time and learner.recipe.optimizer != "sgd":
         raise ValueError(
@@ -171,6 +183,7 @@ def ekfac_influence(
     learner: Learner,
     *,
     damping: float | None = None,
+    damping_by: str = "matrix",
     labels: str = "sampled",
     samples: int = 1,
     rank: int | None = None,
@@ -185,10 +198,14 @@ def ekfac_influence(
     (1 − exp(−σT)) / σ ≈ 1 / (σ + 1/T) of the way that influence takes for done.
 
     Args:
-        learner: Model, loss and l2 that the models were trained with.
+        learner: Model, loss, l2 and recipe that the models were trained with; weight
+            decay of SGD is l2.
         damping: λ = l2 + damping · (mean eigenvalue of F) instead (no unit). None takes
             the sum of the rates from the recipe, with lr / (1 − momentum) for SGD; for
             Adam, whose steps have no rate, it is 0.1.
+        damping_by: What the mean eigenvalue is of. "matrix": all of F. "block": each
+            parameter's own block, so that layers of small curvature move more; a
+            damping of None is 0.1 then.
         labels: Of the Fisher matrix: "sampled" from the model, "exact" over all labels,
             or "true", the empirical one.
         samples: Draws for each example under "sampled".
@@ -204,14 +221,19 @@ def ekfac_influence(
         training examples once for each block of queries and, exact, 2 q n i o
         operations for a layer with one position.
     Source: Grosse et al. 2023, arXiv 2308.03296, eq. 28 with damping as in §2.2.
-        Differs: l2 where training has it, the damping by the length of training, any
-        output function, a mean over models.
+        Differs: l2 where training has it, the damping by the length of training (theirs
+        is damping_by="block", but for l2), any output function, a mean over models.
     """
     if damping is not None and not damping > 0:
         raise ValueError(
             f"damping is {damping}, expected a positive share of the mean eigenvalue"
         )
+    learner = as_trained(learner)
     recipe = learner.recipe
+    if damping_by not in ("matrix", "block"):
+        raise ValueError(
+            f"damping_by {damping_by!r} is unknown; choose 'matrix' or 'block'"
+        )
     if labels not in ("sampled", "exact", "true"):
         raise ValueError(
             f"labels {labels!r} is unknown; choose 'sampled', 'exact' or 'true'"
@@ -241,10 +263,14 @@ def ekfac_influence(
             evidence.models, jax.lax.map(one, (keys, evidence.models))
         )
 
-    def damping_of(matrix: Any, train: Batch) -> Array:
+    def damping_of(matrix: Any, train: Batch) -> Any:
+        share = RELATIVE_DAMPING if damping is None else damping
+        if damping_by == "block":
+            whole = mean_eigenvalue(matrix)  # for blocks that are zero
+            means = [jnp.where(m > 0, m, whole) for m in block_means(matrix)]
+            return tuple(learner.l2 + share * mean for mean in means)
         if damping is None and recipe.optimizer == "sgd":
             return learner.l2 + 1 / training_time(recipe, train.weights)
-        share = ADAM_DAMPING if damping is None else damping
         return learner.l2 + share * mean_eigenvalue(matrix)
 
     def effects(

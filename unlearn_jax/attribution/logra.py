@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
+from unlearn_jax.attribution.attribution import (
+    Attribution,
+    Evidence,
+    as_trained,
+    kept_pairs,
+)
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.projection import form_of, lift_leaf, project_leaf
 from unlearn_jax.attribution.trak_kernels import (
@@ -88,7 +93,7 @@ def logra(
     """Empirical-Fisher influence of two-sided projections, one block for each layer.
 
     Args:
-        learner: Model, loss and l2 of the evidence's models.
+        learner: Model, loss, l2 and recipe of the evidence's models.
         rank: Directions that the inputs, and the slopes, of a layer (group) are
             projected to, at most their sizes: rank² features.
         start: The directions. "random": orthonormal, at random. "pca": leading
@@ -116,6 +121,7 @@ def logra(
         that full rank is block-diagonal empirical-Fisher influence; other parameters
         and tables are served; effects of weight, hence the sign and 1 / W.
     """
+    learner = as_trained(learner)
     if start not in ("random", "pca"):
         raise ValueError(f"start {start!r} is unknown; choose from random, pca")
     if not damping >= 0:

@@ -18,7 +18,12 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
+from unlearn_jax.attribution.attribution import (
+    Attribution,
+    Evidence,
+    as_trained,
+    kept_pairs,
+)
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.projection import check_projection, lift, project
 from unlearn_jax.attribution.trak_gram import gram_trak
@@ -77,7 +82,7 @@ def trak(
     """TRAK scores of one or several models, for any output function.
 
     Args:
-        learner: Model, loss and l2 of the evidence's models.
+        learner: Model, loss, l2 and recipe of the evidence's models.
         width: Numbers that a gradient is projected to; each model draws its own.
         projection: "sketch", "dense", "gaussian" or "none", see
             :func:`unlearn_jax.attribution.projection.project`; or "gram": no projection
@@ -115,6 +120,7 @@ def trak(
         queries; effects of weight, hence weights and the sign; damping; no soft
         threshold. "gram" is the same in its dual form, with P the identity.
     """
+    learner = as_trained(learner)
     check_kernel(learner, kernel, damping, batch_size, query_batch_size)
     if projection == "gram":
         return gram_trak(

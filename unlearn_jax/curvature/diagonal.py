@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.contractions import square_sum, zeros_for_squares
-from unlearn_jax.curvature.label_slopes import output_eigenpairs
+from unlearn_jax.curvature.label_slopes import output_factors
 from unlearn_jax.curvature.per_example import (
     block_size,
     loss_gradients,
@@ -181,8 +181,9 @@ def gauss_newton_diagonal(
 ) -> Params:
     """Exact diagonal of the Gauss-Newton matrix of the mean loss, ``l2`` left out.
 
-    G[i] = Σₙ wₙ Σ_c λ_c (J_nᵀ v_c)[i]² / Σₙ wₙ over the eigenpairs of the loss's
-    Hessian in an example's outputs, so any loss will do, convex or not.
+    G[i] = Σₙ wₙ Σ_c λ_c (J_nᵀ v_c)[i]² / Σₙ wₙ with Σ_c λ_c v_c v_cᵀ the loss's Hessian
+    in an example's outputs, so any loss will do, convex or not. Of a loss of this
+    library no λ is negative, nor is the diagonal where weights are not.
 
     Args:
         objective: Loss bound to frozen batch statistics.
@@ -195,9 +196,11 @@ def gauss_newton_diagonal(
         ValueError: outputs are not (n, k): a Hessian over all positions of a sequence
             would be needed.
 
-    Cost: one forward and k backward passes, and a k × k eigenproblem for each example.
-    Source: Dangel et al. 2020 (BackPACK), arXiv 1912.10985, §3. Differs: eigenvectors
-        in place of a Cholesky factor, so losses need not be convex.
+    Cost: one forward and k backward passes, and for a loss of one's own a k × k
+        eigenproblem for each example.
+    Source: Dangel et al. 2020 (BackPACK), arXiv 1912.10985, §3. Differs: for losses
+        of one's own eigenvectors in place of a Cholesky factor, so that they need not
+        be convex.
     """
     what = "gauss_newton_diagonal"
     params, data = entered(what, objective, params, data, loss=False, alone=True)
@@ -212,7 +215,7 @@ def gauss_newton_diagonal(
     def squares(batch: Batch, at: Params) -> Params:
         batch = seen(objective, at, batch)
         linear = per_example(objective.predict, at, batch.inputs)
-        pairs = output_eigenpairs(objective, linear.outputs, batch.targets)
+        pairs = output_factors(objective, linear.outputs, batch.targets)
 
         def one(total: Params, pair: Any) -> tuple[Params, None]:
             vector, value = pair

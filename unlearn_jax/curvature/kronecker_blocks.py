@@ -102,23 +102,29 @@ def decompose(block: Block) -> Block:
 
 def mean_eigenvalue(state: Kronecker) -> Scalar:
     """Trace over size, the natural unit of a damping."""
-
-    def trace(block: Block) -> tuple[Array, int]:
-        if isinstance(block, Factors):
-            a, g = (jnp.trace(f, axis1=1, axis2=2) for f in block)
-            groups, i, o = *block.inputs.shape[:2], block.slopes.shape[1]
-            return jnp.sum(a * g), groups * i * o
-        if isinstance(block, RowFactors):
-            size = block.rows.size * len(block.slopes)
-            return jnp.sum(block.rows) * jnp.trace(block.slopes), size
-        if isinstance(block, Full):
-            return jnp.trace(block.matrix), len(block.matrix)
-        values = block.entries if isinstance(block, Diagonal) else block.values
-        return jnp.sum(values), values.size
-
-    pairs = [trace(block) for block in state.blocks]
+    pairs = [_trace(block) for block in state.blocks]
     values = [value for value, _ in pairs]
     return sum(values[1:], values[0]) / max(sum(size for _, size in pairs), 1)
+
+
+def block_means(state: Kronecker) -> tuple[Scalar, ...]:
+    """:func:`mean_eigenvalue` of each block alone."""
+    return tuple(value / max(size, 1) for value, size in map(_trace, state.blocks))
+
+
+def _trace(block: Block) -> tuple[Array, int]:
+    """Trace and size."""
+    if isinstance(block, Factors):
+        a, g = (jnp.trace(f, axis1=1, axis2=2) for f in block)
+        groups, i, o = *block.inputs.shape[:2], block.slopes.shape[1]
+        return jnp.sum(a * g), groups * i * o
+    if isinstance(block, RowFactors):
+        size = block.rows.size * len(block.slopes)
+        return jnp.sum(block.rows) * jnp.trace(block.slopes), size
+    if isinstance(block, Full):
+        return jnp.trace(block.matrix), len(block.matrix)
+    values = block.entries if isinstance(block, Diagonal) else block.values
+    return jnp.sum(values), values.size
 
 
 def _eigh(matrices: Array) -> tuple[Array, Array]:

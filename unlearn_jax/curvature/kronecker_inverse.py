@@ -44,7 +44,8 @@ def kronecker_inverse(
 
     Args:
         state: From ``kfac`` or ``ekfac``.
-        damping: Positive, in the units of F; ``mean_eigenvalue(state)`` is a scale.
+        damping: Positive, in the units of F; ``mean_eigenvalue(state)`` is a scale. A
+            tuple holds one for each block; :func:`block_means` are its scales.
         split: "exact" by eigenvectors. "factored", for ``kfac`` only:
             (A + π √damping I)⁻¹ ⊗ (G + √damping / π I)⁻¹ with π² the ratio of the mean
             eigenvalues of A and G; cheaper to build, more damping than asked for.
@@ -66,7 +67,8 @@ def kronecker_inverse(
     check_damping(damping, "kronecker_inverse")
     if split == "exact":
         blocks = tuple(map(decompose, state.blocks))
-        return _by_blocks(state, [_inverse(block, damping) for block in blocks])
+        each = zip(blocks, block_dampings(state, damping), strict=True)
+        return _by_blocks(state, [_inverse(*pair) for pair in each])
     if split != "factored":
         raise ValueError(
             f"kronecker_inverse got split={split!r}, expected 'exact' or 'factored'"
@@ -76,7 +78,8 @@ def kronecker_inverse(
             "kronecker_inverse got split='factored' for eigenvectors, expected the "
             "factors of kfac; take split='exact'"
         )
-    return _by_blocks(state, [_factored(block, damping) for block in state.blocks])
+    each = zip(state.blocks, block_dampings(state, damping), strict=True)
+    return _by_blocks(state, [_factored(*pair) for pair in each])
 
 
 def check_damping(damping: Any, what: str) -> None:
@@ -87,12 +90,28 @@ def check_damping(damping: Any, what: str) -> None:
     """
     if tracing(damping):
         return
-    values = np.asarray(damping, np.float64)
+    values = np.asarray(damping, np.float64).ravel()
     if not np.all((values > 0) & np.isfinite(values)):
         raise ValueError(
             f"{what} got damping={damping}, expected a positive finite number: the "
             f"matrix may be singular; take a fraction of mean_eigenvalue(state)"
         )
+
+
+def block_dampings(state: Kronecker, damping: Any) -> tuple[Any, ...]:
+    """One damping for each block, of one for all or of a tuple.
+
+    Raises:
+        ValueError: a tuple of another length.
+    """
+    count = len(state.blocks)
+    if not isinstance(damping, tuple):
+        return (damping,) * count
+    if len(damping) != count:
+        raise ValueError(
+            f"got {len(damping)} dampings for {count} blocks, expected one for each"
+        )
+    return damping
 
 
 def damped_values(values: Array, damping: Any) -> Array:

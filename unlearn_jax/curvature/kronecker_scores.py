@@ -17,7 +17,11 @@ from unlearn_jax.curvature.kronecker_blocks import (
     Spectral,
     eigendecompose,
 )
-from unlearn_jax.curvature.kronecker_inverse import check_damping, damped_values
+from unlearn_jax.curvature.kronecker_inverse import (
+    block_dampings,
+    check_damping,
+    damped_values,
+)
 from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.curvature.per_example import (
     CACHE_BYTES,
@@ -73,7 +77,7 @@ def prepare_queries(
     Args:
         state: From ``ekfac`` or ``kfac``; eigenvectors are computed if it has none.
         queries: Factored gradients of q examples, as ``loss_gradients`` gives them.
-        damping: Positive, in the units of F.
+        damping: Positive, in the units of F; a tuple holds one for each block.
         rank: None: exact. Else that many terms of :func:`separable_inverse` for layers
             with one position; others stay exact.
 
@@ -89,7 +93,7 @@ def prepare_queries(
     if rank is not None and rank < 1:
         raise ValueError(f"prepare_queries got rank={rank}, expected None or above 0")
 
-    def one(block: Block, gradient: Gradient) -> Query:
+    def one(block: Block, gradient: Gradient, damping: Any) -> Query:
         turned = rotate(block, gradient)
         if isinstance(block, Rotated) and isinstance(turned, Outer):
             if rank is not None and turned.inputs.shape[2] == 1:
@@ -117,7 +121,8 @@ def prepare_queries(
         raise TypeError("state and gradients come from different models")
 
     blocks = eigendecompose(state).blocks
-    return tuple(one(*pair) for pair in zip(blocks, queries, strict=True))
+    dampings = block_dampings(state, damping)
+    return tuple(map(one, blocks, queries, dampings))
 
 
 def score_block(

@@ -1,6 +1,6 @@
 """Slopes of the loss in the outputs, under the labels that a Fisher matrix is about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -19,10 +19,16 @@ from unlearn_jax.curvature.per_example import (
 from unlearn_jax.curvature.tapping import tape
 from unlearn_jax.data.accumulate import accumulate, mass
 from unlearn_jax.train.door import seen
-from unlearn_jax.train.loss import sequence_nll, squared_error
+from unlearn_jax.train.loss import (
+    cross_entropy,
+    is_known,
+    sequence_nll,
+    squared_error,
+    squared_norm,
+)
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis
-from unlearn_jax.types import Array, Batch, Params, PRNGKey
+from unlearn_jax.types import Array, Batch, OutputLoss, Params, PRNGKey
 
 Sums: TypeAlias = Callable[..., Any]
 LABELS = ("true", "sampled", "exact")
@@ -134,9 +140,9 @@ def label_slopes(
     """Cotangents c of the outputs and numbers v so that Σₛ vₙₛ cₙₛ cₙₛᵀ is the middle.
 
     Args:
-        labels: "true": those given; "sampled": drawn from the model; "exact": the
-            eigenpairs of the loss's Hessian in the outputs of an example, which for a
-            likelihood is the expectation over the model's labels.
+        labels: "true": those given; "sampled": drawn from the model; "exact": factors
+            of the loss's Hessian in the outputs of an example, which for a likelihood
+            is the expectation over the model's labels.
         objective: Its loss.
         outputs: (n, …).
         targets: Of n examples.
@@ -151,7 +157,7 @@ def label_slopes(
         slopes = output_slopes(objective, outputs, targets)
         return slopes[None], jnp.ones((1, n), outputs.dtype)
     if labels == "exact":
-        return output_eigenpairs(objective, outputs, targets)
+        return output_factors(objective, outputs, targets)
 
     def draw(number: Any) -> Array:
         own = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
@@ -169,22 +175,79 @@ def label_slopes(
     return cotangents, jnp.broadcast_to(shares, (samples, n))
 
 
-def output_eigenpairs(
+def output_factors(
     objective: Objective, outputs: Any, targets: Any
 ) -> tuple[Array, Array]:
-    """Eigenvectors (s, n, …) and values (s, n) of the loss's Hessian in the outputs."""
+    """Cotangents c (s, n, …), numbers v (s, n): Σₛ vₙₛ cₙₛ cₙₛᵀ is the loss's Hessian.
+
+    Of the known losses in closed form: for softmax p the labels' slopes p − e_y with
+    v = p_y, for squared distances the unit vectors. None of these v is negative. Else
+    eigenpairs, v cut off at zero where the loss is known to be convex. (On CPU many
+    small eigenproblems beside other ones can lock up XLA's threads, seen on JAX 0.10.2
+    in :mod:`unlearn_jax.attribution.source`: one more reason for closed forms.)
+    """
     shape = outputs.shape[1:]
-
-    def loss(flat: Array, target: Any) -> Array:
-        alone = jax.tree.map(lambda leaf: leaf[None], target)
-        return objective.loss(flat.reshape(1, *shape), alone)[0]
-
-    flat = outputs.reshape(outputs.shape[0], -1)
+    known = CLOSED_FORMS.get(objective.loss)
     # There are no eigenvalues in half precision.
+    flat = outputs.reshape(outputs.shape[0], -1)
     flat = flat.astype(wide(flat))
-    values, vectors = jnp.linalg.eigh(jax.vmap(jax.hessian(loss))(flat, targets))
-    cotangents = jnp.moveaxis(vectors, 2, 0).reshape(-1, *outputs.shape)
-    return cotangents.astype(outputs.dtype), values.T
+    if known is not None:
+        cotangents, scales = known(flat.reshape(outputs.shape), targets)
+    else:
+
+        def loss(flat: Array, target: Any) -> Array:
+            alone = jax.tree.map(lambda leaf: leaf[None], target)
+            return objective.loss(flat.reshape(1, *shape), alone)[0]
+
+        values, vectors = jnp.linalg.eigh(jax.vmap(jax.hessian(loss))(flat, targets))
+        cotangents, scales = jnp.moveaxis(vectors, 2, 0), values.T
+        if is_known(objective.loss):
+            scales = jnp.maximum(scales, 0)
+    return cotangents.reshape(-1, *outputs.shape).astype(outputs.dtype), scales
+
+
+def _label_factors(outputs: Array, targets: Any) -> tuple[Array, Array]:
+    """Of a softmax (n, k): diag(p) − p pᵀ = Σ_y p_y (p − e_y)(p − e_y)ᵀ."""
+    p = jax.nn.softmax(outputs, axis=-1)
+    return p[None] - _units(outputs)[:, None], p.T
+
+
+def _token_factors(outputs: Array, targets: Any) -> tuple[Array, Array]:
+    """Of a mean over the tokens that count of softmaxes (n, t, k)."""
+    n, t, k = outputs.shape
+    p = jax.nn.softmax(outputs, axis=-1)
+    at = jnp.eye(t, dtype=p.dtype)[:, None, None, :, None]
+    slopes = p[None, None] - _units(outputs)[None, :, None, None]
+    kept = (targets >= 0).astype(p.dtype)
+    share = kept / jnp.maximum(jnp.sum(kept, axis=1, keepdims=True), 1)
+    scales = jnp.moveaxis(share[..., None] * p, 0, 2)
+    return (at * slopes).reshape(t * k, n, t, k), scales.reshape(t * k, n)
+
+
+def _distance_factors(factor: float) -> Callable[[Array, Any], tuple[Array, Array]]:
+    """Of factor / 2 times the squared distance of outputs (n, …)."""
+
+    def factors(outputs: Array, targets: Any) -> tuple[Array, Array]:
+        n, size = len(outputs), outputs[0].size
+        units = jnp.eye(size, dtype=outputs.dtype)[:, None]
+        return (
+            jnp.broadcast_to(units, (size, n, size)),
+            jnp.full((size, n), factor, outputs.dtype),
+        )
+
+    return factors
+
+
+def _units(outputs: Array) -> Array:
+    return jnp.eye(outputs.shape[-1], dtype=outputs.dtype)
+
+
+CLOSED_FORMS: Mapping[OutputLoss, Callable[[Array, Any], tuple[Array, Array]]] = {
+    cross_entropy: _label_factors,
+    sequence_nll: _token_factors,
+    squared_error: _distance_factors(1.0),
+    squared_norm: _distance_factors(2.0),
+}
 
 
 def check_labels(

@@ -80,9 +80,9 @@ METHODS: Mapping[str, Entry] = {
     ),
     # steps by full curvature
     "influence_removal": Entry(
-        influence_removal, _ANY, "both", False, "arXiv 1703.04730"
+        influence_removal, _ANY, "both", True, "arXiv 1703.04730"
     ),
-    "newton_removal": Entry(newton_removal, _ANY, "retain", False, "arXiv 1911.03030"),
+    "newton_removal": Entry(newton_removal, _ANY, "both", False, "arXiv 1911.03030"),
     "influence_unlearning": Entry(
         influence_unlearning, _ANY, "both", False, "arXiv 2304.04934"
     ),

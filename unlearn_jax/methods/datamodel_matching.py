@@ -7,12 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.attribution import ATTRIBUTIONS
-from unlearn_jax.attribution.attribution import (
-    Attribution,
-    Ensemble,
-    Evidence,
-    as_trained,
-)
+from unlearn_jax.attribution.attribution import Attribution, Ensemble, Evidence
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.matching import matching, outputs_of
 from unlearn_jax.methods.method import Method, Request
@@ -126,7 +121,7 @@ def datamodel_matching(
 
     return match_with(
         learner,
-        entry.factory(as_trained(learner)),
+        entry.factory(learner),
         gather,
         multiplier=multiplier,
         epochs=epochs,

@@ -1,16 +1,16 @@
 """One step along the influence of the forget set on the parameters."""
 
-import jax.numpy as jnp
-
 from unlearn_jax import tree
+from unlearn_jax.attribution.attribution import as_trained
 from unlearn_jax.attribution.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.guard import entrance
-from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.methods.method import Method, Request
+from unlearn_jax.methods.removal import removal_slope, stiffness_of
 from unlearn_jax.solvers.solution import usable
-from unlearn_jax.train.objective import bind
+from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import PRNGKey, Variables
+from unlearn_jax.types import Batch, Params, PRNGKey, Variables
 
 
 @entrance(signed=("scale",))
@@ -19,32 +19,30 @@ def influence_removal(
     *,
     curvature: str = "gauss_newton",
     inverse: str = "cg",
-    damping: float = 0.01,
+    damping: float | None = None,
     scale: float = 1.0,
-    correct_gradient: bool = False,
-    tol: float = 1e-6,
+    tol: float = 1e-3,
     max_steps: int = 100,
     rank: int = 20,
     batch_size: int | None = None,
 ) -> Method:
-    """θ + scale · (H + damping I)⁻¹ W_f/W ∇R_forget(θ), H the curvature on all data.
+    """θ + scale · (H + damping I)⁻¹ W_f/W_r (∇R_forget − ∇R_all), H of the retain set.
 
-    The first-order change of the minimiser of the risk when the weight of the forget
-    set, W_f of W in all, is taken away; R holds the learner's l2.
+    The change of the minimiser when the weight of the forget set, W_f of W_f + W_r, is
+    taken away, held by the spring that early stopping amounts to; derived in
+    :mod:`unlearn_jax.methods.removal`. ∇R_all, the mean gradient, is taken at prepare:
+    of the slope a request reads the forget set alone.
 
     Args:
-        learner: Model, loss and l2 that the original was trained with.
-        curvature: "gauss_newton", "hessian" or "empirical_fisher", over the retain and
-            the forget set together.
+        learner: Model, loss, l2 and recipe that the original was trained with.
+        curvature: "gauss_newton", "hessian" or "empirical_fisher" of the retain set.
         inverse: "cg", "minres", "neumann", "low_rank", "diagonal" (for Hessian and
             Gauss-Newton estimated by max_steps random signs), "ekfac" (of the
             Gauss-Newton matrix also for "hessian"), or "dense" for small nets. "cg" and
             "neumann" want a positive definite matrix.
-        damping: Added to the curvature.
-        scale: Length of the step (no unit).
-        correct_gradient: The formula takes the original for a minimum. A net stopped
-            early is none; True goes along −W_r/W ∇R_retain instead, which is the same
-            at a minimum and includes what training left undone.
+        damping: Stiffness of the spring, added to the curvature, which holds l2 and
+            weight decay. None takes 1/T, T the sum of the rates of training.
+        scale: Length of the step (no unit); 1 is the prediction.
         tol: Relative residual at which the solver stops (no unit).
         max_steps: Most products of the solver.
         rank: Eigenvectors of "low_rank".
@@ -53,36 +51,52 @@ def influence_removal(
 
     Batch statistics stay.
 
+    Returns:
+        Method; its state is the mean gradient of what is still in, shaped like the
+        parameters. After a step it is what the quadratic model makes of it.
+
     Raises:
-        ValueError: an unknown name, or an impossible setting.
+        ValueError: an unknown name, an impossible setting, or a recipe of "adam"
+            without a damping.
 
-    Cost: one gradient per forget (or retain) example; each product some two gradients
-        per training example.
-    Source: Koh & Liang 2017, arXiv 1703.04730, eq. 1, for a group of examples.
-        Differs: Gauss-Newton by default, since a net's Hessian is indefinite.
+    Cost: prepare, one gradient per training example; forget, one per forget example,
+        and some two per retain example for each product.
+    Source: Koh & Liang 2017, arXiv 1703.04730, eq. 1, for a group of examples. Differs:
+        the mean gradient is taken off, which at their minimum it is not needed for; the
+        curvature is that of what stays, since a class takes its own curvature along;
+        Gauss-Newton by default, since a net's Hessian is indefinite.
     """
-    settings = Settings(damping, tol, max_steps, rank, batch_size)
+    learner = as_trained(learner)
+    stiffness = stiffness_of(learner, damping)
+    given = 1.0 if damping is None else damping
+    settings = Settings(given, tol, max_steps, rank, batch_size)
     check_choice(curvature, inverse, settings)
+    examples = batch_size or 256
 
-    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
-        objective = bind(learner.model, variables.stats, learner.loss, learner.l2)
-        params = variables.params
-        out, kept = (jnp.sum(part.weights) for part in request)
-        data, share = request.forget, out
-        if correct_gradient:
-            data, share = request.retain, -kept
-        whole = out + kept
-        slope = risk_gradient(objective, params, data, batch_size=batch_size or 256)
-        slope = tree.scale(share / jnp.where(whole > 0, whole, 1), slope)
+    def objective_of(variables: Variables) -> Objective:
+        return bind(learner.model, variables.stats, learner.loss, learner.l2)
+
+    def prepare(key: PRNGKey, original: Variables, train: Batch) -> Params:
+        del key
+        alone = objective_of(original)._replace(l2=0.0)
+        return risk_gradient(alone, original.params, train, batch_size=examples)
+
+    def forget(
+        key: PRNGKey, state: Params, variables: Variables, request: Request
+    ) -> tuple[Variables, Params]:
+        objective, params = objective_of(variables), variables.params
+        slope = removal_slope(objective, params, request, state, batch_size=examples)
         matrix = curvature_of(
-            curvature,
-            objective,
-            params,
-            request.retain,
-            request.forget,
-            batch_size=batch_size,
+            curvature, objective, params, request.retain, batch_size=batch_size
         )
-        step = usable(solve(key, matrix, slope, inverse, settings))
-        return variables._replace(params=tree.axpy(scale, step, params))
+        spring = stiffness(request)
+        known = settings._replace(damping=spring)
+        step = usable(solve(key, matrix, slope, inverse, known))
+        # ∇R_retain there, to first order: ∇R_all − slope + scale · (H without l2) step,
+        # and H step is the slope less what damping and l2 hold.
+        left = tree.axpy(scale - 1, slope, state)
+        left = tree.axpy(-scale * (spring + learner.l2), step, left)
+        moved = tree.axpy(scale, step, params)
+        return variables._replace(params=moved), left
 
-    return stateless(forget)
+    return Method(prepare, forget)

@@ -78,6 +78,15 @@ and -inf is one of them; "anything": not read, or of a loss that is not known he
 
 def target_kind(loss: OutputLoss) -> TargetKind:
     """Which targets a loss takes; a partial application takes those of its function."""
+    return TARGETS.get(_function(loss), "anything")
+
+
+def is_known(loss: OutputLoss) -> bool:
+    """Whether a loss is one of this file; all of them are convex in the outputs."""
+    return _function(loss) in TARGETS
+
+
+def _function(loss: OutputLoss) -> OutputLoss:
     while isinstance(loss, functools.partial):
         loss = loss.func
-    return TARGETS.get(loss, "anything")
+    return loss
