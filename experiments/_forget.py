@@ -1,11 +1,13 @@
 """Run methods: prepared once per original, compiled once per shape, timed warm."""
 
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from experiments._setting import Asked, Setting, seed_key
+from experiments._trace import trace_of_original
 from unlearn_jax.evaluation.cost import Compiled, Cost, compile_once, run
 from unlearn_jax.train.fit import choose_fit_loop
 from unlearn_jax.types import Variables
@@ -20,10 +22,12 @@ class Forgotten(NamedTuple):
 
 
 class Forgetter:
-    """Applies the methods of a setting to its originals."""
+    """Applies the methods of a setting to its originals; traces lie in ``folder``."""
 
-    def __init__(self, setting: Setting, originals: list[Variables]):
+    def __init__(self, setting: Setting, originals: list[Variables], folder: Path):
         self._setting = setting
+        self._folder = folder
+        self._traces: dict[int, Any] = {}
         self._originals = originals
         self._programs: dict[Any, Compiled] = {}
         self._prepared: tuple[Any, Any] = (None, None)
@@ -37,8 +41,12 @@ class Forgetter:
         if self._prepared[0] != (name, i):
             key = seed_key("prepare", i)
             arguments = (key, original, self._setting.train)
-            done = self._run((name, "prepare"), method.prepare, *arguments)
-            self._prepared = ((name, i), done)
+            if method.reads_trace:
+                arguments = (*arguments, self._trace(i)[0])
+            state, cost = self._run((name, "prepare"), method.prepare, *arguments)
+            if method.reads_trace:
+                cost = _added(cost, *self._trace(i)[1:])
+            self._prepared = ((name, i), (state, cost))
         state, prepare_cost = self._prepared[1]
         (variables, _), cost = self._run(
             (name, "forget"),
@@ -51,6 +59,12 @@ class Forgetter:
         prepares = bool(jax.tree.leaves(state))
         return Forgotten(variables, prepare_cost if prepares else None, cost)
 
+    def _trace(self, i: int) -> Any:
+        if i not in self._traces:
+            given = self._setting, self._folder, self._originals[i], i
+            self._traces = {i: trace_of_original(*given)}
+        return self._traces[i]
+
     def _run(self, name: Any, function: Any, *arguments: Any) -> tuple[Any, Cost]:
         if self._eager:
             start = time.perf_counter()
@@ -62,3 +76,11 @@ class Forgetter:
         if key not in self._programs:
             self._programs[key] = compile_once(function, *arguments)
         return run(self._programs[key], *arguments)
+
+
+def _added(cost: Cost, compile_seconds: float, seconds: float) -> Cost:
+    """The price of preparing, with that of the trace."""
+    return cost._replace(
+        compile_seconds=cost.compile_seconds + compile_seconds,
+        seconds=cost.seconds + seconds,
+    )

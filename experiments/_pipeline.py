@@ -150,7 +150,7 @@ def _method_records(
 ) -> list[Record]:
     """The rows of every method; "retrain" has its row already."""
     config, records = session.setting.config, []
-    forgetter = Forgetter(session.setting, originals)
+    forgetter = Forgetter(session.setting, originals, session.store.folder)
     names = ["identity", *(n for n in config.methods if n not in ROW_NAMES)]
     cells = list(
         itertools.product(

@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from unlearn_jax import tree
+from unlearn_jax.attribution.trace import fit_traced
 from unlearn_jax.methods import make_request
 from unlearn_jax.train.fit import fit
 
@@ -35,6 +36,22 @@ def originals(train):
         return tiny.quick_jit(run)(keys, train)
 
     return trained
+
+
+@pytest.fixture(scope="session")
+def traces(train):
+    """Net -> traces of the runs that gave these two models, stacked."""
+    keys = jax.random.split(jax.random.key(7), 2)
+    unseen = tiny.examples(count=20, seed=5)
+
+    @functools.cache
+    def left(net):
+        learner = tiny.learner(net)
+        options = {"points": 2, "segments": 1, "held_out": unseen}
+        run = jax.vmap(lambda k, d: fit_traced(k, learner, d, **options), (0, None))
+        return tiny.quick_jit(run)(keys, train)[1]
+
+    return left
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import tiny
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
+from unlearn_jax.attribution.trace import trace_like
 from unlearn_jax.data.batch import Batch, pad
 from unlearn_jax.methods import METHODS, check_task, make_request
 from unlearn_jax.train.loss import squared_error
@@ -32,6 +33,9 @@ SETTINGS = {
     "influence_removal": {"tol": 1e-12, "batch_size": 16},
     "newton_removal": {"tol": 1e-12, "batch_size": 16},
     "influence_unlearning": {"samples": 16, "tol": 1e-12, "batch_size": 16},
+    "source_removal": {"batch_size": 16},
+    "natural_ascent": {"steps": 4, "batch_size": 16},
+    "unrolled_removal": {"steps": 4, "batch_size": 16},
     "bad_teacher": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
     "scrub": {
         "epochs": 2,
@@ -65,6 +69,8 @@ NOT_RANDOM = {
     "assd",
     "influence_removal",
     "newton_removal",
+    "source_removal",
+    "natural_ascent",
 }
 PREPARES_AT_RANDOM = {"dmm"}
 # With nothing to forget these leave the model as it is, bit for bit.
@@ -100,21 +106,27 @@ def same(a, b):
 class Case:
     """One method on one net: compiled once, its traces counted, its runs at hand."""
 
-    def __init__(self, name, net, originals, train, request):
+    def __init__(self, name, net, originals, traces, train, request):
         self.name, self.entry, self.train = name, METHODS[name], train
         self.method = method_of(name, tiny.learner(net))
         self.originals = originals(net)
+        self.traces = (traces(net),) if self.method.reads_trace else ()
         self.keys = jax.random.split(jax.random.key(1), 2)
         self.request = request
-        self.traces = 0
-        self.prepare = tiny.quick_jit(self.method.prepare)
+        self.traced = 0
+        self.program = tiny.quick_jit(self.method.prepare)
         self.forget = tiny.quick_jit(self._counted)
         self.original = tree.member(self.originals, 0)
-        self.state = self.prepare(self.keys[0], self.original, train)
+        self.state = self.prepare(self.keys[0])
         self.unlearned, self.next_state = self.run(request)
 
+    def prepare(self, key, i=0):
+        """The state of original i."""
+        trace = tree.member(self.traces, i)
+        return self.program(key, tree.member(self.originals, i), self.train, *trace)
+
     def _counted(self, *arguments):
-        self.traces += 1
+        self.traced += 1
         return self.method.forget(*arguments)
 
     def run(self, request):
@@ -122,8 +134,8 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=BOTH, ids="-".join)
-def case(request, originals, train, request_a):
-    return Case(*request.param, originals, train, request_a)
+def case(request, originals, traces, train, request_a):
+    return Case(*request.param, originals, traces, train, request_a)
 
 
 def test_settings_name_every_method():
@@ -138,7 +150,7 @@ def test_same_key_same_result_bit_for_bit(case):
 
 def test_key_matters_only_to_random_methods(case):
     other = case.keys[1]
-    state = case.prepare(other, case.original, case.train)
+    state = case.prepare(other)
     moved, _ = case.forget(other, state, case.original, case.request)
     assert same(state, case.state) == (case.name not in PREPARES_AT_RANDOM)
     assert same(moved, case.unlearned) == (case.name in NOT_RANDOM)
@@ -149,7 +161,7 @@ def test_another_request_or_model_compiles_nothing(case):
     assert another.forget.weights.shape == case.request.forget.weights.shape
     other = tree.member(case.originals, 1)
     case.forget(case.keys[1], case.state, other, another)
-    assert case.traces == 1
+    assert case.traced == 1
 
 
 @pytest.mark.parametrize("case", TOGETHER, indirect=True, ids="-".join)
@@ -158,13 +170,14 @@ def test_vmap_over_models_on_a_wider_request_equals_one_by_one(case):
     # are models apart, and padding up to a larger bucket changes nothing.
     forget = case.request.forget
     wider = case.request._replace(forget=pad(forget, 2 * len(forget.weights)))
-    prepare = tiny.quick_jit(jax.vmap(case.method.prepare, (0, 0, None)))
-    states = prepare(case.keys, case.originals, case.train)
+    axes = (0, 0, None, *(0 for _ in case.traces))
+    prepare = tiny.quick_jit(jax.vmap(case.method.prepare, axes))
+    states = prepare(case.keys, case.originals, case.train, *case.traces)
     forget = tiny.quick_jit(jax.vmap(case.method.forget, (0, 0, 0, None)))
     together = forget(case.keys, states, case.originals, wider)
     for i in range(2):
         model = tree.member(case.originals, i)
-        state = case.prepare(case.keys[i], model, case.train)
+        state = case.prepare(case.keys[i], i)
         alone = case.forget(case.keys[i], state, model, case.request)
         assert_trees_close(tree.member(together, i), alone, rtol=1e-8, atol=1e-10)
 
@@ -184,7 +197,7 @@ def test_structure_shapes_and_dtypes_are_kept(case):
 def test_inputs_are_left_alone(case):
     handed = (case.state, case.original, case.request, case.train)
     before = jax.tree.map(np.array, handed)
-    case.prepare(case.keys[0], case.original, case.train)
+    case.prepare(case.keys[0])
     case.run(case.request)
     assert same(handed, before)
 
@@ -217,6 +230,7 @@ def test_the_table_says_what_is_read(case, part):
 
 def test_the_table_says_whether_work_is_prepared(case):
     assert bool(jax.tree.leaves(case.state)) == case.entry.prepares
+    assert case.method.reads_trace == case.entry.trace
 
 
 def test_nothing_to_forget_changes_nothing_where_it_should(case):
@@ -255,7 +269,7 @@ def test_foreign_convolutions_may_be_traced_with_data_outside(name):
     data = tiny.examples()
     key = jax.random.key(0)
     variables = jax.eval_shape(model.init, key)
-    state = jax.eval_shape(method.prepare, key, variables, data)
+    state = state_of(method, learner, data)
     request = make_request(data, [0, 5, 6])
     kept = jax.eval_shape(
         lambda key, state, variables: method.forget(key, state, variables, request),
@@ -266,11 +280,18 @@ def test_foreign_convolutions_may_be_traced_with_data_outside(name):
     assert kept == (variables, state)
 
 
+def state_of(method, learner, data):
+    """Shapes and dtypes of a method's state."""
+    variables, trace = trace_like(learner, data, points=2, segments=1)
+    given = (trace,) if method.reads_trace else ()
+    return jax.eval_shape(method.prepare, jax.random.key(0), variables, data, *given)
+
+
 def _keeps_its_kind(method, learner, data):
     # Tracing is enough: shapes and dtypes are known before anything is compiled.
     key = jax.random.key(0)
     variables = jax.eval_shape(learner.model.init, key)
-    state = jax.eval_shape(method.prepare, key, variables, data)
+    state = state_of(method, learner, data)
     request = make_request(data, [0, 5, 6])
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     kept = jax.eval_shape(method.forget, key, state, variables, request)

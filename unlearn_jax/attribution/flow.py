@@ -24,6 +24,39 @@ from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 
+def divide(pieces: Any, segments: int) -> tuple[Array, Array, Variables]:
+    """Checkpoints of a run in segments: shares (l, c), rates (l,), points (l, c, …).
+
+    Args:
+        pieces: Checkpoints with a leading axis of l · c points, their rates, steps.
+        segments: l.
+
+    Returns:
+        Shares of the points in their segment, by rates (equal where it has none);
+        the sum of each segment's rates; the points.
+
+    Raises:
+        ValueError: the points do not divide among the segments.
+    """
+    checkpoints, rates, _ = pieces
+    rates = jnp.asarray(rates)
+    if len(rates) % segments:
+        raise ValueError(
+            f"the trajectory has {len(rates)} points for {segments} segments, "
+            "expected a multiple; keep other points or choose other segments"
+        )
+    by_segment = rates.reshape(segments, -1)
+    totals = jnp.sum(by_segment, axis=1)
+    equal = jnp.full_like(by_segment, 1 / by_segment.shape[1])
+    moved = (totals > 0)[:, None]
+    shares = by_segment / jnp.where(moved, totals[:, None], 1)
+    shares = jnp.where(moved, shares, equal)
+    points = jax.tree.map(
+        lambda x: x.reshape(*by_segment.shape, *x.shape[1:]), checkpoints
+    )
+    return shares, totals, points
+
+
 def mean_ekfac(
     key: PRNGKey | None,
     objective_at: Callable[[Variables], Objective],

@@ -26,7 +26,7 @@ from unlearn_jax.attribution.attribution import (
     kept_pairs,
     need,
 )
-from unlearn_jax.attribution.flow import mean_ekfac, propagators
+from unlearn_jax.attribution.flow import divide, mean_ekfac, propagators
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.tracin import effective_change, output_changes
 from unlearn_jax.curvature.contractions import along
@@ -118,21 +118,12 @@ def source(
         need(evidence, "trajectory")
         assert evidence.trajectory is not None
         train = jax.tree.map(jnp.asarray, train)
-        checkpoints, rates, _ = evidence.trajectory
-        rates = jnp.asarray(rates)
-        if len(rates) % segments:
-            raise ValueError(
-                f"the trajectory has {len(rates)} points for {segments} segments, "
-                "expected a multiple; keep other points or choose other segments"
-            )
-        by_segment = rates.reshape(segments, -1)
-        totals = jnp.sum(by_segment, axis=1)
-        equal = jnp.full_like(by_segment, 1 / by_segment.shape[1])
-        moved = (totals > 0)[:, None]
-        shares = by_segment / jnp.where(moved, totals[:, None], 1)
-        shares = jnp.where(moved, shares, equal)
+        checkpoints, rates, steps = evidence.trajectory
+        shares, totals, first = divide(
+            (tree.member(checkpoints, 0), rates, steps), segments
+        )
         points = jax.tree.map(
-            lambda x: x.reshape(len(x), *by_segment.shape, *x.shape[2:]), checkpoints
+            lambda x, one: x.reshape(len(x), *one.shape), checkpoints, first
         )
 
         def of_segment(given: Any) -> Kronecker:

@@ -20,6 +20,7 @@ from unlearn_jax.methods.influence_removal import influence_removal
 from unlearn_jax.methods.influence_unlearning import influence_unlearning
 from unlearn_jax.methods.lfssd import lfssd
 from unlearn_jax.methods.method import Method, Request, chain, make_request, restrict
+from unlearn_jax.methods.natural_ascent import natural_ascent
 from unlearn_jax.methods.newton_removal import newton_removal
 from unlearn_jax.methods.oracle_matching import oracle_matching
 from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
@@ -27,7 +28,9 @@ from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.methods.salun import salun
 from unlearn_jax.methods.scrub import scrub
+from unlearn_jax.methods.source_removal import source_removal
 from unlearn_jax.methods.ssd import ssd, ssd_batch
+from unlearn_jax.methods.unrolled_removal import unrolled_removal
 
 
 class Entry(NamedTuple):
@@ -40,6 +43,8 @@ class Entry(NamedTuple):
         reads: What it needs at the request: "nothing", "forget", "retain", "both".
         prepares: Whether work is done before any request is known.
         source: The paper, short.
+        trace: Whether ``prepare`` reads a trace of training, its fourth argument, see
+            :mod:`unlearn_jax.attribution.trace`.
     """
 
     factory: Callable[..., Method]
@@ -47,6 +52,7 @@ class Entry(NamedTuple):
     reads: str
     prepares: bool
     source: str
+    trace: bool = False
 
 
 _ANY = ("classification", "regression")
@@ -85,6 +91,16 @@ METHODS: Mapping[str, Entry] = {
     "newton_removal": Entry(newton_removal, _ANY, "both", False, "arXiv 1911.03030"),
     "influence_unlearning": Entry(
         influence_unlearning, _ANY, "both", False, "arXiv 2304.04934"
+    ),
+    # along what training left behind
+    "source_removal": Entry(
+        source_removal, _ANY, "forget", True, "arXiv 2405.12186", trace=True
+    ),
+    "natural_ascent": Entry(
+        natural_ascent, _ANY, "both", True, "no single source", trace=True
+    ),
+    "unrolled_removal": Entry(
+        unrolled_removal, _ANY, "both", True, "no single source", trace=True
     ),
     # teacher and student
     "bad_teacher": Entry(bad_teacher, _CLASSES, "both", False, "arXiv 2205.08096"),

@@ -16,14 +16,16 @@ def finetune(
     epochs: int = 10,
     learning_rate: float = 0.01,
     batch_size: int = 256,
+    schedule: str = "constant",
 ) -> Method:
     """Train on from the original model, on the retain set alone.
 
     Args:
         learner: Optimiser, momentum and weight decay are those of its recipe.
         epochs: Passes over the retain set.
-        learning_rate: Constant step size.
+        learning_rate: Step size, the largest one under a schedule that falls.
         batch_size: Examples per step.
+        schedule: As in ``Recipe``.
 
     Batch statistics move.
 
@@ -36,7 +38,7 @@ def finetune(
         epochs=epochs,
         learning_rate=learning_rate,
         batch_size=batch_size,
-        schedule="constant",
+        schedule=schedule,  # pyright: ignore[reportArgumentType] - Recipe refuses others
     )
     tuned = learner._replace(recipe=recipe)
 

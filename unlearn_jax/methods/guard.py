@@ -42,10 +42,16 @@ def guarded(learner: Learner, method: Method) -> Method:
     :func:`unlearn_jax.train.entrance.check_learnable` does.
     """
 
-    def prepare(key: PRNGKey, original: Variables, train: Batch) -> Any:
+    def prepare(key: PRNGKey, original: Variables, train: Batch, *trace: Any) -> Any:
         check_learnable(learner, train, name="training set", variables=original)
+        if len(trace) != method.reads_trace:
+            raise ValueError(
+                f"prepare got {len(trace)} traces, expected {int(method.reads_trace)}: "
+                "give key, original and training set, and the trace of the run "
+                "(attribution.trace) where the method reads one"
+            )
         with inside():
-            return method.prepare(key, original, train)
+            return method.prepare(key, original, train, *trace)
 
     def forget(
         key: PRNGKey, state: Any, variables: Variables, request: Request
@@ -55,4 +61,4 @@ def guarded(learner: Learner, method: Method) -> Method:
         with inside():
             return method.forget(key, state, variables, request)
 
-    return Method(prepare, forget)
+    return method._replace(prepare=prepare, forget=forget)

@@ -33,10 +33,14 @@ class Method(NamedTuple):
         prepare: ``(key, original, train) -> state``; once, before any request is known.
         forget: ``(key, state, variables, request) -> (variables, state)``; per request.
             The state carries on, so requests can follow one another.
+        reads_trace: Whether ``prepare`` has one argument more, the
+            :class:`unlearn_jax.attribution.trace.Trace` of the run that gave the
+            original.
     """
 
-    prepare: Callable[[Any, Variables, Batch], Any]
+    prepare: Callable[..., Any]
     forget: Callable[[Any, Any, Variables, Request], tuple[Variables, Any]]
+    reads_trace: bool = False
 
 
 def make_request(train: Batch, indices: Any) -> Request:
@@ -93,10 +97,14 @@ def chain(*methods: Method) -> Method:
     if not methods:
         raise ValueError("chain needs at least one method, got none")
 
-    def prepare(key: PRNGKey, original: Variables, train: Batch) -> tuple[Any, ...]:
+    def prepare(
+        key: PRNGKey, original: Variables, train: Batch, *trace: Any
+    ) -> tuple[Any, ...]:
         keys = jax.random.split(key, len(methods))
-        pairs = zip(methods, keys, strict=True)
-        return tuple(method.prepare(k, original, train) for method, k in pairs)
+        return tuple(
+            method.prepare(k, original, train, *(trace if method.reads_trace else ()))
+            for method, k in zip(methods, keys, strict=True)
+        )
 
     def forget(
         key: PRNGKey, state: tuple[Any, ...], variables: Variables, request: Request
@@ -108,7 +116,7 @@ def chain(*methods: Method) -> Method:
             states.append(own)
         return variables, tuple(states)
 
-    return Method(prepare, forget)
+    return Method(prepare, forget, any(method.reads_trace for method in methods))
 
 
 def restrict(method: Method, where: Callable[[Path], bool]) -> Method:

@@ -87,7 +87,7 @@ def with_saliency(
     Batch statistics move if the method moves them.
 
     Raises:
-        ValueError: ``fraction`` is outside [0, 1].
+        ValueError: ``fraction`` is outside [0, 1], or a method that reads a trace.
 
     Cost: the method's, and one gradient per forget example.
     Source: Fan et al. 2024, arXiv 2310.12508, §4. As published; ``leaky`` is how the
@@ -96,6 +96,12 @@ def with_saliency(
     check_fraction(fraction)
     masked = learner._replace(model=_masked_model(learner.model, leaky=leaky))
     method = factory(masked, **options)
+
+    if method.reads_trace:
+        raise ValueError(
+            "with_saliency got a method that reads a trace, whose checkpoints have no "
+            "mask; expected one that does not: take another method"
+        )
 
     def prepare(key: PRNGKey, original: Variables, train: Batch) -> Any:
         everything = jax.tree.map(lambda p: jnp.ones(p.shape, bool), original.params)

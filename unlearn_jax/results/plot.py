@@ -67,10 +67,13 @@ COLOURS = {
     "assd": GREEN,
     "lfssd": GREEN,
     "fisher_forgetting": GREEN,
-    # full curvature
+    # full curvature, and what training left
     "influence_removal": BLUE,
     "newton_removal": BLUE,
     "influence_unlearning": BLUE,
+    "source_removal": BLUE,
+    "natural_ascent": BLUE,
+    "unrolled_removal": BLUE,
     # outputs of the oracle
     "oracle_matching": PURPLE,
     "datamodel_matching": PURPLE,

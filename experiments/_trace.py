@@ -1,0 +1,53 @@
+"""What the training of an original leaves for methods that read a trace of it."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments._setting import Setting, seed_key
+from unlearn_jax.attribution.trace import (
+    Trace,
+    checkpoints_of,
+    trace_like,
+    trace_of,
+)
+from unlearn_jax.evaluation.cost import measured
+from unlearn_jax.train import checkpoint
+from unlearn_jax.train.trajectory import fit_trajectory
+from unlearn_jax.types import Batch, Variables
+
+
+def trace_of_original(
+    setting: Setting, folder: Path, original: Variables, i: int
+) -> tuple[Trace, float, float]:
+    """The trace of original i, and the seconds to compile and to make it.
+
+    Checkpoints come from the original's run, repeated by its key: kept while it trained
+    they would have cost nothing, so the repetition is not counted. The loss on what was
+    never seen comes from a tenth of the training set, by one more training that is.
+    """
+    learner, config = setting.learner, setting.config
+    place = folder / "models" / "trace" / f"{i}"
+    seconds = jax.ShapeDtypeStruct((), jnp.float32)
+    if place.is_dir():
+        _, like = trace_like(learner, setting.train)
+        trace, compiled, spent = checkpoint.load(place, (like, seconds, seconds))
+        return trace, float(compiled), float(spent)
+    points = checkpoints_of(learner)
+
+    def way(key: Any, data: Batch) -> Any:
+        return fit_trajectory(key, learner, data, points=points)[1]
+
+    def left(key: Any, original: Variables, pieces: Any, data: Batch) -> Trace:
+        return trace_of(key, learner, original, pieces, data)
+
+    own = seed_key("train", config.seeds.first + i)
+    pieces = jax.jit(way)(own, setting.train)
+    key = seed_key("prepare", config.seeds.first + i)
+    trace, cost = measured(left, key, original, pieces, setting.train)
+    costs = (cost.compile_seconds, cost.seconds)
+    numbers = [jnp.asarray(value, jnp.float32) for value in costs]
+    checkpoint.save(place, (trace, *numbers))
+    return trace, *costs

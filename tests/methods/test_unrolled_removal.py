@@ -1,0 +1,196 @@
+"""The parts of unrolled removal: goals, trust regions, and requests in a row."""
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from asserts import assert_trees_close
+
+from unlearn_jax import tree
+from unlearn_jax.attribution.trace import fit_traced
+from unlearn_jax.curvature.kronecker_inverse import kronecker_operator
+from unlearn_jax.curvature.operator import dense
+from unlearn_jax.data import DATASETS
+from unlearn_jax.methods import METHODS, make_request
+from unlearn_jax.methods.natural_ascent import (
+    Ascent,
+    foreign_losses,
+    goal_of,
+    natural_ascent,
+)
+from unlearn_jax.methods.unrolled_removal import unrolled_removal
+from unlearn_jax.models import mlp
+from unlearn_jax.train.fit import fit
+from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.train.objective import bind
+from unlearn_jax.train.recipe import Learner, Recipe
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def known(train, originals, traces):
+    learner = tiny.learner("mlp")
+    original, trace = (tree.member(x("mlp"), 0) for x in (originals, traces))
+    return learner, original, trace, jax.tree.map(jnp.asarray, train)
+
+
+def loss_of(learner, variables, data):
+    objective = bind(learner.model, variables.stats, learner.loss)
+    return float(objective.risk(variables.params, data))
+
+
+def test_the_forget_loss_stops_at_the_goal(known):
+    learner, original, trace, train = known
+    request = make_request(train, np.arange(0, 12))
+    method = natural_ascent(learner, nats=0.5, steps=200)
+
+    @tiny.quick_jit
+    def run(trace, request):
+        state = method.prepare(KEY, original, train, trace)
+        return method.forget(KEY, state, original, request)[0]
+
+    before = loss_of(learner, original, request.forget)
+    for factor in (1.5, 3.0):
+        goal = factor * before
+        moved = run(trace._replace(held_out=jnp.asarray(goal)), request)
+        found = loss_of(learner, moved, request.forget)
+        # A line between two losses meets the goal but for its bend.
+        np.testing.assert_allclose(found, goal, atol=0.15 * (goal - before))
+    still = run(trace._replace(held_out=jnp.asarray(0.5 * before)), request)
+    assert_trees_close(still, original, rtol=0, atol=0)
+
+
+def test_a_step_ends_on_the_border_of_its_region(known):
+    """½ dᵀF d over the training set is nats, F dense; measured KL grows with it."""
+    learner, original, trace, train = known
+    request = make_request(train, np.arange(0, 12))
+    trace = trace._replace(held_out=jnp.asarray(1e3))
+
+    @tiny.quick_jit
+    def steps(trace):
+        old = jax.nn.log_softmax(learner.model.apply(original, train.inputs))
+        matrix = dense(kronecker_operator(trace.last, original.params))
+        found = []
+        for nats in (1e-4, 4e-4):
+            method = natural_ascent(learner, nats=nats, steps=1)
+            state = method.prepare(KEY, original, train, trace)
+            moved, _ = method.forget(KEY, state, original, request)
+            step = tree.subtract(moved.params, original.params)
+            flat, _ = jax.flatten_util.ravel_pytree(step)
+            new = jax.nn.log_softmax(learner.model.apply(moved, train.inputs))
+            divergence = jnp.sum(jnp.exp(old) * (old - new))
+            found.append((0.5 * flat @ matrix @ flat * len(old), divergence))
+        return found
+
+    (small, near), (large, far) = steps(trace)
+    np.testing.assert_allclose([small, large], [1e-4, 4e-4], rtol=1e-7)
+    np.testing.assert_allclose(far / near, 4, rtol=0.05)
+
+
+def test_goals_are_held_out_losses_or_those_of_labels_nobody_has(known):
+    learner, original, trace, train = known
+    objective = bind(learner.model, original.stats, learner.loss)
+    foreign = foreign_losses(objective, original.params, train)
+    logp = jax.nn.log_softmax(learner.model.apply(original, train.inputs))
+    for label in range(tiny.CLASSES):
+        others = np.asarray(train.targets) != label
+        expected = -np.mean(np.asarray(logp)[others, label])
+        np.testing.assert_allclose(foreign[label], expected, rtol=1e-10)
+    state = Ascent(trace.last, jnp.asarray(0.25), foreign)
+    some = make_request(train, [0, 1, 2])
+    np.testing.assert_allclose(goal_of(state, some), 0.25)
+    label = np.flatnonzero(np.asarray(train.targets) == 1)
+    whole = make_request(train, label)
+    np.testing.assert_allclose(goal_of(state, whole), foreign[1], rtol=1e-10)
+    both = make_request(train, [*label, 0])
+    mixed = (len(label) * foreign[1] + 0.25) / (len(label) + 1)
+    np.testing.assert_allclose(goal_of(state, both), mixed, rtol=1e-10)
+
+
+def test_unrolled_removal_is_the_chain_of_its_parts(known):
+    learner, original, trace, train = known
+    request = make_request(train, [0, 4, 9])
+    whole = unrolled_removal(learner, steps=3, polish=0.1)
+    assert whole.reads_trace
+    parts = [
+        METHODS["source_removal"].factory(learner, scale=1.25),
+        METHODS["natural_ascent"].factory(learner, steps=3),
+        METHODS["finetune"].factory(
+            learner,
+            epochs=1,
+            learning_rate=0.5 * learner.recipe.learning_rate,
+            batch_size=learner.recipe.batch_size,
+            schedule="cosine",
+        ),
+    ]
+
+    @tiny.quick_jit
+    def both(trace):
+        state = whole.prepare(KEY, original, train, trace)
+        found, _ = whole.forget(KEY, state, original, request)
+        at = original
+        for part, key in zip(parts, jax.random.split(KEY, 3), strict=True):
+            given = (trace,) if part.reads_trace else ()
+            own = part.prepare(key, original, train, *given)
+            at, _ = part.forget(key, own, at, request)
+        return found, at
+
+    assert_trees_close(*both(trace), rtol=1e-9, atol=1e-12)
+
+
+def test_what_cannot_be_is_refused(known):
+    learner, original, trace, train = known
+    adam = learner._replace(recipe=Recipe(optimizer="adam"))
+    with pytest.raises(ValueError, match="reads the learning rates of SGD"):
+        natural_ascent(adam)
+    with pytest.raises(ValueError, match="polish and polish_rate must be positive"):
+        unrolled_removal(learner, polish=0.0)
+    with pytest.raises(ValueError, match="got 0 traces, expected 1"):
+        unrolled_removal(learner).prepare(KEY, original, train)
+    with pytest.raises(ValueError, match="got 1 traces, expected 0"):
+        METHODS["ssd"].factory(learner).prepare(KEY, original, train, trace)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_twenty_requests_in_a_row_do_not_drift():
+    """Digits: KL from nets trained without all of them, on what was forgotten."""
+    data = jax.tree.map(jnp.asarray, DATASETS["digits"].load(None).splits.train)
+    model = mlp((8, 8, 1), 10, widths=(64, 64))
+    learner = Learner(model, cross_entropy, 0.0, Recipe(30, 64, 0.1))
+    method = unrolled_removal(learner)
+    order = np.random.default_rng(0).permutation(len(data.targets))[:140]
+    gone = make_request(data, order)
+    asked = gone.forget.inputs[:140]
+    start = jax.jit(lambda key, data: fit_traced(key, learner, data))
+    train = jax.jit(lambda key, data: fit(key, learner, data))
+    forget = jax.jit(method.forget)
+
+    def logp(variables):
+        return jax.nn.log_softmax(model.apply(variables, asked))
+
+    oracles = [logp(train(jax.random.key(900 + i), gone.retain)) for i in range(5)]
+
+    def distance(variables):
+        own = logp(variables)
+        each = [jnp.mean(jnp.sum(jnp.exp(o) * (o - own), axis=1)) for o in oracles]
+        return float(np.mean(each))
+
+    distances = []
+    for seed in range(3):
+        key = jax.random.key(seed)
+        original, trace = start(key, data)
+        state = method.prepare(key, original, data, trace)
+        once, _ = forget(key, state, original, gone)
+        at, left = original, data
+        for number, few in enumerate(order.reshape(20, 7)):
+            request = make_request(left, few)
+            left = request.retain
+            at, state = forget(jax.random.fold_in(key, number), state, at, request)
+        distances.append([distance(v) for v in (original, once, at)])
+    untouched, at_once, in_a_row = np.mean(distances, axis=0)
+    assert at_once < 0.85 * untouched
+    assert in_a_row < 1.2 * at_once

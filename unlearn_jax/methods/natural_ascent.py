@@ -1,0 +1,222 @@
+"""Natural-gradient steps until the forget set is as unknown as what was never seen."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax import tree
+from unlearn_jax.attribution.attribution import as_trained
+from unlearn_jax.attribution.trace import Trace
+from unlearn_jax.curvature.kronecker_blocks import Kronecker
+from unlearn_jax.curvature.kronecker_inverse import (
+    kronecker_inverse,
+    kronecker_operator,
+)
+from unlearn_jax.curvature.label_slopes import are_labels
+from unlearn_jax.data.accumulate import accumulate, present
+from unlearn_jax.methods.gradient import risk_gradient
+from unlearn_jax.methods.guard import entrance
+from unlearn_jax.methods.method import Method, Request
+from unlearn_jax.methods.removal import stiffness_of
+from unlearn_jax.train.objective import Objective, bind
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Array, Batch, Params, PRNGKey, Scalar, Variables
+
+
+class Ascent(NamedTuple):
+    """Value: what is known before a request.
+
+    Attributes:
+        matrix: EK-FAC at the original.
+        held_out: Mean loss on examples that were never trained on.
+        foreign: For each label the original's mean −log p of it on training examples
+            of another one; empty where targets are no labels.
+    """
+
+    matrix: Kronecker
+    held_out: Scalar
+    foreign: Array
+
+
+class Walk(NamedTuple):
+    """Value: two points of the walk and the losses of the forget set there."""
+
+    before: Params
+    params: Params
+    loss_before: Scalar
+    loss: Scalar
+    slope: Params
+    steps: Array
+
+
+@entrance()
+def natural_ascent(
+    learner: Learner,
+    *,
+    nats: float = 2.0,
+    steps: int = 50,
+    batch_size: int = 256,
+) -> Method:
+    """θ ← θ + t (F + (l2 + 1/T) I)⁻¹ (∇R_forget(θ) − ∇R_retain), until R_forget ≥ goal.
+
+    F is the EK-FAC matrix of the trace, 1/T as in :mod:`unlearn_jax.methods.removal`,
+    ∇R_retain taken at the start. The length t puts each step d on the border of a trust
+    region of outputs: ½ dᵀF d, the mean KL divergence to second order, is nats / W, so
+    that over the training set of weight W the log-likelihood changes by ``nats``.
+
+    Goal is the loss that the forgotten labels would have if they had not been learned.
+    For a label that retained examples have, the loss on examples that training never
+    saw. A label that nobody retains is one that no net puts on what it knows: its goal
+    is what the original gives to the label on examples of others, −log p on average.
+    (Chance, log k, would be far less: a net without any example of a class is pushed
+    off it by all others.) Nothing is read of a retrained model or of a test set.
+
+    Args:
+        learner: Model, loss, l2 and recipe that the original was trained with.
+        nats: Radius, in nats over all training examples. 2 is a change that a
+            likelihood-ratio test at 5 % could just tell (χ² of one freedom / 2 = 1.92).
+        steps: At most.
+        batch_size: Examples whose activations are held at once.
+
+    The last step ends where the loss, interpolated, meets the goal. Batch statistics
+    stay.
+
+    Returns:
+        Method that reads a trace; its state is an Ascent.
+
+    Raises:
+        ValueError: a recipe of "adam", whose steps have no rate.
+
+    Cost: prepare, one forward pass; forget, one gradient per forget example and step;
+        where there is a step at all, one per retain example.
+    Source: no single one; natural gradient of Amari 1998 with the matrix of George et
+        al. 2018, arXiv 1806.03884, in the trust region of Schulman et al. 2015,
+        arXiv 1502.05477.
+    """
+    learner = as_trained(learner)
+    stiffness = stiffness_of(learner, None)
+
+    def objective_of(variables: Variables) -> Objective:
+        return bind(learner.model, variables.stats, learner.loss)
+
+    def prepare(
+        key: PRNGKey, original: Variables, train: Batch, trace: Trace
+    ) -> Ascent:
+        del key
+        foreign = foreign_losses(objective_of(original), original.params, train)
+        return Ascent(trace.last, trace.held_out, foreign)
+
+    def forget(
+        key: PRNGKey, state: Ascent, variables: Variables, request: Request
+    ) -> tuple[Variables, Ascent]:
+        del key
+        objective, start = objective_of(variables), variables.params
+        goal = goal_of(state, request)
+        whole = sum(jnp.sum(part.weights) for part in request)
+        damping = learner.l2 + stiffness(request)
+        inverse = kronecker_inverse(state.matrix, damping=damping)
+        product = kronecker_operator(state.matrix, start).matvec
+        radius = nats / jnp.where(whole > 0, whole, 1)
+
+        def known(params: Params) -> tuple[Scalar, Params]:
+            given = objective, params, request.forget
+            return loss_and_slope(*given, batch_size=batch_size)
+
+        def going(walk: Walk) -> Array:
+            return (walk.loss < goal) & (walk.steps < steps)
+
+        def step(walk: Walk) -> Walk:
+            length, direction = _to_border(
+                inverse(tree.subtract(walk.slope, held)), product, radius
+            )
+            params = tree.axpy(length, direction, walk.params)
+            loss, slope = known(params)
+            return Walk(walk.params, params, walk.loss, loss, slope, walk.steps + 1)
+
+        loss, slope = known(start)
+        held = jax.lax.cond(
+            loss < goal,
+            lambda data: risk_gradient(objective, start, data, batch_size=batch_size),
+            lambda _: tree.zeros_like(start),
+            request.retain,
+        )
+        zero = jnp.zeros((), jnp.int32)
+        begin = Walk(start, start, loss, loss, slope, zero)
+        walk = jax.lax.while_loop(going, step, begin)
+        moved = _at_goal(walk, goal)
+        # A loop that met NaN ends; what it found must not look like a model.
+        sound = jnp.isfinite(walk.loss) & tree.all_finite(held)
+        moved = jax.tree.map(lambda leaf: jnp.where(sound, leaf, jnp.nan), moved)
+        return variables._replace(params=moved), state
+
+    return Method(prepare, forget, reads_trace=True)
+
+
+def goal_of(state: Ascent, request: Request) -> Scalar:
+    """The mean loss at which the forget set counts as never learned."""
+    weights, targets = request.forget.weights, request.forget.targets
+    goals = jnp.broadcast_to(state.held_out, weights.shape)
+    if state.foreign.size:
+        kept = (
+            jnp.zeros_like(state.foreign)
+            .at[request.retain.targets]
+            .add(request.retain.weights.astype(state.foreign.dtype))
+        )
+        known = kept[targets] > 0
+        goals = jnp.where(known, goals, state.foreign[targets])
+    mass = jnp.sum(weights)
+    return jnp.sum(weights * goals) / jnp.where(mass > 0, mass, 1)
+
+
+def foreign_losses(objective: Objective, params: Params, data: Batch) -> Array:
+    """(k,) mean −log p(y) over examples of another label; (0,) without labels."""
+    data = jax.tree.map(jnp.asarray, data)
+    outputs = jax.eval_shape(objective.predict, params, data.inputs)
+    if len(outputs.shape) != 2 or not are_labels(data.targets, outputs):
+        return jnp.zeros((0,), outputs.dtype)
+    labels = jnp.arange(outputs.shape[1])
+
+    def part(batch: Batch, at: Params) -> tuple[Array, Array]:
+        batch = present(batch)
+        logp = jax.nn.log_softmax(objective.predict(at, batch.inputs), axis=-1)
+        other = batch.targets[:, None] != labels[None]
+        weights = (batch.weights[:, None] * other).astype(logp.dtype)
+        return -jnp.sum(weights * logp, axis=0), jnp.sum(weights, axis=0)
+
+    total, mass = accumulate(part, data, params)
+    return total / jnp.where(mass > 0, mass, 1)
+
+
+def loss_and_slope(
+    objective: Objective, params: Params, data: Batch, *, batch_size: int
+) -> tuple[Scalar, Params]:
+    """Mean loss and its gradient, from one pass."""
+
+    def part(batch: Batch, at: Params) -> tuple[Scalar, Params]:
+        return jax.value_and_grad(objective.total)(at, present(batch))
+
+    total = accumulate(part, data, params, batch_size=batch_size)
+    mass = jnp.sum(data.weights)
+    loss, slope = tree.scale(1 / jnp.where(mass > 0, mass, 1), total)
+    return loss, slope
+
+
+def _to_border(
+    direction: Params, product: Callable[[Any], Any], radius: Scalar
+) -> tuple[Scalar, Params]:
+    """The multiple of a direction d at which ½ dᵀF d is the radius."""
+    bend = 0.5 * tree.dot(direction, product(direction))
+    tiny = jnp.finfo(bend.dtype).tiny
+    return jnp.sqrt(radius / jnp.maximum(bend, tiny)), direction
+
+
+def _at_goal(walk: Walk, goal: Scalar) -> Params:
+    """Back on the last step to where the loss, as a line, is the goal."""
+    rise = walk.loss - walk.loss_before
+    over = (walk.loss > goal) & (rise > 0)
+    share = jnp.where(over, (goal - walk.loss_before) / jnp.where(over, rise, 1), 1)
+    last = tree.subtract(walk.params, walk.before)
+    met = tree.axpy(jnp.clip(share, 0, 1), last, walk.before)
+    return tree.where(over & (walk.steps > 0), met, walk.params)
