@@ -10,7 +10,7 @@ import numpy as np
 from experiments._attribution_setting import Competitor, Setting
 from experiments._ensemble import Ensemble
 from experiments._kept import kept_ensemble, stream_keys
-from experiments._progress import progress
+from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Ensemble as Subsets
 from unlearn_jax.attribution.attribution import Evidence, Trajectory
@@ -27,7 +27,7 @@ from unlearn_jax.evaluation.counterfactual import (
     top_supporters,
     weights_without,
 )
-from unlearn_jax.results.store import Store
+from unlearn_jax.storage.store import Store
 from unlearn_jax.train.fit import choose_fit_loop
 from unlearn_jax.train.trajectory import fit_trajectory
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._progress import progress
+from experiments.frame.progress import progress
 from unlearn_jax.data.batch import Splits
 from unlearn_jax.methods.analytic import frozen_features
 from unlearn_jax.models.model import Model

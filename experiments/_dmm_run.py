@@ -17,7 +17,7 @@ from experiments._dmm_contenders import (
 from experiments._dmm_setting import Points, Setting, forget_set, points_of
 from experiments._ensemble import Ensemble
 from experiments._kept import kept_ensemble
-from experiments._progress import progress
+from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.attribution import Ensemble as Subsets
@@ -25,7 +25,7 @@ from unlearn_jax.attribution.attribution import Evidence
 from unlearn_jax.attribution.output_functions import margin
 from unlearn_jax.data.subsets import subset_masks
 from unlearn_jax.methods import Request, make_request
-from unlearn_jax.results.store import Store
+from unlearn_jax.storage.store import Store
 from unlearn_jax.types import Array, Variables
 
 ORIGINAL, ORACLE, CONTROL = "original", "oracle", "oracle vs oracle"

@@ -30,7 +30,7 @@ from experiments._ensemble_disk import (
 )
 from experiments._ensemble_read import Ensemble as Ensemble
 from experiments._ensemble_train import piece_trainer, row_digests, wrap_keys
-from experiments._progress import progress
+from experiments.frame.progress import progress
 from unlearn_jax.parallel.launch import PLACES, Where, launch
 from unlearn_jax.storage.piece import PieceError
 from unlearn_jax.train.chunk import choose_chunk

@@ -19,7 +19,7 @@ from experiments._ensemble_disk import (
     write_variables,
 )
 from unlearn_jax.parallel.mesh import member_mesh, replicate, shard_members
-from unlearn_jax.service.digest import digest_arrays
+from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.train.ensemble import member_program, single_program
 from unlearn_jax.train.fit import choose_fit_loop, fit
 from unlearn_jax.train.recipe import Learner

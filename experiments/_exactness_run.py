@@ -34,8 +34,8 @@ from experiments._exactness_reference import (
     reference,
 )
 from experiments._exactness_stream import Request
-from experiments._progress import progress
 from experiments._study import Note
+from experiments.frame.progress import progress
 from unlearn_jax.solvers.refusal import APPLIED
 from unlearn_jax.solvers.ridge_gram import GramRidge
 

@@ -27,7 +27,7 @@ from experiments._net import (
     train_net,
     written_out,
 )
-from experiments._progress import progress
+from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.hessian import hessian

@@ -6,8 +6,8 @@ import numpy as np
 
 from experiments._config import parse_request
 from unlearn_jax.data.batch import Dataset
-from unlearn_jax.service.digest import digest_arrays
 from unlearn_jax.storage.checksum import file_digest
+from unlearn_jax.storage.digest import digest_arrays
 
 
 def input_digests(dataset: Dataset, requests: Sequence[str] = ()) -> dict[str, str]:

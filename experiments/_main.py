@@ -1,109 +1,16 @@
-"""Around every experiment's work: presets, errors in one line, exit codes."""
+"""Presets of a comparison, and its report; what studies of the old shape import."""
 
-import contextlib
 import dataclasses
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments._config import Config
 from experiments._presets import SCALES, preset
+from experiments.frame.command import main as main
+from experiments.frame.config import word_after as word_after
 from experiments.report import write_report
 from unlearn_jax.results.run import Run
-from unlearn_jax.results.store import BusyError
-from unlearn_jax.storage.piece import PieceError
-from unlearn_jax.train.checkpoint import CheckpointError
-
-MENDABLE = (
-    ValueError,
-    OSError,
-    BusyError,
-    PieceError,
-    CheckpointError,
-    ModuleNotFoundError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-)
-"""What comes from words, files and folders that a user gave."""
-
-AGAIN_SECONDS = 5.0
-
-
-def main(work: Callable[[Sequence[str]], int]) -> None:
-    """Run a command; what the user can mend is one line on stderr and exit code 2."""
-    # A kill in the middle of a restart must not print a traceback of our making.
-    with contextlib.suppress(BrokenPipeError), interruptible() as stop_asking:
-        try:
-            code = work(sys.argv[1:])
-        except KeyboardInterrupt:
-            asked = stop_asking()
-            print("interrupted; the same command goes on from here", file=sys.stderr)
-            code = 130
-            if asked:
-                _leave(code)
-        except MENDABLE as error:
-            print(f"error: {_told(error)}", file=sys.stderr)
-            code = 2
-        sys.exit(code)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C end the work even where its first exception is swallowed.
-
-    Python drops what is raised in a callback from compiled code, as it may happen while
-    XLA compiles: so the interrupt is raised again every five seconds until ``main`` has
-    it. Where interrupts are ignored (a job in the background) they stay so.
-
-    Yields:
-        A function that ends the asking, and tells whether Ctrl-C was pressed.
-    """
-    asked = False
-
-    def interrupt(number: int, frame: Any) -> None:
-        nonlocal asked
-        asked = True
-        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
-        raise KeyboardInterrupt
-
-    def stop_asking() -> bool:
-        if asked:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        return asked
-
-    able = threading.current_thread() is threading.main_thread()
-    if not able or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield stop_asking
-        return
-    kept = [signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGALRM)]
-    try:
-        yield stop_asking
-    finally:
-        stop_asking()
-        for number, handler in zip((signal.SIGINT, signal.SIGALRM), kept, strict=True):
-            signal.signal(number, handler)
-
-
-def _leave(code: int) -> None:
-    """End without tearing the interpreter down, which a compilation would not survive.
-
-    Every block on the way out has ended by now, and locks end with the process.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _told(error: BaseException) -> str:
-    """An error on one line; some say nothing but their name."""
-    if isinstance(error, ModuleNotFoundError) and error.name is not None:
-        return f"{error.name} is missing: pip install 'unlearn_jax[experiments]'"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def chosen_preset(arguments: Sequence[str]) -> Config:
@@ -136,13 +43,3 @@ def finish(folder: Path, run: Run) -> int:
     code = write_report(folder, run=run)
     print(f"tables, figures and page: {folder / 'index.html'}", file=sys.stderr)
     return code
-
-
-def word_after(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of ``--flag value`` or ``--flag=value``, before anything is parsed."""
-    for position, word in enumerate(arguments):
-        if word == flag and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None

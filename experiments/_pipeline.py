@@ -18,16 +18,17 @@ from experiments._court import Court, Judged, oracle_values
 from experiments._forget import Forgetter, Forgotten
 from experiments._inputs import input_digests
 from experiments._measure import Row, judge, metrics_for
-from experiments._progress import progress
 from experiments._setting import Setting, build, seed_key
 from experiments._train import Trained, train_members
+from experiments.frame.progress import progress
 from unlearn_jax.evaluation import METRICS
 from unlearn_jax.evaluation.cost import Cost
 from unlearn_jax.results.record import RECORDS_FILE, Record, write_records
+from unlearn_jax.results.resume import open_run
 from unlearn_jax.results.run import Run, new_run, write_run
-from unlearn_jax.results.store import Store, open_run
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
 from unlearn_jax.storage.arrays import write_arrays
+from unlearn_jax.storage.store import Store
 from unlearn_jax.types import Variables
 
 ROW_NAMES = {"identity": ORIGINAL, "retrain": ORACLE}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments._progress import progress
+from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import linear_operator
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments._progress import Advance
 from experiments._stream import ABSENT, Event, classes_within
 from experiments._stream_methods import Applied, Bench, Contestant, acu_head
 from experiments._study import Note
+from experiments.frame.progress import Advance
 from unlearn_jax.evaluation.accuracy import accuracy
 from unlearn_jax.evaluation.membership import loss_attack
 from unlearn_jax.evaluation.outputs import Scores, SplitOutputs

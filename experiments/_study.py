@@ -14,9 +14,10 @@ from unlearn_jax.results.cells import plain
 from unlearn_jax.results.html import Picture, Section, page
 from unlearn_jax.results.plot import save_figure
 from unlearn_jax.results.record import RECORDS_FILE, Record, write_records
+from unlearn_jax.results.resume import open_run
 from unlearn_jax.results.run import Run, new_run, write_run
-from unlearn_jax.results.store import Store, open_run
 from unlearn_jax.results.table import Cell, Table
+from unlearn_jax.storage.store import Store
 from unlearn_jax.storage.write import write_bytes
 
 ConfigT = TypeVar("ConfigT")

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments._progress import progress
+from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.evaluation.cost import compile_once
-from unlearn_jax.results.store import Store
 from unlearn_jax.storage.names import file_name
+from unlearn_jax.storage.store import Store
 from unlearn_jax.train import checkpoint
 from unlearn_jax.train.ensemble import Members, choose_members
 from unlearn_jax.train.fit import FitState, fit, fit_epoch, start_fit

@@ -43,7 +43,7 @@ from experiments._main import main, word_after
 from experiments._study import Drawing, Findings, parse, resumable_study
 from unlearn_jax.results.plot_attribution import attribution_figure
 from unlearn_jax.results.run import Run
-from unlearn_jax.results.store import Store
+from unlearn_jax.storage.store import Store
 
 
 def command(arguments: Sequence[str]) -> int:

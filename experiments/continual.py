@@ -26,7 +26,6 @@ from experiments._config import Config as Comparison
 from experiments._config import Data, Network
 from experiments._main import main, word_after
 from experiments._net import load
-from experiments._progress import progress
 from experiments._setting import build_model
 from experiments._stream import Event, draw_stream, span, tasks_of
 from experiments._stream_methods import (
@@ -41,6 +40,7 @@ from experiments._stream_run import Judges, follow
 from experiments._stream_sgd import RETRAIN, read_options, sgd_heads
 from experiments._stream_tables import figure_rows, tables
 from experiments._study import Drawing, Findings, Note, parse, study
+from experiments.frame.progress import progress
 from unlearn_jax.data.batch import Dataset, take
 from unlearn_jax.models import MODELS, Model
 from unlearn_jax.models.random_features import random_kernel

@@ -31,8 +31,8 @@ from experiments._datamodels import (
 )
 from experiments._ensemble import Ensemble, train_ensemble
 from experiments._main import main, word_after
-from experiments._progress import progress
 from experiments._study import Drawing, Findings, Note, about, parse, study, table
+from experiments.frame.progress import progress
 from unlearn_jax.attribution.datamodel import fit_datamodel
 from unlearn_jax.attribution.output_functions import margin
 from unlearn_jax.evaluation.datamodelling_score import (

@@ -31,7 +31,7 @@ from experiments._main import main, word_after
 from experiments._study import Drawing, Findings, parse, resumable_study
 from unlearn_jax.results.plot_dmm import dmm_figure
 from unlearn_jax.results.run import Run
-from unlearn_jax.results.store import Store
+from unlearn_jax.storage.store import Store
 from unlearn_jax.train.recipe import Recipe
 
 

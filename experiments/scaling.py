@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._main import main
-from experiments._progress import progress
 from experiments._study import Drawing, Findings, Note, about, parse, study, table
+from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
 from unlearn_jax.curvature.gauss_newton import gauss_newton

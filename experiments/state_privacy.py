@@ -25,7 +25,6 @@ import numpy as np
 from experiments._config import Data
 from experiments._main import main, word_after
 from experiments._net import load
-from experiments._progress import progress
 from experiments._state_privacy import (
     Examples,
     Guessed,
@@ -39,6 +38,7 @@ from experiments._state_privacy import (
 )
 from experiments._state_privacy_tables import drawings, notes_of, tables
 from experiments._study import Findings, parse, study
+from experiments.frame.progress import progress
 from unlearn_jax.models.random_features import LARGEST_WIDTH, directions
 from unlearn_jax.results.run import Run
 

@@ -45,7 +45,7 @@ from unlearn_jax.attribution.attribution import (
 from unlearn_jax.results.plot_attribution import attribution_figure
 from unlearn_jax.results.record import read_records
 from unlearn_jax.results.run import new_run
-from unlearn_jax.results.store import Store
+from unlearn_jax.storage.store import Store
 from unlearn_jax.train.recipe import Recipe
 from unlearn_jax.types import Batch, Variables
 

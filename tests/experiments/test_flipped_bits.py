@@ -12,9 +12,9 @@ from experiments import _ensemble_disk as disk
 from unlearn_jax.data.array_cache import cached
 from unlearn_jax.results.record import RecordError, read_records, write_records
 from unlearn_jax.results.run import read_run, write_run
-from unlearn_jax.results.store import Store
 from unlearn_jax.storage.arrays import read_arrays, write_arrays
 from unlearn_jax.storage.piece import PieceError
+from unlearn_jax.storage.store import Store
 from unlearn_jax.train import checkpoint
 
 DRAWN = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from experiments import _pipeline, _train, compare
 from experiments._inputs import input_digests
 from experiments._train import Trained, train_members
 from unlearn_jax.data.digits import digits
-from unlearn_jax.results.store import Store
+from unlearn_jax.storage.store import Store
 
 
 def test_digests_follow_the_contents_of_data_and_files(tmp_path):

@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 from results.fake_records import fake_run
 
+from unlearn_jax.results.resume import find_unfinished, open_run, run_folder
 from unlearn_jax.results.run import read_run, write_run
-from unlearn_jax.results.store import (
-    BusyError,
-    Store,
-    find_unfinished,
-    open_run,
-    run_folder,
-)
 from unlearn_jax.storage.piece import PieceError
+from unlearn_jax.storage.store import BusyError, Store
 from unlearn_jax.storage.write import temporary_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +117,7 @@ def test_a_killed_process_leaves_whole_pieces_and_no_lock(tmp_path):
     code = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from unlearn_jax.results.store import Store\n"
+        "from unlearn_jax.storage.store import Store\n"
         "store = Store(Path(sys.argv[1]))\n"
         "for i in range(10**6):\n"
         "    store.save(f'piece/{i}', {'x': np.full(20000, float(i))}, {'i': i})\n"

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from service.toy import ROWS, apply, bits, learn, open_toy, requests, start_state, tree
 
-from unlearn_jax.results.store import BusyError
 from unlearn_jax.service.audit import audit, verify
-from unlearn_jax.service.digest import digest_arrays, read_key
 from unlearn_jax.service.disk import ServiceError
 from unlearn_jax.service.open import open_service
+from unlearn_jax.storage.digest import digest_arrays, read_key
+from unlearn_jax.storage.store import BusyError
 
 
 def refused(name):

@@ -80,12 +80,15 @@ class Section(NamedTuple):
     footnotes: Sequence[str] = ()
 
 
-def page(run: Run, sections: Sequence[Section]) -> str:
-    """The whole page as HTML 5."""
+def page(run: Run, sections: Sequence[Section], question: str = "") -> str:
+    """The whole page as HTML 5; ``question`` is what the study asks, in its words."""
     title = html.escape(f"{run.experiment}: {run.dataset}")
     badge = html.escape(_SCALES.get(run.scale, run.scale))
     body = "\n".join(_section(section) for section in sections)
     config = html.escape(json.dumps(run.config, indent=2, ensure_ascii=False))
+    asked = "\n".join(
+        f"<p>{html.escape(part)}</p>" for part in question.split("\n\n") if part
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -100,8 +103,8 @@ def page(run: Run, sections: Sequence[Section]) -> str:
 <main>
 <h1>{title}</h1>
 <p><span class="badge">{badge}</span></p>
-<p>Run {html.escape(run.id)}. Every number is compared with the oracle, a model trained
-from scratch without the forget set, and with what two oracles differ by.</p>
+{asked}
+<p>Run {html.escape(run.id)}.</p>
 {body}
 <h2>What was asked</h2>
 <pre>{config}</pre>

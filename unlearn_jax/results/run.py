@@ -20,6 +20,7 @@ import numpy as np
 
 from unlearn_jax.results.record import RecordError, decode_number, encode_number
 from unlearn_jax.storage.checksum import checked_row, with_check
+from unlearn_jax.storage.source import source_digest
 from unlearn_jax.storage.write import write_bytes
 
 RUN_FILE = "run.json"
@@ -48,6 +49,7 @@ class Run(NamedTuple):
         command: What to type to run it again.
         inputs: Digests of what the configuration only names: data, index files.
         records: Number of records written; None until it is finished.
+        source: Digest of the source that computes; an edited file changes it.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Run(NamedTuple):
     command: str
     inputs: dict[str, str]
     records: int | None
+    source: str = ""
 
 
 def new_run(
@@ -118,6 +121,7 @@ def new_run(
         command=_command() if command is None else command,
         inputs=dict(inputs or {}),
         records=None,
+        source=source_digest(),
     )
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import jax
 
-from unlearn_jax.results.store import Store
-from unlearn_jax.service.digest import KEY_FILE, make_key, read_key
 from unlearn_jax.service.disk import ServiceError, make_private, sync
 from unlearn_jax.service.end import END_FILE, End, read_end, write_end
 from unlearn_jax.service.history import (
@@ -27,6 +25,8 @@ from unlearn_jax.service.snapshot import (
     read_snapshot,
     sequences,
 )
+from unlearn_jax.storage.digest import KEY_FILE, make_key, read_key
+from unlearn_jax.storage.store import Store
 from unlearn_jax.storage.write import private_folder
 
 

@@ -9,9 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax.results.store import Store
 from unlearn_jax.service.arguments import check_text, count_of, own_arrays
-from unlearn_jax.service.digest import digest_arrays
 from unlearn_jax.service.disk import ServiceError, remove, sync
 from unlearn_jax.service.end import End, write_end
 from unlearn_jax.service.history import (
@@ -25,7 +23,9 @@ from unlearn_jax.service.history import (
 )
 from unlearn_jax.service.log import add_line, now
 from unlearn_jax.service.snapshot import adopt, write_snapshot
+from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.piece import unpack
+from unlearn_jax.storage.store import Store
 
 SNAPSHOTS = "snapshots"
 Apply = Callable[[Any, str, dict[str, np.ndarray]], tuple[Any, Mapping[str, Any]]]

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.service.digest import digest_arrays
 from unlearn_jax.service.disk import ServiceError, make_private, remove, sync, sync_tree
+from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.write import raise_storage_error, write_bytes
 from unlearn_jax.train.checkpoint import CheckpointError, load_as_written, save
 

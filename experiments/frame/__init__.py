@@ -1,0 +1,1 @@
+"""How every study runs; knows no study."""

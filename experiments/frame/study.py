@@ -1,0 +1,325 @@
+"""What a study is, and what a run lends it; how one is run from a command line."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import jax
+import numpy as np
+
+from experiments.frame.config import ConfigT, parse, restored, word_after
+from experiments.frame.findings import Finding, print_findings, write_findings
+from experiments.frame.progress import Advance, progress
+from experiments.frame.rules import Rule, check_rules
+from unlearn_jax.data.batch import Dataset
+from unlearn_jax.results.record import RecordError
+from unlearn_jax.results.resume import open_run
+from unlearn_jax.results.rows import (
+    ROWS_FILE,
+    Row,
+    Rows,
+    read_rows,
+    row_from_dict,
+    row_to_dict,
+    write_rows,
+)
+from unlearn_jax.results.run import Run, new_run, read_run, write_run
+from unlearn_jax.storage.arrays import read_arrays, write_arrays
+from unlearn_jax.storage.checksum import file_digest
+from unlearn_jax.storage.digest import digest_arrays
+from unlearn_jax.storage.piece import Piece
+from unlearn_jax.storage.store import Store
+
+ARRAYS_FILE = "arrays.npz"
+
+
+class Built(Protocol):
+    """What ``build`` makes: everything loaded, checked and drawn, nothing trained."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data, as the study uses them."""
+        ...
+
+
+SettingT = TypeVar("SettingT", bound=Built)
+
+
+class Results(NamedTuple):
+    """Value: what a run measured; all that tables and figures are made from.
+
+    Attributes:
+        run: Where it came from.
+        rows: Every number.
+        arrays: What figures need beside numbers: histograms' samples, spectra.
+    """
+
+    run: Run
+    rows: Rows
+    arrays: Mapping[str, np.ndarray]
+
+
+class Bench:
+    """What a run lends to a study.
+
+    Attributes:
+        results: Folder under which trained models are kept, for every run.
+    """
+
+    def __init__(self, store: Store, results: Path):
+        self.results = Path(results)
+        self._store = store
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def keep(self, name: str, make: Callable[[], Piece]) -> Piece:
+        """What ``make`` gives, computed once: a run that was killed reads it back.
+
+        Args:
+            name: Unique within the run.
+            make: Called where no piece of that name was finished.
+        """
+        if not self._store.has(name):
+            made = make()
+            self._store.save(name, made.arrays, made.data)
+        return self._store.load(name)
+
+    def rows(
+        self,
+        name: str,
+        make: Callable[[], Iterable[Row]],
+        *,
+        failed: Callable[[str], Iterable[Row]] | None = None,
+    ) -> Rows:
+        """Rows that are measured once; see :meth:`keep`.
+
+        Args:
+            name: Unique within the run.
+            make: Measures them.
+            failed: Rows that stand for those that could not be measured, given the
+                reason; they are not kept, so that the next start tries again. Without
+                it an error ends the run.
+        """
+        try:
+            return rows_of(self.keep(name, lambda: piece_of(make())))
+        except Exception as error:
+            # A contender may fail in any way; the study goes on and says so.
+            if failed is None:
+                raise
+            return Rows(failed(reason_of(error)))
+
+    def publish(self, name: str, array: Any) -> None:
+        """Hand an array to ``show``; it lies in ``arrays.npz`` beside the rows."""
+        self._arrays[name] = np.asarray(array)
+
+    @staticmethod
+    def progress(title: str, total: float) -> AbstractContextManager[Advance]:
+        """See :func:`experiments.frame.progress.progress`."""
+        return progress(title, total)
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """What was published."""
+        return self._arrays
+
+
+class Study(NamedTuple, Generic[ConfigT, SettingT]):
+    """Description: a question, and how it is answered.
+
+    A study knows nothing of files, locks, command lines or the syntax of tables.
+
+    Attributes:
+        name: Of the command, ``python -m experiments.NAME``.
+        text: Question, command, what to expect and whence; the package's docstring.
+        presets: Configurations by scale, for a data set's name; the first is the
+            default one.
+        build: Loads, draws and refuses; trains nothing.
+        measure: The science: every number, in a fixed order.
+        show: Rows to tables and figures, and nothing else: ``report`` calls it again.
+        rules: Refusals that need no data.
+        files: What a configuration only names: files whose contents belong to the run.
+        x64: Whether it computes in 64-bit floats.
+        data: Name of the data set that presets are for by default.
+    """
+
+    name: str
+    text: str | None
+    presets: Callable[[str], Mapping[str, ConfigT]]
+    build: Callable[[ConfigT], SettingT]
+    measure: Callable[[Bench, SettingT], Iterable[Row]]
+    show: Callable[[ConfigT, Results], list[Finding]]
+    rules: tuple[Rule, ...] = ()
+    files: Callable[[ConfigT], Iterable[Path]] | None = None
+    x64: bool = False
+    data: str = "digits"
+
+    @property
+    def question(self) -> str:
+        """The text without its technical lines: title and question."""
+        return (self.text or "").partition("\nCommand:")[0].strip()
+
+
+def run(study: Study[Any, Any], arguments: Sequence[str]) -> int:
+    """Run a study to its end, or go on with a run of it that was interrupted.
+
+    Returns:
+        Exit code: 1 if any number is missing, else 0.
+
+    Raises:
+        ValueError: something asked for cannot be done; nothing was trained.
+        StorageError: the disk cannot take the results; what is finished is kept.
+    """
+    return run_config(study, configured(study, arguments))
+
+
+def configured(study: Study[ConfigT, Any], arguments: Sequence[str]) -> ConfigT:
+    """What a command line asks of a study, checked against its rules.
+
+    Raises:
+        ValueError: a rule is broken.
+    """
+    name = word_after(arguments, "--data.name") or study.data
+    config = parse(
+        study.presets(name),
+        arguments,
+        prog=f"python -m experiments.{study.name}",
+        text=study.text,
+    )
+    check_rules(config, study.rules)
+    return config
+
+
+def run_config(study: Study[Any, Any], config: Any) -> int:
+    """:func:`run` for a configuration that is made in Python."""
+    with jax.enable_x64(study.x64):
+        return _run_config(study, config)
+
+
+def _run_config(study: Study[Any, Any], config: Any) -> int:
+    start = time.perf_counter()
+    check_rules(config, study.rules)
+    setting = study.build(config)
+    store, begun = open_run(config.results, described(study, config, setting))
+    with store:
+        bench = Bench(store, config.results)
+        rows = Rows(study.measure(bench, setting))
+        write_arrays(store.folder / ARRAYS_FILE, bench.arrays)
+        write_rows(store.folder / ROWS_FILE, rows)
+        done = begun._replace(seconds=time.perf_counter() - start, records=len(rows))
+        findings = study.show(config, Results(done, rows, bench.arrays))
+        write_findings(store.folder, done, findings, study.question)
+        write_run(store.folder, done)
+    return told(store.folder, findings, rows)
+
+
+def described(study: Study[Any, Any], config: Any, setting: Built) -> Run:
+    """The run of a configuration: what it is known by, before it begins."""
+    files = study.files(config) if study.files is not None else ()
+    inputs = {str(file): file_digest(Path(file)) for file in files}
+    return new_run(
+        study.name,
+        config.scale,
+        config,
+        dataset=setting.dataset.title,
+        inputs={"data": data_digest(setting.dataset), **inputs},
+    )
+
+
+def told(folder: Path, findings: Sequence[Finding], rows: Rows) -> int:
+    """Print what was found, what failed, and where the page lies; the exit code."""
+    print_findings(findings)
+    failures = rows.failures
+    if failures:
+        print(f"{len(failures)} missing or failed:", file=sys.stderr)
+        for line in failures:
+            print(f"  {line}", file=sys.stderr)
+    print(f"tables, figures and page: {folder / 'index.html'}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def read_results(folder: Path) -> Results:
+    """What a finished run wrote.
+
+    Raises:
+        FileNotFoundError: no such folder, no run or no rows in it.
+        RecordError: a damaged file, by name and line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    path = folder / ROWS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there are no rows in {folder}: {ROWS_FILE} is written when a run is "
+            "finished; start it again with its own command, it goes on where it was"
+        )
+    rows = read_rows(path)
+    try:
+        found = read_run(folder)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no run.json in {folder}") from None
+    if found.records not in (None, len(rows)):
+        raise RecordError(
+            f"{path} holds {len(rows)} rows, but the run wrote {found.records}; put "
+            "the file back from a copy, or delete it and run the same command again"
+        )
+    try:
+        arrays = read_arrays(folder / ARRAYS_FILE)
+    except FileNotFoundError:
+        arrays = {}
+    except ValueError as error:
+        raise RecordError(str(error)) from None
+    return Results(found, rows, arrays)
+
+
+def piece_of(rows: Iterable[Row], arrays: Mapping[str, Any] | None = None) -> Piece:
+    """Rows, and arrays beside them, as a piece."""
+    told = [row_to_dict(row) for row in rows]
+    return Piece(dict(arrays or {}), {"rows": told})
+
+
+def rows_of(piece: Piece) -> Rows:
+    """Undo :func:`piece_of`."""
+    return Rows(row_from_dict(row) for row in piece.data["rows"])
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, on one line."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def data_digest(dataset: Dataset) -> str:
+    """A digest that changes with the contents of a data set.
+
+    Cost: every byte of the data once, about 1 GB/s.
+    """
+    arrays = {
+        f"{part} {field}": np.asarray(getattr(batch, field))
+        for part, batch in zip(("train", "test"), dataset.splits, strict=True)
+        for field in batch._fields
+    }
+    finer = {"train": dataset.subclasses, "test": dataset.test_subclasses}
+    arrays |= {f"{k} finer": np.asarray(v) for k, v in finer.items() if v is not None}
+    return digest_arrays(b"", "data set", arrays).hex()
+
+
+def report(study: Study[Any, Any], folder: Path) -> tuple[Results, list[Finding]]:
+    """Make tables, figures and page of a finished run anew, from what it wrote.
+
+    Nothing is trained, and nothing is overwritten that cannot be made.
+
+    Raises:
+        FileNotFoundError: no such run, or not finished.
+        RecordError: a damaged file.
+        ValueError: the run is of another version of the study.
+    """
+    results = read_results(folder)
+    kind = type(next(iter(study.presets(study.data).values())))
+    config = restored(kind, results.run.config)
+    with jax.enable_x64(results.run.x64):
+        findings = study.show(config, results)
+    write_findings(Path(folder), results.run, findings, study.question)
+    return results, findings
