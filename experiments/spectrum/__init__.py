@@ -9,8 +9,15 @@ thousand times the bulk's width.
 """
 
 from experiments.frame.study import Study
-from experiments.spectrum.config import RULES, presets
-from experiments.spectrum.measure import build, measure
-from experiments.spectrum.show import show
+from experiments.spectrum import config, measure, show
 
-STUDY = Study("spectrum", __doc__, presets, build, measure, show, rules=RULES, x64=True)
+STUDY = Study(
+    "spectrum",
+    __doc__,
+    config.presets,
+    measure.build,
+    measure.measure,
+    show.show,
+    rules=config.RULES,
+    x64=True,
+)

@@ -1,5 +1,7 @@
 """Truth, fidelity, spectrum and scaling: their laws, and each once at tiny sizes."""
 
+import functools
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from experiments import _fidelity, curvature_fidelity, scaling, spectrum, truth
 from experiments._curvatures import Effort, diagonals, inverses, products, states
 from experiments._net import written_out
 from experiments._refit import minimise
+from experiments.frame import study
 from unlearn_jax import tree
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.hessian import hessian
@@ -187,7 +190,7 @@ def test_facts_of_a_known_spectrum():
         return ends, spectral_density(key, operator, probes=2, steps=6)
 
     ends, density = look(jax.random.key(0))
-    facts = spectrum.facts(density, ends, jnp.asarray([10.0, 4.0]))
+    facts = spectrum.measure.facts(density, ends, jnp.asarray([10.0, 4.0]))
     # A diagonal matrix is seen exactly by vectors of signs.
     expected = {
         "largest_eigenvalue": 10.0,
@@ -199,7 +202,7 @@ def test_facts_of_a_known_spectrum():
     }
     for name, value in expected.items():
         np.testing.assert_allclose(facts[name], value, rtol=1e-9, err_msg=name)
-    rows = spectrum.density_rows("Hessian", density, np.asarray([10.0]), 3)
+    rows = spectrum.show.density_rows("Hessian", density, np.asarray([10.0]), 3)
     for kind, count in (("positive", 3), ("negative", 2)):
         own = [row for row in rows if row["kind"] == kind]
         decades = np.log10([abs(row["eigenvalue"]) for row in own])
@@ -261,15 +264,11 @@ def test_fidelity_end_to_end(tmp_path, results, monkeypatch):
     )
 
 
-def test_spectrum_end_to_end(tmp_path, results, monkeypatch):
-    monkeypatch.setattr(spectrum, "MATRICES", {"Hessian": hessian})
+def test_spectrum_end_to_end(study_run, monkeypatch):
+    monkeypatch.setattr(spectrum.measure, "MATRICES", {"Hessian": hessian})
     words = "--scale smoke --data.limit 80 --net linear --epochs 20 --probes 2"
-    code = spectrum.command(
-        [*words.split(), "--steps", "12", "--outliers", "4", "--results", str(tmp_path)]
-    )
-    assert code == 0
-    _, records = results("spectrum")
-    found = {(r.method, r.metric): r.value for r in records}
+    done = study_run(spectrum.STUDY, f"{words} --steps 12 --outliers 4")
+    found = {(r.at.get("method"), r.metric): r.value for r in done.rows}
     # A linear model has a convex loss.
     assert found["Hessian", "negative_mass"] < 1e-6
     assert found["Hessian", "largest_eigenvalue"] < found["Hessian", "trace"]
@@ -305,12 +304,15 @@ def test_scaling_end_to_end_and_memory_does_not_grow(tmp_path, results, monkeypa
         (curvature_fidelity.command, "--width 600", "at most 6000"),
         (curvature_fidelity.command, "--forget 9999", "training examples"),
         (curvature_fidelity.command, "--damping 0", "damping"),
-        (spectrum.command, "--steps 99999", "parameters"),
+        (spectrum.STUDY, "--steps 99999", "parameters"),
+        (spectrum.STUDY, "--probes 1", "at least 2"),
         (scaling.command, "--widths 8", "two different"),
         (scaling.command, "--batch-size 99999", "smallest"),
     ],
 )
 def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, command, words, says):
+    if isinstance(command, study.Study):
+        command = functools.partial(study.run, command)
     with pytest.raises((ValueError, FileNotFoundError), match=says):
         command([*words.split(), "--results", str(tmp_path)])
     assert not list(tmp_path.iterdir())

@@ -188,7 +188,8 @@ def test_the_latest_unfinished_run_of_this_configuration_and_code_is_found(tmp_p
     assert found is not None
     assert found.name == "20260103T000000-ab12cd"
     for others in (
-        {"commit": "other"},
+        {"source": "other"},
+        {"jax": "0.0"},
         {"config": base.config | {"model": "cnn"}},  # of the same six digits
         {"inputs": {"data": "other"}},
     ):

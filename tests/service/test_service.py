@@ -14,8 +14,9 @@ from service.toy import ROWS, apply, bits, learn, open_toy, requests, start_stat
 
 from unlearn_jax.service.audit import audit, verify
 from unlearn_jax.service.disk import ServiceError
+from unlearn_jax.service.key import read_key
 from unlearn_jax.service.open import open_service
-from unlearn_jax.storage.digest import digest_arrays, read_key
+from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.store import BusyError
 
 

@@ -16,6 +16,7 @@ from unlearn_jax.service.history import (
     History,
     read_history,
 )
+from unlearn_jax.service.key import KEY_FILE, make_key, read_key
 from unlearn_jax.service.log import LOG_FILE, now, read_log, start_log
 from unlearn_jax.service.service import SNAPSHOTS, Apply, Service
 from unlearn_jax.service.snapshot import (
@@ -25,7 +26,6 @@ from unlearn_jax.service.snapshot import (
     read_snapshot,
     sequences,
 )
-from unlearn_jax.storage.digest import KEY_FILE, make_key, read_key
 from unlearn_jax.storage.store import Store
 from unlearn_jax.storage.write import private_folder
 
