@@ -72,7 +72,7 @@ def test_the_trace_holds_mean_gradients_and_the_loss_on_the_unseen(traced):
         )
     outputs = learner.model.apply(model, unseen.inputs)
     expected = np.mean(learner.loss(outputs, unseen.targets))
-    np.testing.assert_allclose(trace.held_out, expected, rtol=1e-10)
+    np.testing.assert_allclose(trace.unseen.held_out, expected, rtol=1e-10)
 
 
 def test_the_response_is_that_of_source_times_the_weight_that_is_left(traced):

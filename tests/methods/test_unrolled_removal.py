@@ -10,16 +10,13 @@ from asserts import assert_trees_close
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.trace import fit_traced
+from unlearn_jax.attribution.unseen import Unseen, foreign_losses, unseen_loss
 from unlearn_jax.curvature.kronecker_inverse import kronecker_operator
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.data import DATASETS
 from unlearn_jax.methods import METHODS, make_request
-from unlearn_jax.methods.natural_ascent import (
-    Ascent,
-    foreign_losses,
-    goal_of,
-    natural_ascent,
-)
+from unlearn_jax.methods.natural_ascent import natural_ascent
+from unlearn_jax.methods.source_removal import source_removal
 from unlearn_jax.methods.unrolled_removal import unrolled_removal
 from unlearn_jax.models import mlp
 from unlearn_jax.train.fit import fit
@@ -35,6 +32,11 @@ def known(train, originals, traces):
     learner = tiny.learner("mlp")
     original, trace = (tree.member(x("mlp"), 0) for x in (originals, traces))
     return learner, original, trace, jax.tree.map(jnp.asarray, train)
+
+
+def holding(trace, loss):
+    """The trace with another loss of the unseen."""
+    return trace._replace(unseen=trace.unseen._replace(held_out=jnp.asarray(loss)))
 
 
 def loss_of(learner, variables, data):
@@ -55,11 +57,11 @@ def test_the_forget_loss_stops_at_the_goal(known):
     before = loss_of(learner, original, request.forget)
     for factor in (1.5, 3.0):
         goal = factor * before
-        moved = run(trace._replace(held_out=jnp.asarray(goal)), request)
+        moved = run(holding(trace, goal), request)
         found = loss_of(learner, moved, request.forget)
         # A line between two losses meets the goal but for its bend.
         np.testing.assert_allclose(found, goal, atol=0.15 * (goal - before))
-    still = run(trace._replace(held_out=jnp.asarray(0.5 * before)), request)
+    still = run(holding(trace, 0.5 * before), request)
     assert_trees_close(still, original, rtol=0, atol=0)
 
 
@@ -67,7 +69,7 @@ def test_a_step_ends_on_the_border_of_its_region(known):
     """½ dᵀF d over the training set is nats, F dense; measured KL grows with it."""
     learner, original, trace, train = known
     request = make_request(train, np.arange(0, 12))
-    trace = trace._replace(held_out=jnp.asarray(1e3))
+    trace = holding(trace, 1e3)
 
     @tiny.quick_jit
     def steps(trace):
@@ -99,15 +101,44 @@ def test_goals_are_held_out_losses_or_those_of_labels_nobody_has(known):
         others = np.asarray(train.targets) != label
         expected = -np.mean(np.asarray(logp)[others, label])
         np.testing.assert_allclose(foreign[label], expected, rtol=1e-10)
-    state = Ascent(trace.last, jnp.asarray(0.25), foreign)
+    np.testing.assert_allclose(trace.unseen.foreign, foreign, rtol=1e-7)
+    unseen = Unseen(jnp.asarray(0.25), foreign)
     some = make_request(train, [0, 1, 2])
-    np.testing.assert_allclose(goal_of(state, some), 0.25)
+    goal, alone = unseen_loss(unseen, *some)
+    np.testing.assert_allclose(goal, 0.25)
+    assert not alone
     label = np.flatnonzero(np.asarray(train.targets) == 1)
     whole = make_request(train, label)
-    np.testing.assert_allclose(goal_of(state, whole), foreign[1], rtol=1e-10)
+    goal, alone = unseen_loss(unseen, *whole)
+    np.testing.assert_allclose(goal, foreign[1], rtol=1e-10)
+    assert alone
     both = make_request(train, [*label, 0])
     mixed = (len(label) * foreign[1] + 0.25) / (len(label) + 1)
-    np.testing.assert_allclose(goal_of(state, both), mixed, rtol=1e-10)
+    np.testing.assert_allclose(unseen_loss(unseen, *both)[0], mixed, rtol=1e-10)
+
+
+def test_a_response_ends_where_a_label_that_nobody_has_is_unknown(known):
+    learner, original, trace, train = known
+    whole = make_request(train, np.flatnonzero(np.asarray(train.targets) == 1))
+    some = make_request(train, np.arange(0, 12))
+
+    @tiny.quick_jit
+    def run(trace, request):
+        goal, _ = unseen_loss(trace.unseen, *request)
+        found = []
+        for scale in (0.5, 30.0):
+            method = source_removal(learner, scale=scale)
+            state = method.prepare(KEY, original, train, trace)
+            found.append(method.forget(KEY, state, original, request)[0])
+        return goal, *found
+
+    goal, near, far = run(trace, whole)
+    found = loss_of(learner, far, whole.forget)
+    assert loss_of(learner, near, whole.forget) < goal <= found < 1.5 * goal
+    # Where others have the label the step is what it is.
+    _, near, far = run(trace, some)
+    near, far = (tree.subtract(v.params, original.params) for v in (near, far))
+    assert_trees_close(far, tree.scale(60.0, near), rtol=1e-8, atol=1e-10)
 
 
 def test_unrolled_removal_is_the_chain_of_its_parts(known):
@@ -126,13 +157,14 @@ def test_unrolled_removal_is_the_chain_of_its_parts(known):
             schedule="cosine",
         ),
     ]
+    parts.append(parts[1])
 
     @tiny.quick_jit
     def both(trace):
         state = whole.prepare(KEY, original, train, trace)
         found, _ = whole.forget(KEY, state, original, request)
         at = original
-        for part, key in zip(parts, jax.random.split(KEY, 3), strict=True):
+        for part, key in zip(parts, jax.random.split(KEY, 4), strict=True):
             given = (trace,) if part.reads_trace else ()
             own = part.prepare(key, original, train, *given)
             at, _ = part.forget(key, own, at, request)

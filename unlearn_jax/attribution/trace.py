@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.flow import divide, mean_ekfac, propagators
+from unlearn_jax.attribution.unseen import Unseen, foreign_losses
 from unlearn_jax.curvature.eigen_kronecker import ekfac
 from unlearn_jax.curvature.kronecker_blocks import Kronecker
 from unlearn_jax.data.accumulate import accumulate, collect, present
@@ -45,7 +46,7 @@ class Trace(NamedTuple):
         curvatures: EK-FAC of the mean curvature of each segment, leading axis l.
         slopes: Mean gradient ∇R_all of each segment, without l2; leading axis l.
         last: EK-FAC at the trained model.
-        held_out: Mean loss on examples that training has not seen.
+        unseen: Losses of what has not been learned.
     """
 
     points: Variables
@@ -54,7 +55,7 @@ class Trace(NamedTuple):
     curvatures: Kronecker
     slopes: Params
     last: Kronecker
-    held_out: Scalar
+    unseen: Unseen
 
 
 def fit_traced(
@@ -156,7 +157,8 @@ def trace_of(
         held = left_out_loss(out_key, learner, data)
     else:
         held = mean_loss(learner, trained, held_out)
-    return Trace(points, shares, rates, curvatures, slopes, last, held)
+    unseen = Unseen(held, foreign_losses(objective, trained.params, data))
+    return Trace(points, shares, rates, curvatures, slopes, last, unseen)
 
 
 def trace_like(

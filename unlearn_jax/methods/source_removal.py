@@ -1,13 +1,21 @@
 """One step along the response of training, unrolled, to the loss of the forget set."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.trace import Trace, unrolled_response
+from unlearn_jax.attribution.trace import Trace, mean_loss, unrolled_response
+from unlearn_jax.attribution.unseen import unseen_loss
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Batch, PRNGKey, Variables
+from unlearn_jax.types import Batch, PRNGKey, Scalar, Variables
+
+HALVINGS = 6
+"""Of a step that is too long: to a sixty-fourth of it."""
 
 
 @entrance()
@@ -22,7 +30,10 @@ def source_removal(
 
     Args:
         learner: Model, loss, l2 and recipe that the original was trained with.
-        scale: Length of the step (no unit); 1 is the prediction.
+        scale: Length of the step (no unit); 1 is the prediction. Where a forgotten
+            label is retained by nobody, which is no small change, the step ends where
+            the forget loss is that of what was never learned, see
+            :mod:`unlearn_jax.attribution.unseen`.
         batch_size: Examples whose activations are held at once.
 
     Batch statistics stay.
@@ -32,7 +43,7 @@ def source_removal(
         what is still in. Checkpoints and curvatures stay those of the first training.
 
     Cost: prepare, nothing beyond the trace; forget, a gradient of each forget example
-        at each checkpoint.
+        at each checkpoint, one to seven forward passes over them.
     Source: SOURCE of Bae et al. 2024, arXiv 2405.12186, whose authors predict outputs
         by it. Differs: as :func:`unlearn_jax.attribution.trace.unrolled_response`
         says; the step is taken.
@@ -50,7 +61,32 @@ def source_removal(
         change, slopes = unrolled_response(
             learner, state, request.forget, kept, batch_size=batch_size
         )
-        moved = tree.axpy(scale, change, variables.params)
+        goal, alone = unseen_loss(state.unseen, *request)
+
+        def loss(length: Any) -> Scalar:
+            moved = tree.axpy(length, change, variables.params)
+            at = variables._replace(params=moved)
+            return mean_loss(learner, at, request.forget)
+
+        length = jax.lax.cond(
+            alone & (loss(scale) > goal),
+            lambda: _length_to(loss, goal, scale),
+            lambda: jnp.asarray(scale, goal.dtype),
+        )
+        moved = tree.axpy(length, change, variables.params)
         return variables._replace(params=moved), state._replace(slopes=slopes)
 
     return Method(prepare, forget, reads_trace=True)
+
+
+def _length_to(loss: Callable[[Any], Scalar], goal: Scalar, longest: float) -> Scalar:
+    """The shortest length known to reach the goal, by halving."""
+
+    def halve(_: Any, bounds: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+        below, above = bounds
+        middle = (below + above) / 2
+        short = loss(middle) < goal
+        return jnp.where(short, middle, below), jnp.where(short, above, middle)
+
+    start = jnp.zeros((), goal.dtype), jnp.asarray(longest, goal.dtype)
+    return jax.lax.fori_loop(0, HALVINGS, halve, start)[1]

@@ -1,4 +1,4 @@
-"""Removal in three parts: unrolled response, ascent to a goal, short descent."""
+"""Removal by unrolled response, ascent to a goal, short descent, and ascent again."""
 
 from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.guard import entrance
@@ -13,21 +13,21 @@ def unrolled_removal(
     learner: Learner,
     *,
     scale: float = 1.25,
-    nats: float = 2.0,
+    nats: float = 5.0,
     steps: int = 50,
     polish: float = 0.15,
     polish_rate: float = 0.5,
     batch_size: int = 256,
 ) -> Method:
-    """The response of training, then natural ascent to a goal, then a short descent.
+    """The response of training, natural ascent, a short descent, natural ascent.
 
     A chain of :func:`~unlearn_jax.methods.source_removal.source_removal`, which knows
     where each forgotten example pulled and how far all in all;
     :func:`~unlearn_jax.methods.natural_ascent.natural_ascent`, which goes on until the
     forget set is as unknown as what was never seen, since a response of first order is
-    too short where the net fits by heart; and
+    too short where the net fits by heart;
     :func:`~unlearn_jax.methods.finetune.finetune`, which repairs on the retain set what
-    both have bent.
+    both have bent; and the ascent once more, for what the descent has won back.
 
     Args:
         learner: Model, loss, l2 and recipe that the original was trained with.
@@ -51,8 +51,8 @@ def unrolled_removal(
     Raises:
         ValueError: a share that is not positive, or a recipe of "adam".
 
-    Cost: that of its parts: polish · training, one gradient per retain example, and per
-        forget example one for each checkpoint and each step.
+    Cost: that of its parts: polish · training, up to two gradients per retain example,
+        and per forget example one for each checkpoint and each step.
     Source: no single one; see its parts.
     """
     if not (polish > 0 and polish_rate > 0):
@@ -60,9 +60,10 @@ def unrolled_removal(
             f"polish and polish_rate must be positive, got {polish} and {polish_rate}"
         )
     recipe = learner.recipe
+    ascent = natural_ascent(learner, nats=nats, steps=steps, batch_size=batch_size)
     return chain(
         source_removal(learner, scale=scale, batch_size=batch_size),
-        natural_ascent(learner, nats=nats, steps=steps, batch_size=batch_size),
+        ascent,
         finetune(
             learner,
             epochs=max(1, round(polish * recipe.epochs)),
@@ -70,4 +71,5 @@ def unrolled_removal(
             batch_size=recipe.batch_size,
             schedule="cosine",
         ),
+        ascent,
     )

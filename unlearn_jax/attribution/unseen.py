@@ -1,0 +1,77 @@
+"""The loss that labels would have if they had not been learned, without retraining.
+
+For a label that retained examples have it is the loss on examples that training never
+saw. A label that nobody retains is one that no net puts on what it knows: there it is
+what the original gives to the label on examples of others, −log p on average. (Chance,
+log k, would be far less: a net without any example of a class is pushed off it by all
+the others.)
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.curvature.label_slopes import are_labels
+from unlearn_jax.data.accumulate import accumulate, present
+from unlearn_jax.train.objective import Objective
+from unlearn_jax.types import Array, Batch, Params, Scalar
+
+
+class Unseen(NamedTuple):
+    """Value: losses of what has not been learned.
+
+    Attributes:
+        held_out: Mean loss on examples that were never trained on.
+        foreign: For each label the original's mean −log p of it on training examples
+            of another one; empty where targets are no labels.
+    """
+
+    held_out: Scalar
+    foreign: Array
+
+
+def unseen_loss(unseen: Unseen, forget: Batch, retain: Batch) -> tuple[Scalar, Array]:
+    """The mean loss at which a forget set counts as never learned.
+
+    Args:
+        unseen: Of the original.
+        forget: The forget set.
+        retain: What stays; its targets and weights are read.
+
+    Returns:
+        The loss, and whether the forget set has a label that nobody retains.
+    """
+    weights, targets = forget.weights, forget.targets
+    goals = jnp.broadcast_to(unseen.held_out, weights.shape)
+    alone = jnp.asarray(False)
+    if unseen.foreign.size:
+        kept = (
+            jnp.zeros_like(unseen.foreign)
+            .at[retain.targets]
+            .add(retain.weights.astype(unseen.foreign.dtype))
+        )
+        known = kept[targets] > 0
+        goals = jnp.where(known, goals, unseen.foreign[targets])
+        alone = jnp.any(~known & (weights > 0))
+    mass = jnp.sum(weights)
+    return jnp.sum(weights * goals) / jnp.where(mass > 0, mass, 1), alone
+
+
+def foreign_losses(objective: Objective, params: Params, data: Batch) -> Array:
+    """(k,) mean −log p(y) over examples of another label; (0,) without labels."""
+    data = jax.tree.map(jnp.asarray, data)
+    outputs = jax.eval_shape(objective.predict, params, data.inputs)
+    if len(outputs.shape) != 2 or not are_labels(data.targets, outputs):
+        return jnp.zeros((0,), outputs.dtype)
+    labels = jnp.arange(outputs.shape[1])
+
+    def part(batch: Batch, at: Params) -> tuple[Array, Array]:
+        batch = present(batch)
+        logp = jax.nn.log_softmax(objective.predict(at, batch.inputs), axis=-1)
+        other = batch.targets[:, None] != labels[None]
+        weights = (batch.weights[:, None] * other).astype(logp.dtype)
+        return -jnp.sum(weights * logp, axis=0), jnp.sum(weights, axis=0)
+
+    total, mass = accumulate(part, data, params)
+    return total / jnp.where(mass > 0, mass, 1)
