@@ -75,7 +75,7 @@ def test_the_trace_holds_mean_gradients_and_the_loss_on_the_unseen(traced):
     np.testing.assert_allclose(trace.unseen.held_out, expected, rtol=1e-10)
 
 
-def test_the_response_is_that_of_source_times_the_weight_that_is_left(traced):
+def test_the_response_is_that_of_source(traced):
     """SOURCE's change of the outputs is the derivative along the same direction."""
     learner, data, unseen, model, trace, pieces = traced
     request = make_request(data, GONE)
@@ -99,8 +99,7 @@ def test_the_response_is_that_of_source_times_the_weight_that_is_left(traced):
         return along, predicted, slopes
 
     along, predicted, slopes = run(trace, pieces, data, request)
-    share = (len(data.weights) - len(GONE)) / len(data.weights)
-    np.testing.assert_allclose(share * along, predicted, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(along, predicted, rtol=1e-6, atol=1e-9)
     # What is left of the mean gradients is the retain set's.
     last = tree.member(pieces[0], 3), tree.member(pieces[0], 2)
     rates = np.asarray(pieces[1])[2:]

@@ -1,14 +1,16 @@
 """What training can leave behind for removals: its way, curvatures, mean gradients.
 
 SOURCE (see :mod:`unlearn_jax.attribution.source`) says how a change of weights runs
-through training. For the removal of a whole set nothing is linearised in the weights:
-with the forget set gone, the mean gradient at a point of the way changes by
+through training. With the forget set gone, the mean gradient at a point of the way
+changes by
 
     ∇R_retain − ∇R_all = −W_f / W_r (∇R_forget − ∇R_all),
 
-W_f and W_r the weights of the sets, and over a segment of rates ρ and curvature H
+W_f and W_r the weights of the sets. A net trained without it makes as many passes, so
+W_r / W times as many steps, W = W_f + W_r, and each of the others pulls as often as
+before: over a segment of rates ρ and curvature H
 
-    δ ← exp(−ρ H) δ + (I − exp(−ρ H)) H⁻¹ W_f / W_r (∇R_forget − ∇R_all).
+    δ ← exp(−ρ H) δ + (I − exp(−ρ H)) H⁻¹ W_f / W (∇R_forget − ∇R_all).
 
 With ∇R_all and H in the trace, a request reads the forget set alone.
 """
@@ -219,17 +221,20 @@ def unrolled_response(
     Cost: a gradient of each forgotten example at each point, two products with the
         factors for each segment.
     Source: Bae et al. 2024, arXiv 2405.12186, eq. 8, for a set. Differs: the mean
-        gradient is taken off, and W_r in place of W, exact for the mean that is left.
+        gradient is taken off.
     """
     decay = learner.l2 + learner.recipe.weight_decay
-    share = _mass_of(forget) / jnp.where(kept > 0, kept, 1)
+    gone = _mass_of(forget)
+    share = gone / jnp.where(kept + gone > 0, kept + gone, 1)
+    whole_to_kept = jnp.where(kept > 0, (kept + gone) / jnp.where(kept > 0, kept, 1), 0)
 
     def forth(change: Params, given: Any) -> tuple[Params, Params]:
         points, shares, rate, curvature, mean = given
         own = mean_slope(learner, points, shares, forget, batch_size=batch_size)
         removed = tree.scale(share, tree.subtract(own, mean))
         stay, pull = propagators(curvature, rate, change, decay=decay)
-        return tree.add(stay(change), pull(removed)), tree.subtract(mean, removed)
+        left = tree.axpy(-whole_to_kept, removed, mean)
+        return tree.add(stay(change), pull(removed)), left
 
     zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), trace.slopes)
     given = trace.points, trace.shares, trace.rates, trace.curvatures, trace.slopes
