@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from asserts import assert_trees_close
-from compiling import FORGIVING
+from compiling import FORGIVING, flags
 from jax.sharding import AxisType
 
 from unlearn_jax.data.accumulate import accumulate
@@ -64,7 +64,7 @@ def test_eight_devices_add_up_to_the_sum_of_one():
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": flags("--xla_force_host_platform_device_count=8"),
         },
         capture_output=True,
         text=True,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from asserts import assert_trees_close
-from compiling import FORGIVING
+from compiling import FORGIVING, flags
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from unlearn_jax.parallel.mesh import (
@@ -50,7 +50,7 @@ def test_eight_devices_train_the_ensemble_of_one_without_a_word_between_them():
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": flags("--xla_force_host_platform_device_count=8"),
         },
         capture_output=True,
         text=True,
