@@ -14,8 +14,8 @@ from typing import Literal, TypeAlias
 
 import tyro
 
-from experiments._config import hyperparameters
-from experiments._main import main
+from experiments.frame.command import main
+from experiments.frame.options import hyperparameters
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.data import DATASETS
 from unlearn_jax.evaluation import METRICS

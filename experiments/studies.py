@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.compare import STUDY as compare
 from experiments.frame.study import Study
 from experiments.spectrum import STUDY as spectrum
+from experiments.unlearn import STUDY as unlearn
 
-STUDIES: Mapping[str, Study[Any, Any]] = {study.name: study for study in (spectrum,)}
+STUDIES: Mapping[str, Study[Any, Any]] = {
+    study.name: study for study in (compare, unlearn, spectrum)
+}
 """Name of the command -> the study."""

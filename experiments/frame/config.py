@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import tyro
 
-from experiments.frame.options import Options
+from experiments.frame.options import OptionError, Options
 
 ConfigT = TypeVar("ConfigT")
 
@@ -52,19 +52,22 @@ def parse(
     what comes out is "custom" where anything is changed.
 
     Raises:
-        ValueError: no such scale.
+        ValueError: no such scale, or options that cannot be read.
     """
     scale = word_after(arguments, "--scale") or next(iter(presets))
     if scale not in presets:
         raise ValueError(f"--scale is {scale!r}; choose from {', '.join(presets)}")
     preset: Any = presets[scale]
-    asked: Any = tyro.cli(
-        type(preset),
-        args=list(arguments),
-        default=preset,
-        prog=prog,
-        description=text,
-    )
+    try:
+        asked: Any = tyro.cli(
+            type(preset),
+            args=list(arguments),
+            default=preset,
+            prog=prog,
+            description=text,
+        )
+    except OptionError as error:
+        raise ValueError(str(error)) from None
     for field in dataclasses.fields(asked):
         given = getattr(asked, field.name)
         if isinstance(given, Options):

@@ -1,8 +1,9 @@
 """What was found, as tables and figures; how it is written down and printed."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from unlearn_jax.results.cells import plain
@@ -32,12 +33,14 @@ class Finding(NamedTuple):
         drawings: Each with a name of its own.
         title: Heading of the part; empty for a study of one part.
         words: Sentences that come before the tables: the answer.
+        files: Further texts by the names of their files: numbers for other programs.
     """
 
     tables: Sequence[Table]
     drawings: Sequence[Drawing] = ()
     title: str = ""
     words: Sequence[str] = ()
+    files: Mapping[str, str] = MappingProxyType({})
 
 
 def write_findings(
@@ -68,6 +71,8 @@ def write_findings(
         "index.html": page(run, sections, question),
     }
     texts |= {f"tables/{file_name(t.name)}.csv": t.to_csv() for t in tables}
+    for finding in findings:
+        texts |= finding.files
     for name, text in texts.items():
         write_bytes(folder / name, text.encode())
         files.append(folder / name)

@@ -77,8 +77,15 @@ def words_of(factories: Mapping[str, Factory]) -> Any:
     )
 
 
+class OptionError(Exception):
+    """Words that are no options; not a ValueError, of which tyro makes pages."""
+
+
 def _parsed(words: list[str], factories: Mapping[str, Factory]) -> Options:
-    return parse_options(words, factories)
+    try:
+        return parse_options(words, factories)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
 
 
 def parse_options(words: Sequence[str], factories: Mapping[str, Factory]) -> Options:
@@ -91,7 +98,7 @@ def parse_options(words: Sequence[str], factories: Mapping[str, Factory]) -> Opt
     parsed: dict[str, dict[str, Any]] = {}
     for text in words:
         target, equals, value = text.partition("=")
-        name, dot, option = target.partition(".")
+        name, dot, option = target.rpartition(".")
         if not equals or not dot or name not in factories:
             raise ValueError(
                 f"cannot read the option {text!r}; write name.option=value, such as "

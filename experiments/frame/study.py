@@ -1,7 +1,10 @@
 """What a study is, and what a run lends it; how one is run from a command line."""
 
+import hashlib
+import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,14 +29,18 @@ from unlearn_jax.results.rows import (
     row_to_dict,
     write_rows,
 )
-from unlearn_jax.results.run import Run, new_run, read_run, write_run
+from unlearn_jax.results.run import Run, new_run, plain_config, read_run, write_run
 from unlearn_jax.storage.arrays import read_arrays, write_arrays
 from unlearn_jax.storage.checksum import file_digest
 from unlearn_jax.storage.digest import digest_arrays
-from unlearn_jax.storage.piece import Piece
+from unlearn_jax.storage.names import file_name
+from unlearn_jax.storage.piece import Piece, pack, unpack
 from unlearn_jax.storage.store import Store
+from unlearn_jax.storage.write import write_bytes
 
 ARRAYS_FILE = "arrays.npz"
+_DECIDES = ("source", "jax", "flax", "device", "x64")
+"""Fields of a run that its numbers depend on, whatever the study."""
 
 
 class Built(Protocol):
@@ -69,22 +76,60 @@ class Bench:
         results: Folder under which trained models are kept, for every run.
     """
 
-    def __init__(self, store: Store, results: Path):
+    def __init__(self, store: Store, results: Path, run: Run):
         self.results = Path(results)
         self._store = store
+        self._known = {name: getattr(run, name) for name in _DECIDES}
+        self._known["data"] = run.inputs.get("data", "")
         self._arrays: dict[str, np.ndarray] = {}
 
-    def keep(self, name: str, make: Callable[[], Piece]) -> Piece:
+    def keep(
+        self,
+        name: str,
+        make: Callable[[], Piece],
+        *,
+        known_by: Mapping[str, Any] | None = None,
+    ) -> Piece:
         """What ``make`` gives, computed once: a run that was killed reads it back.
 
         Args:
             name: Unique within the run.
             make: Called where no piece of that name was finished.
+            known_by: All that it depends on beside data, source, versions and device:
+                given this, every run of every study finds it, and not this one alone.
         """
+        if known_by is not None:
+            return self._shared(self.place(name, known_by).with_suffix(".npz"), make)
         if not self._store.has(name):
             made = make()
             self._store.save(name, made.arrays, made.data)
         return self._store.load(name)
+
+    def place(self, name: str, known_by: Mapping[str, Any]) -> Path:
+        """Where every run finds what these words decide, for what keeps its own files.
+
+        Args:
+            name: Of the kind of thing.
+            known_by: As in :meth:`keep`.
+        """
+        words = plain_config({**self._known, "name": name, **known_by})
+        text = json.dumps(words, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return self.results / "kept" / file_name(name.partition("/")[0]) / digest[:24]
+
+    def _shared(self, path: Path, make: Callable[[], Piece]) -> Piece:
+        try:
+            return unpack(path.read_bytes())
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            warnings.warn(
+                f"{path} is damaged ({error}); it is computed anew", stacklevel=3
+            )
+        # Packed and unpacked, so that it is the same whether it was there or not.
+        content = pack(make())
+        write_bytes(path, content)
+        return unpack(content)
 
     def rows(
         self,
@@ -92,6 +137,7 @@ class Bench:
         make: Callable[[], Iterable[Row]],
         *,
         failed: Callable[[str], Iterable[Row]] | None = None,
+        known_by: Mapping[str, Any] | None = None,
     ) -> Rows:
         """Rows that are measured once; see :meth:`keep`.
 
@@ -101,9 +147,11 @@ class Bench:
             failed: Rows that stand for those that could not be measured, given the
                 reason; they are not kept, so that the next start tries again. Without
                 it an error ends the run.
+            known_by: As in :meth:`keep`.
         """
         try:
-            return rows_of(self.keep(name, lambda: piece_of(make())))
+            piece = self.keep(name, lambda: piece_of(make()), known_by=known_by)
+            return rows_of(piece)
         except Exception as error:
             # A contender may fail in any way; the study goes on and says so.
             if failed is None:
@@ -203,7 +251,7 @@ def _run_config(study: Study[Any, Any], config: Any) -> int:
     setting = study.build(config)
     store, begun = open_run(config.results, described(study, config, setting))
     with store:
-        bench = Bench(store, config.results)
+        bench = Bench(store, config.results, begun)
         rows = Rows(study.measure(bench, setting))
         write_arrays(store.folder / ARRAYS_FILE, bench.arrays)
         write_rows(store.folder / ROWS_FILE, rows)
@@ -230,7 +278,15 @@ def described(study: Study[Any, Any], config: Any, setting: Built) -> Run:
 def told(folder: Path, findings: Sequence[Finding], rows: Rows) -> int:
     """Print what was found, what failed, and where the page lies; the exit code."""
     print_findings(findings)
-    failures = rows.failures
+    reasons = {row.failure for row in rows if row.failure}
+    missing = [
+        line
+        for finding in findings
+        for shown in finding.tables
+        for line in shown.failures
+        if line.partition(": ")[2] not in reasons
+    ]
+    failures = [*rows.failures, *missing]
     if failures:
         print(f"{len(failures)} missing or failed:", file=sys.stderr)
         for line in failures:

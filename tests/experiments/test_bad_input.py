@@ -9,8 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from experiments import _main, _setting, compare, unlearn
-from experiments._main import main
+from experiments import compare, unlearn
+from experiments.frame import command as commands
+from experiments.frame import problem
+from experiments.frame.command import main
 
 HEADER = {"descr": "<i8", "fortran_order": False, "shape": (10**13,)}
 SMOKE = ["--scale", "smoke"]
@@ -30,7 +32,7 @@ HUGE = huge()
 def refuse(monkeypatch, capsys, tmp_path):
     """Run a command that must fail with one line; returns the line."""
 
-    def run(words, command=compare.command):
+    def run(words, command=compare.STUDY):
         monkeypatch.setattr("sys.argv", ["command", *words, "--results", str(tmp_path)])
         with pytest.raises(SystemExit) as stop:
             main(command)
@@ -52,10 +54,10 @@ def refuse(monkeypatch, capsys, tmp_path):
         (["--requests", "random:1,000"], "cannot read the request"),
         (["--requests", "random:[5]"], "cannot read the request"),
         (["--requests", "random:" + 9999 * "("], "cannot read the request"),
-        (["--requests", "class:3", "class:3"], "'class:3' 2 times"),
-        (["--methods", "ssd", "ssd"], "'ssd' 2 times"),
-        (["--model.width", "-5"], "model.width must be at least 0, got -5"),
-        (["--l2", "nan"], "l2 must be a finite number"),
+        (["--requests", "class:3", "class:3"], "class:3, class:3"),
+        (["--methods", "ssd", "ssd"], "ssd, ssd"),
+        (["--model.width", "-5"], "model.width is -5; expected at least 0"),
+        (["--l2", "nan"], "l2 is nan"),
         (["--options", "ssd.alpha=1", "ssd.alpha=2"], "ssd.alpha twice"),
         (["--options", "finetune.epochs=2.7"], "'2.7' is not a whole number"),
         (["--options", "salun.leaky=3"], "write True or False"),
@@ -71,8 +73,14 @@ def refuse(monkeypatch, capsys, tmp_path):
         (["--model.name", "linear", "--model.width", "3"], "no width"),
         (["--options", "ssd.alfa=3"], "alpha"),
         (["--options", "ssd.alpha=many"], "not a number"),
-        (["--options", "alpha=3"], "method.name=value"),
+        (["--options", "alpha=3"], "name.option=value"),
         (["--seeds.train", "0"], "seed"),
+        (["--sweep", "ssd.alpha=1,1"], "ssd.alpha twice"),
+        (["--sweep", "sdd.alpha=1"], "cannot read the sweep"),
+        (["--sweep", "finetune.epochs=1,2.5"], "not a whole number"),
+        (["--methods", "nowhere.py:mine"], "no file nowhere.py"),
+        (["--methods", "ssd", "json:loads"], "loads"),
+        (["--model.depth", "0"], "model.depth is 0"),
         (["--oracles", "1"], "oracles"),
         (["--data.limit", "-1"], "limit"),
         (["--data.name", "imagenet"], "choose from"),
@@ -115,8 +123,8 @@ def test_errors_without_words_are_told_by_their_name(monkeypatch, capsys, error)
 def test_an_interrupt_that_was_swallowed_comes_again(monkeypatch, capsys):
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         pytest.skip("interrupts are ignored in this process")
-    monkeypatch.setattr(_main, "AGAIN_SECONDS", 0.05)
-    monkeypatch.setattr(_main, "_leave", sys.exit)
+    monkeypatch.setattr(commands, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(commands, "_leave", sys.exit)
 
     def work(words):
         with contextlib.suppress(KeyboardInterrupt):
@@ -131,7 +139,7 @@ def test_an_interrupt_that_was_swallowed_comes_again(monkeypatch, capsys):
 
 
 def test_unknown_scale_is_refused(refuse):
-    assert "smoke, small, paper" in refuse(["--scale", "huge"])
+    assert "small, smoke, paper" in refuse(["--scale", "huge"])
 
 
 def test_data_not_on_disk_is_answered_within_two_seconds(refuse, monkeypatch, tmp_path):
@@ -160,7 +168,7 @@ def test_data_not_on_disk_is_answered_within_two_seconds(refuse, monkeypatch, tm
     ids=["nan", "input dtype", "target dtype", "lengths", "labels"],
 )
 def test_unfit_data_is_refused(refuse, monkeypatch, spoil, says):
-    source = _setting.DATASETS["digits"]
+    source = problem.DATASETS["digits"]
 
     def load(folder):
         data = source.load(folder)
@@ -168,8 +176,8 @@ def test_unfit_data_is_refused(refuse, monkeypatch, spoil, says):
             splits=data.splits._replace(train=spoil(data.splits.train))
         )
 
-    spoilt = {**_setting.DATASETS, "digits": source._replace(load=load)}
-    monkeypatch.setattr(_setting, "DATASETS", spoilt)
+    spoilt = {**problem.DATASETS, "digits": source._replace(load=load)}
+    monkeypatch.setattr(problem, "DATASETS", spoilt)
     assert says in refuse(SMOKE)
 
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from results.fake_records import fake_records, fake_run
+from results.fake_records import fake_records, fake_run, rows_of
 
 from experiments import _ensemble_disk as disk
 from unlearn_jax.data.array_cache import cached
-from unlearn_jax.results.record import RecordError, read_records, write_records
+from unlearn_jax.results.record import RecordError
+from unlearn_jax.results.rows import read_rows, write_rows
 from unlearn_jax.results.run import read_run, write_run
 from unlearn_jax.storage.arrays import read_arrays, write_arrays
 from unlearn_jax.storage.piece import PieceError
@@ -33,10 +34,10 @@ def made_run(folder):
     return folder / "run.json", lambda: read_run(folder)
 
 
-def made_records(folder):
-    path = folder / "records.jsonl"
-    write_records(path, fake_records(train=1, unlearn=1, evaluate=1)[:40])
-    return path, lambda: read_records(path)
+def made_rows(folder):
+    path = folder / "rows.jsonl"
+    write_rows(path, rows_of(fake_records(train=1, unlearn=1, evaluate=1)[:40]))
+    return path, lambda: list(read_rows(path))
 
 
 def made_arrays(folder):
@@ -87,7 +88,7 @@ def made_cache(folder):
 KINDS = {
     "checkpoint": made_checkpoint,
     "run": made_run,
-    "records": made_records,
+    "rows": made_rows,
     "arrays": made_arrays,
     "piece": made_piece,
     "ensemble": made_ensemble,

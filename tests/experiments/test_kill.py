@@ -1,6 +1,5 @@
-"""A killed run goes on with the same command, and its records do not show it."""
+"""A killed run goes on with the same command, and its rows do not show it."""
 
-import os
 import random
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, finish, start
 
-from unlearn_jax.results.record import read_records
+from unlearn_jax.results.rows import read_rows
 
 MEASURED_TIMES = {"s"}
 
@@ -19,14 +18,15 @@ def run_folder(results: Path) -> Path:
 
 
 def numbers(folder: Path) -> list[tuple]:
-    """Every record but for the run's id; times are how long it took, not what came."""
+    """Every row; times are how long it took, not what came."""
     return [
-        record._replace(
-            run="",
-            value=None if record.unit in MEASURED_TIMES else record.value,
-            oracle=None if record.unit in MEASURED_TIMES else record.oracle,
+        (
+            row.metric,
+            tuple(row.at.items()),
+            None if row.unit in MEASURED_TIMES else row.value,
+            row.failure,
         )
-        for record in read_records(folder / "records.jsonl")
+        for row in read_rows(folder / "rows.jsonl")
     ]
 
 
@@ -42,19 +42,9 @@ def undisturbed(request, tmp_path_factory):
 
 
 def finished_files(results: Path) -> int:
-    """Pieces and epoch checkpoints, whole ones; folders may vanish meanwhile."""
-    pieces = sum(1 for _ in results.glob("compare/*/pieces/*.npz"))
-    models = [
-        name for top in results.glob("compare/*/models/*") for name in listing(top)
-    ]
-    return pieces + sum("tmp" not in name for name in models)
-
-
-def listing(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
+    """Judged models and pieces of ensembles, whole ones."""
+    judged = sum(1 for _ in results.glob("kept/*/*.npz"))
+    return judged + sum(1 for _ in results.glob("kept/models/*/members-*"))
 
 
 def kill_and_go_on(words, results, waits) -> int:
@@ -95,13 +85,13 @@ def for_seconds(seconds):
     return wait
 
 
-def test_killed_run_ends_with_the_same_records(undisturbed, tmp_path):
+def test_killed_run_ends_with_the_same_rows(undisturbed, tmp_path):
     words, folder = undisturbed
     waits = [until_files(1), until_files(3), for_seconds(4.0), until_files(9)]
     assert kill_and_go_on(words, tmp_path, waits) >= 2
     got, want = numbers(run_folder(tmp_path)), numbers(folder)
     assert len(want) > 500
-    assert len(set(got)) == len(got), "a record stands twice"
+    assert len(set(got)) == len(got), "a row stands twice"
     assert got == want
 
 
@@ -118,8 +108,8 @@ def test_killed_at_many_random_moments(undisturbed, tmp_path):
 def test_finished_run_is_left_alone(undisturbed):
     words, folder = undisturbed
     results = folder.parents[1]
-    before = (folder / "records.jsonl").read_bytes()
+    before = (folder / "rows.jsonl").read_bytes()
     code, _, err = finish("compare", [*words, "--results", str(results)])
     assert code == 0, err
-    assert (folder / "records.jsonl").read_bytes() == before
+    assert (folder / "rows.jsonl").read_bytes() == before
     assert len(list(folder.parent.iterdir())) == 2, "a finished run is not gone on with"

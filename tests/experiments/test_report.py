@@ -5,14 +5,26 @@ import sys
 from pathlib import Path
 
 import pytest
-from results.fake_records import METHODS, fake_losses, fake_records, fake_run
+from results.fake_records import (
+    METHODS,
+    fake_losses,
+    fake_records,
+    fake_run,
+    rows_of,
+)
 
-from experiments.report import command, make_report, write_report
-from unlearn_jax.results.record import RecordError, write_records
-from unlearn_jax.results.run import write_run
+from experiments.compare.config import Config
+from experiments.frame.problem import Network
+from experiments.frame.study import report as reproduce
+from experiments.report import command
+from experiments.studies import STUDIES
+from unlearn_jax.results.record import RecordError
+from unlearn_jax.results.rows import write_rows
+from unlearn_jax.results.run import plain_config, write_run
 from unlearn_jax.storage.arrays import write_arrays
 
 FEW = {name: METHODS[name] for name in ("original", "ssd", "newton", "oracle")}
+CONFIG = plain_config(Config(model=Network("mlp")))
 
 
 @pytest.fixture
@@ -26,14 +38,23 @@ def records(**options):
     return fake_records(train=3, unlearn=1, evaluate=1, methods=FEW, **options)
 
 
-def fill(folder, rows):
-    write_run(folder, fake_run())
-    write_records(folder / "records.jsonl", rows)
+def fill(folder, found, **changes):
+    rows = rows_of(found)
+    run = fake_run(config=CONFIG, dataset="Digits (8x8, scikit-learn)", **changes)
+    write_run(folder, run._replace(records=len(rows)))
+    write_rows(folder / "rows.jsonl", rows)
+
+
+def written(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
 
 
 def test_everything_is_written_for_every_request(folder, capsys):
     assert command([str(folder)]) == 0
-    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     kinds = {
         f"figures/{stem}.{suffix}"
         for stem in (
@@ -45,40 +66,31 @@ def test_everything_is_written_for_every_request(folder, capsys):
         )
         for suffix in ("pdf", "png", "csv")
     }
-    texts = {"tables.md", "tables.tex", "tables.csv", "summary.csv", "index.html"}
-    inputs = {"run.json", "records.jsonl", "arrays.npz"}
-    assert names == kinds | texts | inputs
+    tables = {
+        f"tables/{stem} {name}.csv"
+        for stem in ("1-mlp-random-5", "2-mlp-class-3")
+        for name in ("what it does", "can one tell", "what it costs")
+    }
+    texts = {"tables.md", "tables.tex", "summary.csv", "index.html"}
+    inputs = {"run.json", "rows.jsonl", "arrays.npz"}
+    assert set(written(folder)) == kinds | tables | texts | inputs
     out = capsys.readouterr().out
     assert out.rstrip() == (folder / "tables.md").read_text().rstrip()
     assert "Request: class:3" in out
-    assert (folder / "index.html").read_text().count("<img") == 5
+    page = (folder / "index.html").read_text()
+    assert page.count("<img") == 5
+    assert "which method leaves the model that retraining would have given" in page
 
 
-def test_records_are_read_and_never_changed(folder):
-    before = (folder / "records.jsonl").read_bytes()
-    make_report(folder, "markdown")
-    first = (folder / "tables.md").read_bytes()
-    make_report(folder, "markdown")
-    assert (folder / "records.jsonl").read_bytes() == before
-    assert (folder / "tables.md").read_bytes() == first
-
-
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        ("markdown", {"tables.md"}),
-        ("latex", {"tables.tex"}),
-        ("csv", {"tables.csv", "summary.csv"}),
-    ],
-)
-def test_one_format_writes_that_alone(folder, kind, names):
-    report = make_report(folder, kind)
-    assert {path.name for path in report.files} == names
-    assert all(path.is_file() for path in report.files)
+def test_a_second_report_changes_no_byte(folder):
+    command([str(folder)])
+    before = written(folder)
+    command([str(folder)])
+    assert written(folder) == before
 
 
 def test_the_summary_holds_every_metric_as_numbers(folder):
-    make_report(folder, "csv")
+    reproduce(STUDIES["compare"], folder)
     rows = list(csv.DictReader(io.StringIO((folder / "summary.csv").read_text())))
     assert {row["metric"] for row in rows} >= {"accuracy", "chance", "mia_lira"}
     row = next(
@@ -91,64 +103,70 @@ def test_the_summary_holds_every_metric_as_numbers(folder):
 
 
 def test_a_failure_is_listed_and_sets_the_exit_code(tmp_path, capsys):
-    rows = [
+    found = [
         r._replace(value=None, failure="solver diverged")
         if (r.method, r.metric) == ("newton", "agreement")
         else r
         for r in records()
     ]
-    fill(tmp_path, [r for r in rows if (r.method, r.metric) != ("ssd", "mia_loss")])
-    assert write_report(tmp_path, "markdown") == 1
-    err = capsys.readouterr().err
-    assert "newton, agreement test: solver diverged" in err
-    assert "ssd, loss attack: not recorded" in err
+    fill(tmp_path, [r for r in found if (r.method, r.metric) != ("ssd", "mia_loss")])
+    assert command([str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "agreement: solver diverged" in said.err
+    assert "ssd, loss attack: not recorded" in said.err
 
 
-@pytest.mark.parametrize("case", ["no folder", "no records", "empty", "no run"])
-def test_nothing_to_report_is_one_sentence(tmp_path, capsys, case):
+@pytest.mark.parametrize("case", ["no folder", "no rows", "no run", "another study"])
+def test_nothing_to_report_is_one_sentence(tmp_path, case):
     folder = tmp_path / "run"
     if case != "no folder":
         folder.mkdir()
-    if case == "empty":
-        fill(folder, [])
     if case == "no run":
-        write_records(folder / "records.jsonl", records())
-    assert command([str(folder)]) == 2
-    err = capsys.readouterr().err
-    assert str(folder) in err
-    assert err.count("\n") == 1
+        write_rows(folder / "rows.jsonl", rows_of(records()))
+    if case == "another study":
+        fill(folder, records(), experiment="mine")
+    before = written(tmp_path)
+    with pytest.raises((FileNotFoundError, ValueError), match="run") as told:
+        command([str(folder)])
+    assert len(str(told.value).splitlines()) == 1
+    assert written(tmp_path) == before
 
 
-def test_records_that_were_lost_are_told(folder, capsys):
-    rows = records()
-    fill(folder, rows)
-    write_run(folder, fake_run(records=len(rows)))
-    make_report(folder, "csv")
-    path = folder / "records.jsonl"
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-2]))
-    assert command([str(folder)]) == 2
-    err = capsys.readouterr().err
-    assert f"holds {len(rows) - 2} records, but the run wrote {len(rows)}" in err
-    assert len(err.splitlines()) == 1
+def test_a_run_of_another_version_is_told(folder):
+    old = fake_run(config=CONFIG | {"alpha": 3})
+    write_run(folder, old)
+    with pytest.raises(ValueError, match="not one of this version's"):
+        command([str(folder)])
 
 
-def test_damaged_files_are_named(folder, capsys):
+def test_rows_that_were_lost_are_told(folder):
+    path = folder / "rows.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-2]))
+    with pytest.raises(RecordError, match=f"holds {len(lines) - 2} rows"):
+        command([str(folder)])
+
+
+def test_damaged_files_are_named(folder):
     (folder / "arrays.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(RecordError, match=r"arrays\.npz"):
-        make_report(folder)
-    with (folder / "records.jsonl").open("a") as file:
+        command([str(folder)])
+    with (folder / "rows.jsonl").open("a") as file:
         file.write("{")
-    assert command([str(folder)]) == 2
-    assert "records.jsonl, line" in capsys.readouterr().err
+    with pytest.raises(RecordError, match=r"rows\.jsonl, line"):
+        command([str(folder)])
 
 
 def test_the_module_runs_as_a_command(folder):
+    root = Path(__file__).resolve().parents[2]
+    command_line = [sys.executable, "-m", "experiments.report"]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.report", str(folder), "--format", "csv"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).resolve().parents[2],
+        [*command_line, str(folder)], capture_output=True, text=True, cwd=root
     )
-    assert done.stdout.startswith("**What it does.")
-    assert done.stderr == ""
+    assert done.returncode == 0, done.stderr
+    assert "**What it does." in done.stdout
+    wrong = subprocess.run(
+        [*command_line, "nowhere"], capture_output=True, text=True, cwd=root
+    )
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.splitlines()) == 1

@@ -6,7 +6,7 @@ from commands import finish
 from unlearn_jax.data import DATASETS
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import MODELS
-from unlearn_jax.results.record import read_records
+from unlearn_jax.results.rows import read_rows
 from unlearn_jax.results.run import read_run
 
 SMALL = (
@@ -28,18 +28,18 @@ def test_unlearn_writes_records_tables_figures_and_a_page(tmp_path):
     run = read_run(folder)
     assert run.scale == "custom"
     assert run.seconds is not None
-    assert "ssd.alpha=2.0" in run.config["options"]
-    records = read_records(folder / "records.jsonl")
-    assert {r.method for r in records} == {
+    assert run.config["options"]["ssd"]["alpha"] == 2.0
+    rows = read_rows(folder / "rows.jsonl")
+    assert set(rows.places("method")) == {
         "original",
         "ssd",
         "oracle",
         "oracle vs oracle",
     }
-    assert all(r.value is not None or r.metric == "prepare_seconds" for r in records)
+    assert all(r.value is not None or r.metric.startswith("prepare") for r in rows)
     assert "oracle vs oracle" in out
     assert "Digits" in out
-    for name in ("tables.md", "tables.tex", "tables.csv", "index.html"):
+    for name in ("tables.md", "tables.tex", "summary.csv", "index.html"):
         assert (folder / name).stat().st_size > 500
     assert list((folder / "figures").glob("*.png"))
     assert list((folder / "figures").glob("*.pdf"))
@@ -69,10 +69,9 @@ def test_failed_cell_is_named_and_the_exit_code_says_so(tmp_path):
     assert code == 1
     assert "failed" in out
     assert "NaN or infinite" in err
-    records = read_records(only_run(tmp_path, "compare") / "records.jsonl")
-    failed = [r for r in records if r.failure]
-    assert {r.method for r in failed} == {"gradient_ascent"}
-    assert any(r.method == "ssd" and r.value is not None for r in records)
+    rows = read_rows(only_run(tmp_path, "compare") / "rows.jsonl")
+    assert {r.at["method"] for r in rows if r.failure} == {"gradient_ascent"}
+    assert any(r.value is not None for r in rows.where(method="ssd"))
 
 
 def test_list_shows_everything_and_what_is_missing():

@@ -3,6 +3,7 @@
 import numpy as np
 
 from unlearn_jax.results.record import Record
+from unlearn_jax.results.rows import Row
 from unlearn_jax.results.run import Run
 
 ACCURACY = {"retain": (99.4, 0.25), "forget": (91.0, 2.0), "test": (93.1, 0.6)}
@@ -117,6 +118,20 @@ def fake_records(
             for attacker in ("mia_loss", "mia_logistic_loss", "mia_lira"):
                 add(name, i, j, 0, attacker, "forget", attack[i], attack[j])
     return records
+
+
+def rows_of(records):
+    """The rows that a comparison measures, for the records that are made of them."""
+    rows = []
+    for r in records:
+        names = ("request", "method", "train_seed", "unlearn_seed", "evaluate_seed")
+        at = {name: getattr(r, name) for name in (*names, "split")}
+        pair = {"side": "first"} if r.method == "oracle vs oracle" else {}
+        rows.append(Row(r.metric, r.value, r.unit, at | pair, r.failure))
+        if pair:
+            second = at | {"side": "second"}
+            rows.append(Row(r.metric, r.oracle, r.unit, second, r.failure))
+    return rows
 
 
 def fake_losses(seed=0, request="random 5%", methods=METHODS, seeds=5, n=90):

@@ -28,6 +28,9 @@ class Cost(NamedTuple):
         flops: Floating-point operations as the compiler counts them, None where it
             does not. A loop's body counts ONCE, however often it runs, and library
             calls may count nothing: read it as a lower bound.
+        cpu_seconds: Processor time of one call, over all threads of this process; the
+            median. On a machine shared with others it moves less than ``seconds``; of
+            an accelerator's work it sees nothing.
     """
 
     compile_seconds: float
@@ -35,6 +38,7 @@ class Cost(NamedTuple):
     repeats: int
     peak_bytes: int | None
     flops: float | None
+    cpu_seconds: float
 
 
 class Compiled(NamedTuple):
@@ -74,18 +78,21 @@ def run(compiled: Compiled, *args: Any) -> tuple[Any, Cost]:
         TypeError: the arguments differ in shape or dtype from those compiled for.
     """
     taken: list[float] = []
+    worked: list[float] = []
     result = None
     while len(taken) < MAX_REPEATS and sum(taken) < ENOUGH_SECONDS:
         del result
-        start = time.perf_counter()
+        start, working = time.perf_counter(), time.process_time()
         result = jax.block_until_ready(compiled.call(*args))
         taken.append(time.perf_counter() - start)
+        worked.append(time.process_time() - working)
     cost = Cost(
         compile_seconds=compiled.compile_seconds,
         seconds=statistics.median(taken),
         repeats=len(taken),
         peak_bytes=compiled.peak_bytes,
         flops=compiled.flops,
+        cpu_seconds=statistics.median(worked),
     )
     return result, cost
 

@@ -1,17 +1,14 @@
-"""The figures of one request, written to disk and described in words."""
+"""The figures of one request, with what they show in words."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from unlearn_jax.results.html import Picture
 from unlearn_jax.results.plot import (
     cost_figure,
     gap_figure,
     loss_histograms,
-    save_figure,
 )
 from unlearn_jax.results.plot_data import cost_data, gap_data, loss_data
 from unlearn_jax.results.record import Record
@@ -20,22 +17,33 @@ from unlearn_jax.results.summary import ORACLE, ORIGINAL
 LOSS_PANELS = 6
 
 
-def save_pictures(
-    records: Sequence[Record], arrays: Mapping[str, Any], request: str, stem: Path
-) -> tuple[list[Picture], list[Path]]:
-    """Write every figure that the records allow: gaps, costs, losses.
+class Picture(NamedTuple):
+    """Description: one figure of a comparison.
+
+    Attributes:
+        kind: "gap", "cost" or "losses".
+        figure: What is drawn.
+        data: The numbers in it, as rows.
+        caption: What it shows.
+        spoken: The numbers in words.
+    """
+
+    kind: str
+    figure: Any
+    data: list[dict[str, Any]]
+    caption: str
+    spoken: str
+
+
+def comparison_pictures(
+    records: Sequence[Record], arrays: Mapping[str, Any], request: str
+) -> list[Picture]:
+    """Every figure that the records allow: gaps, costs, losses.
 
     Args:
         records: Of one request.
         arrays: ``losses/REQUEST/METHOD/{forget,unseen}``; may be empty.
         request: Which request.
-        stem: Path whose name the files' names begin with.
-
-    Returns:
-        The pictures for a page, and the files (PDF, PNG and CSV each).
-
-    Raises:
-        StorageError: the folder cannot take a file.
     """
     gaps, costs = gap_data(records), cost_data(records)
     sizes: dict[str, list[float]] = {}
@@ -53,7 +61,7 @@ def save_pictures(
             "Gap to the oracle on retain, forget and test set, with 95% intervals over "
             "training seeds. Grey: what the mean of fresh oracles would show."
         )
-        made.append(("gap", gap_figure(records), gaps, caption, listed))
+        made.append(Picture("gap", gap_figure(records), gaps, caption, listed))
     if costs:
         listed = "; ".join(
             f"{r['method']} {r['forget_seconds']:.3g} s, gap {r['average_gap']:.3g}"
@@ -62,7 +70,7 @@ def save_pictures(
         caption = (
             "Time of one request against the mean absolute gap; low and left wins."
         )
-        made.append(("cost", cost_figure(records), costs, caption, listed))
+        made.append(Picture("cost", cost_figure(records), costs, caption, listed))
     if losses:
         figure = loss_histograms(arrays, request, methods)
         caption = (
@@ -70,11 +78,5 @@ def save_pictures(
             "panel they differ by chance only; shown: the methods nearest to it."
         )
         listed = "panels: " + ", ".join(dict.fromkeys(r["method"] for r in losses))
-        made.append(("losses", figure, losses, caption, listed))
-    pictures, files = [], []
-    for kind, figure, data, caption, listed in made:
-        written = save_figure(figure, stem.with_name(f"{stem.name}-{kind}"), data)
-        png = next(path for path in written if path.suffix == ".png")
-        pictures.append(Picture(png.read_bytes(), caption, f"{caption} {listed}."))
-        files += written
-    return pictures, files
+        made.append(Picture("losses", figure, losses, caption, listed))
+    return made

@@ -6,35 +6,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments._setting import Setting, seed_key
-from unlearn_jax.attribution.trace import (
-    Trace,
-    checkpoints_of,
-    trace_like,
-    trace_of,
-)
-from unlearn_jax.evaluation.cost import measured
+from experiments.compare.setting import Setting
+from experiments.frame.problem import seed_key
+from unlearn_jax.attribution.trace import Trace, checkpoints_of, trace_like, trace_of
+from unlearn_jax.evaluation.cost import Cost, measured
 from unlearn_jax.train import checkpoint
 from unlearn_jax.train.trajectory import fit_trajectory
 from unlearn_jax.types import Batch, Variables
 
+_KEPT = ("compile_seconds", "seconds", "cpu_seconds")
+
 
 def trace_of_original(
     setting: Setting, folder: Path, original: Variables, i: int
-) -> tuple[Trace, float, float]:
-    """The trace of original i, and the seconds to compile and to make it.
+) -> tuple[Trace, Cost]:
+    """The trace of original i, and its price.
 
     Checkpoints come from the original's run, repeated by its key: kept while it trained
     they would have cost nothing, so the repetition is not counted. The loss on what was
     never seen comes from a tenth of the training set, by one more training that is.
     """
     learner, config = setting.learner, setting.config
-    place = folder / "models" / "trace" / f"{i}"
-    seconds = jax.ShapeDtypeStruct((), jnp.float32)
+    place = folder / f"{config.seeds.first + i}"
+    number = jax.ShapeDtypeStruct((), jnp.float32)
     if place.is_dir():
         _, like = trace_like(learner, setting.train)
-        trace, compiled, spent = checkpoint.load(place, (like, seconds, seconds))
-        return trace, float(compiled), float(spent)
+        trace, told = checkpoint.load(place, (like, dict.fromkeys(_KEPT, number)))
+        costs = {name: float(value) for name, value in told.items()}
+        return trace, Cost(repeats=1, peak_bytes=None, flops=None, **costs)
     points = checkpoints_of(learner)
 
     def way(key: Any, data: Batch) -> Any:
@@ -47,7 +46,6 @@ def trace_of_original(
     pieces = jax.jit(way)(own, setting.train)
     key = seed_key("prepare", config.seeds.first + i)
     trace, cost = measured(left, key, original, pieces, setting.train)
-    costs = (cost.compile_seconds, cost.seconds)
-    numbers = [jnp.asarray(value, jnp.float32) for value in costs]
-    checkpoint.save(place, (trace, *numbers))
-    return trace, *costs
+    told = {name: jnp.asarray(getattr(cost, name), jnp.float32) for name in _KEPT}
+    checkpoint.save(place, (trace, told))
+    return trace, cost

@@ -7,25 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._setting import Asked, Setting, seed_key
+from experiments.compare.setting import Case, Setting
+from experiments.frame.problem import seed_key
 from unlearn_jax import tree
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.evaluation import METRICS, References, measure
 from unlearn_jax.evaluation.outputs import SplitOutputs, losses, split_outputs
 from unlearn_jax.evaluation.relearn import relearn_steps
+from unlearn_jax.evaluation.tasks import TASKS
 from unlearn_jax.evaluation.verdict import chance_level
+from unlearn_jax.results.rows import Row
 from unlearn_jax.types import Variables
-
-
-class Row(NamedTuple):
-    """One number of one evaluation seed; ``failure`` says why there is none."""
-
-    metric: str
-    split: str
-    evaluate_seed: int
-    value: float | None
-    unit: str
-    failure: str = ""
 
 
 class Judge(NamedTuple):
@@ -71,7 +63,7 @@ def judge(setting: Setting) -> Judge:
 
 
 def split(
-    setting: Setting, asked: Asked, outputs: tuple[np.ndarray, np.ndarray]
+    setting: Setting, case: Case, outputs: tuple[np.ndarray, np.ndarray]
 ) -> SplitOutputs:
     """Cut one model's outputs into the four splits of a request."""
     splits = setting.dataset.splits
@@ -80,9 +72,9 @@ def split(
         np.asarray(splits.train.targets),
         outputs[1],
         np.asarray(splits.test.targets),
-        forget=asked.forget,
-        test=asked.test,
-        unseen=asked.unseen,
+        forget=case.forget,
+        test=case.test,
+        unseen=case.unseen,
     )
 
 
@@ -105,24 +97,31 @@ def metric_rows(
     rows = []
     for k in range(setting.config.seeds.evaluate):
         key = seed_key("evaluate", seeds[0], k)
-        for name in metrics_for(task):
+        for name in TASKS[task].metrics:
             unit = METRICS[name].unit
             try:
                 values = measure((name,), key, unlearned, references, task=task)
             except ValueError as error:
-                rows.append(Row(name, "", k, None, unit, str(error)))
+                rows.append(row(name, None, unit, seed=k, failure=str(error)))
                 continue
-            rows += [Row(name, where, k, value, unit) for _, where, value in values]
+            rows += [row(name, value, unit, where, k) for _, where, value in values]
     return rows
 
 
-def metrics_for(task: str) -> tuple[str, ...]:
-    """Names of the metrics that are defined for a task."""
-    return tuple(n for n, metric in METRICS.items() if task in metric.tasks)
+def row(
+    metric: str,
+    value: float | None,
+    unit: str = "1",
+    split: str = "",
+    seed: int = 0,
+    failure: str = "",
+) -> Row:
+    """A number of one split and one evaluation seed."""
+    return Row(metric, value, unit, {"split": split, "evaluate_seed": seed}, failure)
 
 
 def about_rows(
-    setting: Setting, asked: Asked, original: Variables, unlearned: Variables
+    setting: Setting, case: Case, original: Variables, unlearned: Variables
 ) -> list[Row]:
     """What the checks need: change of the parameters, chance, number of examples."""
     moved = tree.norm(tree.subtract(unlearned.params, original.params))
@@ -137,10 +136,10 @@ def about_rows(
     change = float(moved / tree.norm(original.params))
     if moved_stats and change == 0.0:
         change = float(np.finfo(np.float32).tiny)
-    targets = np.asarray(setting.dataset.splits.test.targets)[asked.test]
+    targets = np.asarray(setting.dataset.splits.test.targets)[case.test]
     counts = {
-        "retain": len(setting.train.targets) - len(asked.forget),
-        "forget": len(asked.forget),
+        "retain": len(setting.train.targets) - len(case.forget),
+        "forget": len(case.forget),
         "test": len(targets),
     }
     rows = [("parameter_change", "", change, "1")]
@@ -148,7 +147,7 @@ def about_rows(
         rows.append(("chance", "test", chance_level(targets), "%"))
     rows += [("examples", where, float(count), "1") for where, count in counts.items()]
     return [
-        Row(metric, where, k, value, unit)
+        row(metric, value, unit, where, k)
         for k in range(setting.config.seeds.evaluate)
         for metric, where, value, unit in rows
     ]
@@ -156,7 +155,7 @@ def about_rows(
 
 def relearn_rows(
     setting: Setting,
-    asked: Asked,
+    case: Case,
     judged: Judge,
     variables: Variables,
     threshold: float,
@@ -165,19 +164,18 @@ def relearn_rows(
 ) -> list[Row]:
     """Steps to relearn the forget set, at every evaluation seed."""
     return [
-        Row(
+        row(
             "relearn_steps",
-            "",
-            k,
             float(
                 judged.relearn(
                     seed_key("relearn", seed, k),
                     variables,
-                    asked.request.forget,
+                    case.request.forget,
                     threshold,
                 )
             ),
             "steps",
+            seed=k,
         )
         for k in range(setting.config.seeds.evaluate)
     ]

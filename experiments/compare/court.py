@@ -1,20 +1,18 @@
 """One request's bench: its oracles, and the judging of every model against them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from experiments._measure import (
+from experiments.compare.judge import (
     Judge,
-    Row,
     about_rows,
     histogram_losses,
     metric_rows,
     relearn_rows,
     split,
 )
-from experiments._setting import Asked, Setting
-from experiments._train import Trained
+from experiments.compare.setting import Case, Setting
 from unlearn_jax.evaluation import References
 from unlearn_jax.evaluation.outputs import (
     SplitOutputs,
@@ -22,6 +20,7 @@ from unlearn_jax.evaluation.outputs import (
     select_members,
     stack_members,
 )
+from unlearn_jax.results.rows import Row
 from unlearn_jax.types import Variables
 
 RELEARN_MARGIN = 1.05
@@ -44,14 +43,14 @@ class Court:
     def __init__(
         self,
         setting: Setting,
-        asked: Asked,
+        case: Case,
         judge: Judge,
         originals: list[Variables],
-        oracles: Trained,
+        oracles: list[Variables],
     ):
-        self.asked, self.oracles = asked, oracles
+        self.case, self.oracles = case, oracles
         self._setting, self._judge, self._originals = setting, judge, originals
-        self._outputs = [self._split(model) for model in oracles.members]
+        self._outputs = [self._split(model) for model in oracles]
         self._stacked = stack_members(self._outputs)
         self._thresholds: dict[int, float] = {}
 
@@ -60,14 +59,14 @@ class Court:
         outputs = self._split(variables)
         rows = metric_rows(self._setting, outputs, self._references(i), seeds=(i, j))
         rows += self._own_rows(variables, i)
-        rows += about_rows(self._setting, self.asked, self._originals[i], variables)
+        rows += about_rows(self._setting, self.case, self._originals[i], variables)
         return Judged(rows, histogram_losses(self._setting, outputs))
 
     def oracle(self, i: int) -> Judged:
         """Judge oracle i itself; closeness to itself is left out."""
         outputs = self._outputs[i]
         rows = metric_rows(self._setting, outputs, self._references(i), seeds=(i, 0))
-        rows += self._own_rows(self.oracles.members[i], i)
+        rows += self._own_rows(self.oracles[i], i)
         return Judged(rows, histogram_losses(self._setting, outputs))
 
     def pair(self, i: int) -> tuple[int, list[Row], list[Row]]:
@@ -91,7 +90,7 @@ class Court:
         return j, first, second
 
     def _split(self, variables: Variables) -> SplitOutputs:
-        return split(self._setting, self.asked, self._judge.outputs(variables))
+        return split(self._setting, self.case, self._judge.outputs(variables))
 
     def _references(self, i: int) -> References:
         others = [m for m in range(len(self._outputs)) if m != i]
@@ -106,14 +105,9 @@ class Court:
             self._thresholds[i] = RELEARN_MARGIN * float(before.mean()) + 1e-3
         return relearn_rows(
             self._setting,
-            self.asked,
+            self.case,
             self._judge,
             variables,
             self._thresholds[i],
             seed=i,
         )
-
-
-def oracle_values(rows: list[Row]) -> dict[tuple[Any, ...], float | None]:
-    """Look-up of a judged oracle's numbers by metric, split and evaluation seed."""
-    return {(row.metric, row.split, row.evaluate_seed): row.value for row in rows}

@@ -1,0 +1,138 @@
+"""What a comparison is asked."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from experiments.frame.config import StudyConfig
+from experiments.frame.options import Options, words_of
+from experiments.frame.plugins import found, user_file
+from experiments.frame.problem import PROBLEM_RULES, Data, Network
+from experiments.frame.requests import request_files
+from experiments.frame.rules import Rule, at_least, some
+from unlearn_jax.methods import METHODS, Entry
+from unlearn_jax.train.ensemble import Members
+from unlearn_jax.train.recipe import Recipe
+
+
+def entry_of(name: str) -> Entry:
+    """The entry of a method; one that is brought along may be a mere factory.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    brought: Any = found(name, METHODS, "methods")
+    if isinstance(brought, Entry):
+        return brought
+    if not callable(brought):
+        raise ValueError(f"{name} is no factory of a method: it cannot be called")
+    tasks = ("classification", "regression")
+    return Entry(cast(Any, brought), tasks, "both", True, "brought along")
+
+
+class _Factories(Mapping[str, Callable[..., Any]]):
+    """Factories of all methods by name, of those that are brought along too."""
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        try:
+            return entry_of(name).factory
+        except ValueError as error:
+            raise KeyError(str(error)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(METHODS)
+
+    def __len__(self) -> int:
+        return len(METHODS)
+
+
+FACTORIES = _Factories()
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """How often everything is repeated, at three levels.
+
+    Attributes:
+        train: Originals, each with an oracle of its own randomness.
+        unlearn: Runs of a method on each original.
+        evaluate: Evaluations of each unlearned model.
+        first: Number of the first training seed; tune with seeds that no table uses.
+    """
+
+    train: int = 5
+    unlearn: int = 1
+    evaluate: int = 1
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Config(StudyConfig):
+    """One comparison.
+
+    Attributes:
+        data: Which data.
+        model: Which model.
+        recipe: How originals and oracles are trained.
+        l2: Coefficient of half the squared norm of the parameters in the objective.
+        requests: What to forget, one comparison each: "random:0.1" or "random:100",
+            "class:3", "sub_class:3", "file:indices.npy", "clustered:100",
+            "clustered:3:100", "inputs:100", "highest:100:scores.npy".
+        methods: Names that ``python -m experiments.list`` shows, or
+            "my_file.py:my_method".
+        options: Hyper-parameters, "method.name=value"; others stay as they are.
+        sweep: Several values of one, "ssd.alpha=1,3,10": the method is tried with each;
+            of two of the same method, with each pair.
+        seeds: Repetitions.
+        oracles: Retrained models per request, at least as many as training seeds; the
+            floor is measured among them.
+        members: Train ensembles as one program ("vmap"), one after another ("loop"), or
+            the faster on this device ("auto").
+        relearn_steps: Most steps that relearning may take.
+    """
+
+    data: Data = field(default_factory=Data)
+    model: Network = field(default_factory=Network)
+    recipe: Recipe = field(default_factory=Recipe)
+    l2: float = 0.0
+    requests: tuple[str, ...] = ("random:0.1",)
+    methods: tuple[str, ...] = tuple(METHODS)
+    options: Annotated[Options, words_of(FACTORIES)] = field(default_factory=Options)
+    sweep: tuple[str, ...] = ()
+    seeds: Seeds = field(default_factory=Seeds)
+    oracles: int = 10
+    members: Members = "auto"
+    relearn_steps: int = 200
+
+
+RULES: tuple[Rule, ...] = (
+    *PROBLEM_RULES,
+    *at_least(0.0, "l2"),
+    *at_least(1, "relearn_steps", "seeds.train", "seeds.unlearn", "seeds.evaluate"),
+    *at_least(0, "seeds.first"),
+    *some("requests", "methods"),
+)
+
+
+def check_oracles(config: Config) -> None:
+    """Refuse fewer oracles than the tables need.
+
+    Raises:
+        ValueError: how many there must be, and what each is for.
+    """
+    fewest = max(3, config.seeds.train)
+    if config.oracles < fewest or not math.isfinite(config.oracles):
+        raise ValueError(
+            f"{config.oracles} oracles for {config.seeds.train} training seeds; give "
+            f"at least {fewest}: one per seed, two for the floor and a third that "
+            "attacks learn from"
+        )
+
+
+def files(config: Config) -> list[Path]:
+    """Files whose contents the numbers depend on: of requests, and what was brought."""
+    names = (*config.methods, config.model.name, config.data.name)
+    brought = [user_file(name) for name in names]
+    return [*request_files(config.requests), *(f for f in brought if f is not None)]

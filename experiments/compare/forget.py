@@ -1,0 +1,112 @@
+"""Run methods: prepared once per original, compiled once per shape, timed warm."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.compare.contenders import Contender
+from experiments.compare.setting import Case, Setting
+from experiments.compare.trace import trace_of_original
+from experiments.frame.problem import seed_key
+from unlearn_jax.evaluation.cost import Compiled, Cost, compile_once, run
+from unlearn_jax.train.fit import choose_fit_loop
+from unlearn_jax.types import Variables
+
+
+class Forgotten(NamedTuple):
+    """An unlearned model and its price; ``prepare`` is None where nothing was done."""
+
+    variables: Variables
+    prepare: Cost | None
+    forget: Cost
+
+
+class Forgetter:
+    """Applies the methods of a setting to its originals; traces lie in ``folder``."""
+
+    def __init__(self, setting: Setting, originals: list[Variables], folder: Path):
+        self._setting = setting
+        self._folder = folder
+        self._traces: dict[int, Any] = {}
+        self._originals = originals
+        self._programs: dict[Any, Compiled] = {}
+        self._prepared: tuple[Any, Any] = (None, None)
+
+    def __call__(self, contender: Contender, i: int, j: int, case: Case) -> Forgotten:
+        """Unlearn ``case`` from original i with the j-th randomness of the method."""
+        name = contender.name
+        method, original = self._setting.methods[name], self._originals[i]
+        if self._prepared[0] != (name, i):
+            arguments: Any = (seed_key("prepare", i), original, self._setting.train)
+            if method.reads_trace:
+                arguments = (*arguments, self._trace(i)[0])
+            state, cost = self._run((name, "prepare"), method.prepare, *arguments)
+            if method.reads_trace:
+                cost = _added(cost, self._trace(i)[1])
+            self._prepared = ((name, i), (state, cost))
+        state, prepare_cost = self._prepared[1]
+        (variables, _), cost = self._run(
+            (name, "forget"),
+            method.forget,
+            seed_key("unlearn", i, j),
+            state,
+            original,
+            case.request,
+        )
+        prepares = bool(jax.tree.leaves(state))
+        return Forgotten(variables, prepare_cost if prepares else None, cost)
+
+    def _trace(self, i: int) -> Any:
+        if i not in self._traces:
+            given = self._setting, self._folder, self._originals[i], i
+            self._traces = {i: trace_of_original(*given)}
+        return self._traces[i]
+
+    def _run(
+        self, name: Any, function: Callable[..., Any], *arguments: Any
+    ) -> tuple[Any, Cost]:
+        return priced(
+            self._setting, function, *arguments, programs=self._programs, name=name
+        )
+
+
+def priced(
+    setting: Setting,
+    function: Callable[..., Any],
+    *arguments: Any,
+    programs: dict[Any, Compiled] | None = None,
+    name: Any = "",
+) -> tuple[Any, Cost]:
+    """The result of a function and its price, warm where it is one program.
+
+    Args:
+        setting: Where training loops on the host, nothing is one program.
+        function: Arrays in, arrays out.
+        arguments: Its arguments.
+        programs: What is compiled already, by name and shapes; added to.
+        name: Of the function in there.
+    """
+    if choose_fit_loop(setting.learner, setting.train) == "host":
+        start, working = time.perf_counter(), time.process_time()
+        result = jax.block_until_ready(function(*arguments))
+        spent = time.perf_counter() - start, time.process_time() - working
+        return result, Cost(0.0, spent[0], 1, None, None, spent[1])
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+    key = (name, structure, shapes)
+    programs = {} if programs is None else programs
+    if key not in programs:
+        programs[key] = compile_once(function, *arguments)
+    return run(programs[key], *arguments)
+
+
+def _added(first: Cost, second: Cost) -> Cost:
+    """The price of one thing and another."""
+    return first._replace(
+        compile_seconds=first.compile_seconds + second.compile_seconds,
+        seconds=first.seconds + second.seconds,
+        cpu_seconds=first.cpu_seconds + second.cpu_seconds,
+    )

@@ -1,0 +1,116 @@
+"""Originals, oracles and the price of training one: trained once, for every run."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._ensemble import Plan, train_ensemble
+from experiments.compare.forget import priced
+from experiments.compare.setting import Case, Setting
+from experiments.frame.plugins import brought_digest
+from experiments.frame.problem import seed_key
+from experiments.frame.study import Bench
+from unlearn_jax import tree
+from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
+from unlearn_jax.storage.digest import digest_arrays
+from unlearn_jax.storage.piece import Piece
+from unlearn_jax.train.fit import fit
+from unlearn_jax.train.objective import bind
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Batch, PRNGKey, Variables
+
+
+def known(setting: Setting) -> dict[str, Any]:
+    """What decides how a model of this setting is trained, beside its weights."""
+    config = setting.config
+    return {
+        "brought": [brought_digest(n) for n in (config.model.name, config.data.name)],
+        "model": config.model,
+        "recipe": config.recipe,
+        "l2": config.l2,
+        "limit": config.data.limit,
+        "data": config.data.name,
+    }
+
+
+def originals(bench: Bench, setting: Setting) -> list[Variables]:
+    """One model for each training seed, on all examples."""
+    seeds = setting.config.seeds
+    keys = [seed_key("train", seeds.first + i) for i in range(seeds.train)]
+    return _trained(bench, setting, "originals", keys, setting.train.weights)
+
+
+def oracles(bench: Bench, setting: Setting, case: Case) -> list[Variables]:
+    """Models retrained without the forget set, with randomness of their own."""
+    config = setting.config
+    keys = [seed_key("oracle", config.seeds.first + m) for m in range(config.oracles)]
+    weights = case.request.retain.weights
+    return _trained(bench, setting, f"oracles of {case.name}", keys, weights)
+
+
+def training_cost(bench: Bench, setting: Setting, case: Case) -> dict[str, Any]:
+    """The price of one retraining, by itself, as every method is measured."""
+
+    def measure() -> Piece:
+        key = seed_key("oracle", setting.config.seeds.first)
+        retrain = functools.partial(_retrain, setting.learner)
+        with bench.progress(f"price of one retraining, {case.name}", 1):
+            _, cost = priced(setting, retrain, key, case.request.retain)
+        return Piece({}, cost._asdict())
+
+    words = {**known(setting), **request_words(case)}
+    return bench.keep(f"retraining/{case.name}", measure, known_by=words).data
+
+
+def features_of(setting: Setting, original: Variables, kind: str) -> np.ndarray:
+    """Features of all training examples under an original, for requests by cluster."""
+    model, train = setting.learner.model, setting.train
+    if kind == "clustered":
+        return np.asarray(embeddings(model, original, train))
+    objective = bind(model, original.stats, setting.learner.loss)
+
+    def features(key: PRNGKey, params: Any, data: Batch) -> Any:
+        return gradient_features(key, objective, params, data)
+
+    return np.asarray(jax.jit(features)(jax.random.key(0), original.params, train))
+
+
+def _retrain(learner: Learner, key: PRNGKey, data: Batch) -> Variables:
+    return fit(key, learner, data)
+
+
+def _trained(
+    bench: Bench, setting: Setting, name: str, keys: list[Any], weights: Any
+) -> list[Variables]:
+    config, count = setting.config, len(keys)
+    one = np.asarray(weights)
+    plan = Plan(
+        np.asarray(jax.random.key_data(jnp.stack(keys))), np.tile(one, (count, 1))
+    )
+    words = {**known(setting), "weights": _digest(one)}
+    words["first"] = np.asarray(jax.random.key_data(keys[0])).tolist()
+    folder = bench.place("models", words)
+    points = setting.dataset.splits.test.inputs[:1]
+    ensemble = train_ensemble(
+        folder,
+        setting.learner,
+        setting.train,
+        points,
+        plan,
+        members=config.members,
+        label=f"train {name}",
+    )
+    stacked = ensemble.models()
+    return [tree.member(stacked, i) for i in range(count)]
+
+
+def request_words(case: Case) -> dict[str, Any]:
+    """What decides a request: its words, and which examples they stand for."""
+    return {"request": case.name, "forget": _digest(np.asarray(case.forget))}
+
+
+def _digest(values: np.ndarray) -> str:
+    return digest_arrays(b"", "values", {"values": values}).hex()

@@ -1,0 +1,160 @@
+"""Presets: what ``--scale`` means for each data set."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from experiments.compare.config import Config, Seeds
+from experiments.frame.options import Options
+from experiments.frame.problem import Data, Network
+from unlearn_jax.methods import METHODS
+from unlearn_jax.train.recipe import Recipe
+
+# Chosen on digits from a few values each, by tug-of-war with the oracle over both
+# requests, on training seeds that no table uses (--seeds.first 100). The published
+# defaults belong to CIFAR-10 with a ResNet-18; on small data most change nothing.
+_SMALL_OPTIONS = Options(
+    {
+        "finetune": {"epochs": 10, "learning_rate": 0.1, "batch_size": 64},
+        "gradient_ascent": {"learning_rate": 0.02, "batch_size": 64},
+        "random_labels": {"epochs": 5, "batch_size": 64},
+        "salun": {"epochs": 5, "learning_rate": 0.01, "batch_size": 64},
+        "prioritised_finetune": {"learning_rate": 0.7, "batch_size": 64},
+        "ewc": {"strength": 20000.0, "learning_rate": 0.03, "batch_size": 64},
+        "l2_to_init": {"strength": 0.3, "learning_rate": 0.03, "batch_size": 64},
+        "fisher_merging": {"epochs": 10, "learning_rate": 0.1, "batch_size": 64},
+        "ssd": {"alpha": 5.0},
+        "ssd_batch": {"alpha": 20.0},
+        "lfssd": {"alpha": 2.5},
+        "fisher_forgetting": {"alpha": 1e-06},
+        "influence_unlearning": {"alpha": 150.0},
+        "bad_teacher": {"learning_rate": 0.002, "batch_size": 64},
+        "scrub": {"learning_rate": 0.01},
+        "dmm": {"learning_rate": 0.002, "batch_size": 64},
+        "oracle_matching": {"epochs": 10, "learning_rate": 0.005, "batch_size": 64},
+    }
+)
+
+
+# The same on Fashion-MNIST, where a pass has forty times as many steps.
+_IMAGE_OPTIONS = Options(
+    {
+        "finetune": {"epochs": 1, "learning_rate": 0.02, "batch_size": 128},
+        "gradient_ascent": {"epochs": 1, "learning_rate": 0.0001, "batch_size": 128},
+        "random_labels": {"epochs": 1, "learning_rate": 0.003, "batch_size": 128},
+        "salun": {"epochs": 1, "learning_rate": 0.003, "batch_size": 128},
+        "prioritised_finetune": {"epochs": 1, "learning_rate": 0.1, "batch_size": 128},
+        "ewc": {"epochs": 1, "learning_rate": 0.0001, "batch_size": 128},
+        "l2_to_init": {"epochs": 1, "learning_rate": 0.0001, "batch_size": 128},
+        "fisher_merging": {"epochs": 1, "learning_rate": 0.02, "batch_size": 128},
+        "ssd": {"alpha": 5.0},
+        "ssd_batch": {"alpha": 20.0},
+        "lfssd": {"alpha": 2.5},
+        "fisher_forgetting": {"fisher": "batch"},
+        "influence_removal": {"max_steps": 10},
+        "newton_removal": {"max_steps": 10},
+        "bad_teacher": {"learning_rate": 0.001},
+        "scrub": {
+            "epochs": 2,
+            "ascent_epochs": 1,
+            "learning_rate": 0.002,
+            "forget_batch": 512,
+        },
+        "dmm": {"learning_rate": 0.002},
+        "oracle_matching": {"learning_rate": 0.002},
+    }
+)
+
+
+def presets(data: str) -> Mapping[str, Config]:
+    """Configurations by scale, of a data set.
+
+    ``smoke`` ends within a minute on two cores, ``small`` within minutes, ``paper`` is
+    the protocol of the papers and wants an accelerator for anything but digits.
+    """
+    images = data in ("fashion_mnist", "fashion_mnist_coarse", "cifar10")
+    make = _images if images else _small_data
+    return {scale: make(scale, data) for scale in ("small", "smoke", "paper")}
+
+
+def _small_data(scale: str, data: str) -> Config:
+    kind = "sub_class:3" if data.endswith("_coarse") else "class:3"
+    requests = ("random:0.1", kind)
+    methods = tuple(METHODS)
+    if data == "diabetes":
+        requests = ("random:0.1",)
+        methods = tuple(n for n, e in METHODS.items() if "regression" in e.tasks)
+    if data == "gaussian_classes":
+        requests = ("random:0.1", "class:1")
+    base = Config(
+        scale="small",
+        data=Data(name=data),
+        model=Network(name="mlp", width=64),
+        recipe=Recipe(epochs=30, batch_size=64, learning_rate=0.1),
+        requests=requests,
+        methods=methods,
+        options=_SMALL_OPTIONS,
+        seeds=Seeds(5, 1, 1),
+        oracles=16,
+    )
+    if scale == "smoke":
+        return replace(
+            base,
+            scale="smoke",
+            recipe=replace(base.recipe, epochs=5),
+            requests=requests[-1:],
+            seeds=Seeds(2, 1, 1),
+            oracles=3,
+            relearn_steps=20,
+        )
+    if scale == "paper":
+        return replace(base, scale="paper", seeds=Seeds(20, 2, 2), oracles=64)
+    return base
+
+
+def _images(scale: str, data: str) -> Config:
+    kind = "sub_class:0" if data.endswith("_coarse") else "class:3"
+    colour = data == "cifar10"
+    base = Config(
+        scale="small",
+        data=Data(name=data),
+        model=Network(name="resnet9" if colour else "cnn"),
+        recipe=Recipe(
+            epochs=16 if colour else 3,
+            batch_size=128,
+            learning_rate=0.1 if colour else 0.05,
+            augment="flip_crop" if colour else "none",
+        ),
+        requests=("random:0.1", kind),
+        options=_IMAGE_OPTIONS,
+        seeds=Seeds(2, 1, 1),
+        oracles=3,
+        relearn_steps=30,
+    )
+    if scale == "smoke":
+        return replace(
+            base,
+            scale="smoke",
+            data=replace(base.data, limit=512),
+            recipe=replace(base.recipe, epochs=1),
+            requests=(kind,),
+            oracles=3,
+            relearn_steps=5,
+        )
+    if scale == "paper":
+        return replace(
+            base,
+            scale="paper",
+            model=Network(name="resnet18"),
+            recipe=Recipe(
+                epochs=182,
+                batch_size=256,
+                learning_rate=0.1,
+                augment="flip_crop" if colour else "none",
+            ),
+            requests=("random:0.1", "random:0.5", kind),
+            options=Options(),
+            seeds=Seeds(10, 1, 2),
+            oracles=20,
+            relearn_steps=500,
+        )
+    return base

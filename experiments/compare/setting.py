@@ -1,0 +1,112 @@
+"""From a configuration to data, learner and requests; every refusal happens here."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.compare.config import Config, check_oracles
+from experiments.compare.contenders import Contender, contenders
+from experiments.frame.problem import problem
+from experiments.frame.requests import Asked, Features, check_request, draw_request
+from unlearn_jax.data.batch import Dataset
+from unlearn_jax.methods import METHODS, Entry, Method, Request, make_request
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Batch
+
+
+class Setting(NamedTuple):
+    """Everything a comparison works with; made once, before anything is trained."""
+
+    config: Config
+    dataset: Dataset
+    learner: Learner
+    train: Batch
+    asked: list[Asked]
+    contenders: list[Contender]
+    methods: dict[str, Method]
+    identity: Entry
+
+
+class Case(NamedTuple):
+    """One request, drawn: its batches, and the test examples that fit it.
+
+    Attributes:
+        name: As on the command line, "class:3".
+        request: Forget and retain batches.
+        forget: Indices of the forgotten training examples.
+        test: Mask over the test set: distributed like the retained examples.
+        unseen: Mask over the test set: distributed like the forgotten ones.
+    """
+
+    name: str
+    request: Request
+    forget: np.ndarray
+    test: np.ndarray
+    unseen: np.ndarray
+
+
+def build(config: Config) -> Setting:
+    """Load, check and refuse: what this returns can be run.
+
+    Raises:
+        ValueError: a name that does not exist, data that is not there or unfit, a
+            method that cannot do the task, a request that makes no sense.
+    """
+    check_oracles(config)
+    dataset, learner, train, _ = problem(
+        config.data,
+        config.model,
+        config.recipe,
+        l2=config.l2,
+        tasks=("classification", "regression"),
+    )
+    competing = contenders(config, dataset.task)
+    asked = [check_request(text, dataset) for text in config.requests]
+    for words in asked:
+        _fitting_tests(words, dataset)
+    methods = {c.name: _method(c, learner) for c in competing}
+    control = METHODS["identity"]
+    methods["identity"] = control.factory(learner)
+    return Setting(config, dataset, learner, train, asked, competing, methods, control)
+
+
+def case_of(setting: Setting, asked: Asked, features: Features) -> Case:
+    """Draw a forget set and find the test examples distributed like it."""
+    forget = draw_request(asked, setting.dataset, features=features)
+    test, unseen = _fitting_tests(asked, setting.dataset)
+    request = make_request(setting.train, forget)
+    return Case(asked.text, request, forget, test, unseen)
+
+
+def _method(contender: Contender, learner: Learner) -> Method:
+    """The method of a contender; what was brought along may be no factory at all."""
+    if contender.method in METHODS:
+        return contender.entry.factory(learner, **contender.options)
+    try:
+        made = contender.entry.factory(learner, **contender.options)
+    except Exception as error:
+        raise ValueError(
+            f"{contender.method} could not be made: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(made, Method):
+        raise ValueError(
+            f"{contender.method} gave {type(made).__name__}, expected a "
+            "unlearn_jax.methods.Method: see stateless in unlearn_jax.methods.method"
+        )
+    return made
+
+
+def _fitting_tests(asked: Asked, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of test examples like the retained, and like the forgotten ones."""
+    labels = dataset.splits.test.targets
+    everything = np.ones(len(labels), bool)
+    if asked.kind not in ("class", "sub_class"):
+        return everything, everything
+    finer = labels if asked.kind == "class" else dataset.test_subclasses
+    unseen = np.asarray(finer) == asked.label
+    if not unseen.any():
+        raise ValueError(
+            f"request {asked.text!r}: no test example has label {asked.label}, so no "
+            f"non-member to compare with; choose another label"
+        )
+    return ~unseen, unseen
