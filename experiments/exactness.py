@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._backbone import backbone_features
 from experiments._config import Config as Comparison
 from experiments._config import Data, Network
 from experiments._exactness_forms import Bench
@@ -31,6 +30,7 @@ from experiments._main import main
 from experiments._net import load
 from experiments._setting import build_model
 from experiments._study import Drawing, Findings, parse, study
+from experiments.frame.backbone import backbone_features
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.models import MODELS
 from unlearn_jax.models.random_features import directions, expand, random_kernel

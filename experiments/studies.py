@@ -4,11 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.compare import STUDY as compare
+from experiments.continual import STUDY as continual
 from experiments.frame.study import Study
 from experiments.spectrum import STUDY as spectrum
 from experiments.unlearn import STUDY as unlearn
 
 STUDIES: Mapping[str, Study[Any, Any]] = {
-    study.name: study for study in (compare, unlearn, spectrum)
+    study.name: study
+    for study in (
+        compare,
+        unlearn,
+        continual,
+        spectrum,
+    )
 }
 """Name of the command -> the study."""

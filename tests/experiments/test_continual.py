@@ -4,8 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import continual
-from experiments._stream import (
+from experiments.continual import STUDY, measure
+from experiments.continual.follow import DELETIONS, difference
+from experiments.continual.heads import SCRATCH, Frozen, scratch
+from experiments.continual.sgd import RETRAIN, SGD_METHODS
+from experiments.continual.stream import (
     ABSENT,
     KINDS,
     LEARN,
@@ -14,12 +17,8 @@ from experiments._stream import (
     draw_stream,
     tasks_of,
 )
-from experiments._stream_methods import SCRATCH, Bench, scratch
-from experiments._stream_run import DELETIONS, difference
-from experiments._stream_sgd import RETRAIN, SGD_METHODS
+from experiments.frame import study
 from unlearn_jax.models.random_features import directions, expand, random_kernel
-from unlearn_jax.results.record import read_records
-from unlearn_jax.results.run import read_run
 
 RIDGE = ("ACU", "ACU, inverse", "inverse recomputed")
 
@@ -125,14 +124,14 @@ def test_the_oracle_solves_the_normal_equations():
     """Two roads: its weights against a least-squares solver on the stacked system."""
     targets, _, events = drawn()
     features = np.random.default_rng(0).normal(size=(len(targets), 6))
-    bench = Bench(features.astype(np.float32), 10, jax.random.key(2), 40, 0.3)
-    head, event = scratch(bench), events[-1]
+    frozen = Frozen(features.astype(np.float32), 10, jax.random.key(2), 40, 0.3)
+    head, event = scratch(frozen), events[-1]
     assert head.weight is not None
     found = head.weight(head.apply(head.start(), event).state)
     rows = np.flatnonzero(event.labels != ABSENT)
-    kernel = random_kernel(bench.key, 6, 40)
-    x = np.asarray(expand(directions(bench.features[rows]), kernel))
-    stacked = np.concatenate([x, np.sqrt(bench.l2) * np.eye(40)])
+    kernel = random_kernel(frozen.key, 6, 40)
+    x = np.asarray(expand(directions(frozen.features[rows]), kernel))
+    stacked = np.concatenate([x, np.sqrt(frozen.l2) * np.eye(40)])
     here = classes_within(event.labels)
     y = np.concatenate([event.labels[rows, None] == here, np.zeros((40, len(here)))])
     expected = np.linalg.lstsq(stacked, y.astype(float))[0]
@@ -144,19 +143,15 @@ def test_the_oracle_solves_the_normal_equations():
 def run(tmp_path_factory):
     """One stream at scale smoke: its folder, its numbers, its requests in order."""
     results = tmp_path_factory.mktemp("results")
-    assert continual.command(["--scale", "smoke", "--results", str(results)]) == 0
+    assert study.run(STUDY, ["--scale", "smoke", "--results", str(results)]) == 0
     (folder,) = (results / "continual").iterdir()
-    records = read_records(folder / "records.jsonl")
-    found = {(r.method, r.request, r.metric, r.split): r.value for r in records}
-    requests = list(dict.fromkeys(r.request for r in records if r.request))
-    return folder, found, requests
+    rows = study.read_results(folder).rows
+    return folder, rows, rows.places("request")
 
 
-def of(run, method, metric, split=""):
+def of(run, method, metric, **at):
     """A metric over the stream, where it was measured."""
-    _, found, requests = run
-    places = [(method, request, metric, split) for request in requests]
-    return [found[place] for place in places if place in found]
+    return list(run[1].values(metric, method=method, **at))
 
 
 @pytest.mark.slow
@@ -169,10 +164,10 @@ def test_acu_is_the_oracle_at_every_request(run):
         assert max(found) <= 1e-8
         assert max(of(run, "ACU, inverse", metric)) <= 1e-7
     for split in ("test", "retain", "forget", "unseen"):
-        expected = of(run, SCRATCH, "accuracy", split)
+        expected = of(run, SCRATCH, "accuracy", split=split)
         assert len(expected) >= 2
         for head in RIDGE:
-            assert of(run, head, "accuracy", split) == expected
+            assert of(run, head, "accuracy", split=split) == expected
 
 
 @pytest.mark.slow
@@ -193,7 +188,12 @@ def test_rows_never_learned_are_refused_and_nothing_changes(run):
     assert of(run, "inverse recomputed", "refused") == [0.0]
     assert max(of(run, "inverse recomputed", "prediction_difference")) > 1e-3
     strange = next(r for r in run[2] if UNKNOWN in r)
-    assert run[1]["inverse recomputed", strange, "prediction_difference", ""] > 1e-3
+    assert (
+        run[1].value(
+            "prediction_difference", method="inverse recomputed", request=strange
+        )
+        > 1e-3
+    )
 
 
 @pytest.mark.slow
@@ -202,13 +202,13 @@ def test_heads_trained_by_gradients_take_part_and_store_rows(run):
         assert min(of(run, head, "stored_rows")) > 100
         assert min(of(run, head, "stored_bytes")) > 0
         assert min(of(run, head, "seconds")) > 0
-        assert of(run, head, "accuracy", "test")[0] > 60
+        assert of(run, head, "accuracy", split="test")[0] > 60
     for name in ("finetune", "ssd"):
         found = of(run, SGD_METHODS[name], "prediction_difference")
         assert found[0] == 0.0  # the first phase is the reference's own program
         assert found[-1] > 1e-3
-    assert max(of(run, RETRAIN, "accuracy", "unseen")) == 0.0
-    assert max(of(run, SGD_METHODS["ssd"], "accuracy", "unseen")) > 0.0
+    assert max(of(run, RETRAIN, "accuracy", split="unseen")) == 0.0
+    assert max(of(run, SGD_METHODS["ssd"], "accuracy", split="unseen")) > 0.0
     for head in ("ACU", "ACU, inverse", "inverse recomputed"):
         assert set(of(run, head, "stored_rows")) == {0.0}
 
@@ -223,7 +223,7 @@ def test_every_deletion_is_attacked_before_and_after(run):
     # What a closed column says of a class that left is the same for all its examples.
     left = next(r for r in run[2] if "forget class" in r)
     before, after = (
-        run[1]["ACU", left, metric, ""]
+        run[1].value(metric, method="ACU", request=left)
         for metric in ("membership_auc_before", "membership_auc")
     )
     assert abs(after - 0.5) < 0.2 < before
@@ -232,13 +232,58 @@ def test_every_deletion_is_attacked_before_and_after(run):
 @pytest.mark.slow
 def test_the_run_is_written_with_its_figure(run):
     folder = run[0]
-    assert read_run(folder).seconds is not None
-    for name in ("tables.md", "tables.tex", "tables.csv", "index.html"):
+    for name in ("tables.md", "tables.tex", "index.html"):
         assert (folder / name).stat().st_size > 200
+    assert {path.stem for path in (folder / "tables").glob("*.csv")} == {
+        "continual",
+        "costs",
+        "requests",
+    }
     assert (folder / "figures" / "continual.png").stat().st_size > 20_000
     drawn_rows = (folder / "figures" / "continual.csv").read_text()
     for head in (*RIDGE, SCRATCH, *SGD_METHODS.values()):
         assert head in drawn_rows
+    before = (folder / "tables.md").read_bytes()
+    study.report(STUDY, folder)
+    assert (folder / "tables.md").read_bytes() == before
+
+
+WORDS = "--data.limit 300 --model.name mlp --model.width 8 --backbone.epochs 1"
+TINY = f"{WORDS} --width 32 --phases 1 --rows 6 --users 30 --judged 40"
+
+
+def test_a_head_that_fails_is_named_and_the_others_go_on(study_run, monkeypatch):
+    monkeypatch.setattr(measure, "contestants", _with_a_broken_oracle)
+    done = study_run(STUDY, TINY, code=1)
+    broken, lost = done.rows.failures
+    assert broken == "broken finished: FloatingPointError: no such number"
+    assert lost == "lost finished: RuntimeError: its oracle, 'broken', failed"
+    found = done.rows.where("prediction_difference", method="inverse recomputed")
+    assert len(found) == len(done.rows.places("request"))
+    assert max(row.value for row in found if row.at["kind"] != UNKNOWN) < 1e-9
+
+
+def _with_a_broken_oracle(config, frozen):
+    """An oracle and its head work; another one fails, and so does who refers to it."""
+    oracle, other = measure.scratch(frozen), measure.naive(frozen)
+
+    def broken(state, event):
+        raise FloatingPointError("no such number")
+
+    return [
+        oracle,
+        oracle._replace(name="broken", reference="broken", apply=broken),
+        other._replace(name="lost", reference="broken"),
+        other,
+    ]
+
+
+def test_options_of_methods_that_take_no_part_are_refused(tmp_path, capsys):
+    words = ["--options", "salun.epochs=1", "--results", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        study.run(STUDY, words)
+    assert "salun" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -252,12 +297,11 @@ def test_the_run_is_written_with_its_figure(run):
         ("--rows 9999", "rows"),
         ("--data.name diabetes", "classes"),
         ("--data.name fashion_mnist --data.dir nowhere", "nowhere"),
-        ("--model.name linear", "no backbone"),
-        ("--options salun.epochs=1", "salun"),
+        ("--model.name linear", "model.name"),
         ("--scale tiny", "choose from"),
     ],
 )
 def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, words, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says):
-        continual.command([*words.split(), "--results", str(tmp_path)])
+        study.run(STUDY, [*words.split(), "--results", str(tmp_path)])
     assert not list(tmp_path.iterdir())

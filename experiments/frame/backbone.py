@@ -7,13 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.frame.progress import progress
+from experiments.frame.study import Bench
 from unlearn_jax.data.batch import Splits
 from unlearn_jax.methods.analytic import frozen_features
+from unlearn_jax.models import MODELS
 from unlearn_jax.models.model import Model
+from unlearn_jax.storage.piece import Piece
 from unlearn_jax.train.fit import fit_watched
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch
+
+BACKBONES = tuple(name for name in MODELS if name != "linear")
+"""Models with a hidden layer to freeze."""
+
+
+def kept_features(bench: Bench, *args: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`backbone_features`, trained and asked once for each run."""
+
+    def make() -> Piece:
+        found = backbone_features(*args, seed=seed)
+        return Piece(dict(zip(("train", "test"), found, strict=True)), {})
+
+    arrays = bench.keep("features", make).arrays
+    return arrays["train"], arrays["test"]
 
 
 def backbone_features(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import scipy.linalg
 
-from experiments._stream import ABSENT, LEARN, Event
+from experiments.continual.stream import ABSENT, LEARN, Event
 from unlearn_jax.methods.analytic import Analytic, AnalyticState, analytic
 from unlearn_jax.models.random_features import directions, expand, random_kernel
 from unlearn_jax.solvers.refusal import RefusedError
@@ -20,7 +20,7 @@ SECRET = b"experiments.continual"
 _BLOCK = 2048
 
 
-class Bench(NamedTuple):
+class Frozen(NamedTuple):
     """Description: what every head works with: frozen features and the ridge.
 
     Attributes:
@@ -87,17 +87,17 @@ class Sums(NamedTuple):
     counts: np.ndarray
 
 
-def acu(bench: Bench, form: str) -> Contestant:
+def acu(frozen: Frozen, form: str) -> Contestant:
     """Analytic continual unlearning; keeps sums, and no row."""
-    head = acu_head(bench, form)
-    every = bench.classes
+    head = acu_head(frozen, form)
+    every = frozen.classes
 
     def step(state: AnalyticState, event: Event) -> AnalyticState:
         if event.forget.size:
-            rows = bench.features[event.forget]
+            rows = frozen.features[event.forget]
             state = head.forget(state, rows, event.forget_labels)
         if event.learn.size:
-            rows = bench.features[event.learn]
+            rows = frozen.features[event.learn]
             state = head.learn(state, rows, event.learn_labels)
         return jax.block_until_ready(state)
 
@@ -119,7 +119,7 @@ def acu(bench: Bench, form: str) -> Contestant:
     )
 
 
-def acu_head(bench: Bench, form: str) -> Analytic:
+def acu_head(frozen: Frozen, form: str) -> Analytic:
     """The head that :func:`acu` lets take part.
 
     Raises:
@@ -127,44 +127,45 @@ def acu_head(bench: Bench, form: str) -> Analytic:
     """
     return analytic(
         lambda rows: rows,
-        bench.features.shape[1],
-        key=bench.key,
+        frozen.features.shape[1],
+        key=frozen.key,
         secret=SECRET,
-        width=bench.width,
-        l2=bench.l2,
+        width=frozen.width,
+        l2=frozen.l2,
         form=form,
     )
 
 
-def scratch(bench: Bench) -> Contestant:
+def scratch(frozen: Frozen) -> Contestant:
     """The oracle: ridge regression on what is left, solved anew from stored rows."""
 
     def step(sums: Sums, event: Event) -> Sums:
-        del sums
         check_stored(event)
         rows = np.flatnonzero(event.labels != ABSENT)
-        return solved(_added(bench, _empty(bench), rows, event.labels[rows], 1), bench)
+        return solved(
+            _added(frozen, _empty(frozen), rows, event.labels[rows], 1), frozen
+        )
 
     def stored(labels: np.ndarray) -> tuple[int, int]:
-        return stored_rows(bench, labels)
+        return stored_rows(frozen, labels)
 
-    return _numpy_head(SCRATCH, bench, step, lambda sums: sums.weight.nbytes, stored)
+    return _numpy_head(SCRATCH, frozen, step, lambda sums: sums.weight.nbytes, stored)
 
 
-def naive(bench: Bench) -> Contestant:
+def naive(frozen: Frozen) -> Contestant:
     """Sums G and Q, changed by the rows of a request, and G + l2 inverted anew.
 
     It knows no rows, so it cannot refuse any.
     """
 
     def step(sums: Sums, event: Event) -> Sums:
-        sums = _added(bench, sums, event.forget, event.forget_labels, -1)
-        sums = _added(bench, sums, event.learn, event.learn_labels, 1)
-        inverse = np.linalg.inv(sums.gram + bench.l2 * np.eye(bench.width))
+        sums = _added(frozen, sums, event.forget, event.forget_labels, -1)
+        sums = _added(frozen, sums, event.learn, event.learn_labels, 1)
+        inverse = np.linalg.inv(sums.gram + frozen.l2 * np.eye(frozen.width))
         return sums._replace(weight=inverse @ sums.moment)
 
     name = "inverse recomputed"
-    return _numpy_head(name, bench, step, kept_bytes, lambda labels: (0, 0))
+    return _numpy_head(name, frozen, step, kept_bytes, lambda labels: (0, 0))
 
 
 def check_stored(event: Event) -> None:
@@ -177,10 +178,10 @@ def check_stored(event: Event) -> None:
         raise RefusedError("refused: a row to forget is not stored")
 
 
-def stored_rows(bench: Bench, labels: np.ndarray) -> tuple[int, int]:
+def stored_rows(frozen: Frozen, labels: np.ndarray) -> tuple[int, int]:
     """Rows within, and bytes of their features and labels."""
     rows = int(np.sum(labels != ABSENT))
-    return rows, rows * (bench.features[0].nbytes + 4)
+    return rows, rows * (frozen.features[0].nbytes + 4)
 
 
 def kept_bytes(state: Any) -> int:
@@ -188,21 +189,21 @@ def kept_bytes(state: Any) -> int:
     return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state))
 
 
-def solved(sums: Sums, bench: Bench) -> Sums:
+def solved(sums: Sums, frozen: Frozen) -> Sums:
     """The weights of the sums, by one Cholesky factor."""
-    matrix = sums.gram + bench.l2 * np.eye(bench.width)
+    matrix = sums.gram + frozen.l2 * np.eye(frozen.width)
     factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True)
     return sums._replace(weight=scipy.linalg.cho_solve(factor, sums.moment))
 
 
 def _numpy_head(
     name: str,
-    bench: Bench,
+    frozen: Frozen,
     step: Callable[[Sums, Event], Sums],
     kept: Callable[[Sums], int],
     stored: Callable[[np.ndarray], tuple[int, int]],
 ) -> Contestant:
-    kernel = _kernel(bench)
+    kernel = _kernel(frozen)
 
     def apply(sums: Sums, event: Event) -> Applied:
         start = time.perf_counter()
@@ -219,11 +220,11 @@ def _numpy_head(
         ]
         return np.where(sums.counts > 0, np.concatenate(found), np.nan)
 
-    _block(bench.features[:1], kernel)  # compiled now, so that no event pays for it
+    _block(frozen.features[:1], kernel)  # compiled now, so that no event pays for it
     return Contestant(
         name,
         SCRATCH,
-        lambda: _empty(bench),
+        lambda: _empty(frozen),
         apply,
         scores,
         weight,
@@ -232,28 +233,28 @@ def _numpy_head(
     )
 
 
-def _empty(bench: Bench) -> Sums:
-    f, k = bench.width, bench.classes
+def _empty(frozen: Frozen) -> Sums:
+    f, k = frozen.width, frozen.classes
     return Sums(np.zeros((f, k)), np.zeros((f, f)), np.zeros((f, k)), np.zeros(k, int))
 
 
 def _added(
-    bench: Bench, sums: Sums, rows: np.ndarray, labels: np.ndarray, sign: int
+    frozen: Frozen, sums: Sums, rows: np.ndarray, labels: np.ndarray, sign: int
 ) -> Sums:
-    kernel = _kernel(bench)
+    kernel = _kernel(frozen)
     gram, moment, counts = sums.gram.copy(), sums.moment.copy(), sums.counts.copy()
-    eye = np.eye(bench.classes)
+    eye = np.eye(frozen.classes)
     for first in range(0, len(rows), _BLOCK):
         part = slice(first, first + _BLOCK)
-        x = _block(bench.features[rows[part]], kernel)
+        x = _block(frozen.features[rows[part]], kernel)
         gram += sign * (x.T @ x)
         moment += sign * (x.T @ eye[labels[part]])
-    counts += sign * np.bincount(labels, minlength=bench.classes)
+    counts += sign * np.bincount(labels, minlength=frozen.classes)
     return sums._replace(gram=gram, moment=moment, counts=counts)
 
 
-def _kernel(bench: Bench) -> Array:
-    return random_kernel(bench.key, bench.features.shape[1], bench.width)
+def _kernel(frozen: Frozen) -> Array:
+    return random_kernel(frozen.key, frozen.features.shape[1], frozen.width)
 
 
 _expand = jax.jit(expand)

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._config import parse_options
-from experiments._stream import ABSENT, Event
-from experiments._stream_methods import (
+from experiments.continual.heads import (
     Applied,
-    Bench,
     Contestant,
+    Frozen,
     check_stored,
     kept_bytes,
     stored_rows,
 )
+from experiments.continual.stream import ABSENT, Event
+from experiments.frame.options import Options
 from unlearn_jax.data.batch import take
 from unlearn_jax.evaluation.cost import Compiled, compile_once
 from unlearn_jax.methods import METHODS, Method, Request, make_request
@@ -32,6 +32,7 @@ from unlearn_jax.types import Batch, Variables
 RETRAIN = "SGD retrain"
 SGD_METHODS = {"retrain": RETRAIN, "finetune": "SGD fine-tune", "ssd": "SGD, SSD"}
 """Methods of ``METHODS`` that take part, and their names in the tables."""
+SGD_FACTORIES = {name: METHODS[name].factory for name in SGD_METHODS}
 
 
 class Head(NamedTuple):
@@ -43,49 +44,29 @@ class Head(NamedTuple):
 
 
 def sgd_heads(
-    bench: Bench, recipe: Recipe, options: tuple[str, ...]
+    frozen: Frozen, recipe: Recipe, options: Options
 ) -> dict[str, Contestant]:
     """The contestants by the names of their methods.
 
     Args:
-        bench: Frozen features, scaled to a mean square of 1 for the heads.
+        frozen: Frozen features, scaled to a mean square of 1 for the heads.
         recipe: How a head is trained from scratch, and further when rows come in.
-        options: Hyper-parameters as "method.name=value".
-
-    Raises:
-        ValueError: an option that no contestant has.
+        options: Hyper-parameters of the methods.
     """
-    given = read_options(options)
-    d = bench.features.shape[1]
-    model = MODELS["linear"]((d,), bench.classes, dtype=jnp.float32)
+    d = frozen.features.shape[1]
+    model = MODELS["linear"]((d,), frozen.classes, dtype=jnp.float32)
     learner = Learner(model, cross_entropy, 0.0, recipe)
-    rows, programs = jnp.asarray(scaled(bench.features)), _programs()
+    rows, programs = jnp.asarray(scaled(frozen.features)), _programs()
     return {
         name: _contestant(
-            bench,
+            frozen,
             name,
             learner,
-            METHODS[name].factory(learner, **given[name]),
+            METHODS[name].factory(learner, **options.of(name)),
             (rows, programs),
         )
         for name in SGD_METHODS
     }
-
-
-def read_options(options: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Hyper-parameters of each method that takes part.
-
-    Raises:
-        ValueError: no such method, or not such a hyper-parameter.
-    """
-    given = parse_options(options, SGD_METHODS)
-    strangers = sorted(set(given) - set(SGD_METHODS))
-    if strangers:
-        raise ValueError(
-            f"{strangers[0]} takes no part in the stream; options are for "
-            f"{', '.join(SGD_METHODS)}"
-        )
-    return given
 
 
 def scaled(features: np.ndarray) -> np.ndarray:
@@ -95,7 +76,7 @@ def scaled(features: np.ndarray) -> np.ndarray:
 
 
 def _contestant(
-    bench: Bench, name: str, learner: Learner, method: Method, shared: tuple[Any, Any]
+    frozen: Frozen, name: str, learner: Learner, method: Method, shared: tuple[Any, Any]
 ) -> Contestant:
     key, (rows, programs) = jax.random.key(0), shared
     further = learner._replace(
@@ -109,7 +90,7 @@ def _contestant(
 
     def start() -> Head:
         variables = learner.model.init(key)
-        labels = np.full(len(bench.features), ABSENT)
+        labels = np.full(len(frozen.features), ABSENT)
         return Head(variables, (), labels)
 
     def request(head: Head, event: Event) -> Request:
@@ -156,7 +137,7 @@ def _contestant(
         scores,
         None,
         lambda head: kept_bytes((head.variables, head.prepared)),
-        lambda labels: stored_rows(bench, labels),
+        lambda labels: stored_rows(frozen, labels),
     )
 
 
