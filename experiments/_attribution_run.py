@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._attribution_setting import Competitor, Setting
-from experiments._ensemble import Ensemble
 from experiments._kept import kept_ensemble, stream_keys
 from experiments.frame.progress import progress
 from unlearn_jax import tree
@@ -16,6 +15,7 @@ from unlearn_jax.attribution.attribution import Ensemble as Subsets
 from unlearn_jax.attribution.attribution import Evidence, Trajectory
 from unlearn_jax.attribution.output_functions import margin
 from unlearn_jax.data.subsets import subset_masks
+from unlearn_jax.ensembles.read import Ensemble
 from unlearn_jax.evaluation.cost import measured
 from unlearn_jax.evaluation.counterfactual import (
     Counterfactual,

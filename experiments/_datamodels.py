@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from experiments._config import Data, Network
-from experiments._ensemble import Plan, Way, make_plan
 from experiments._net import load
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.data.subsets import subset_masks
+from unlearn_jax.ensembles.plan import Plan, make_plan
+from unlearn_jax.ensembles.train import Way
 from unlearn_jax.models import MODELS
 from unlearn_jax.options import check_whole
 from unlearn_jax.parallel.launch import Where
-from unlearn_jax.results.run import plain_config
+from unlearn_jax.storage.plain import plain_config
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch

@@ -15,7 +15,6 @@ from experiments._dmm_contenders import (
     contenders,
 )
 from experiments._dmm_setting import Points, Setting, forget_set, points_of
-from experiments._ensemble import Ensemble
 from experiments._kept import kept_ensemble
 from experiments.frame.progress import progress
 from unlearn_jax import tree
@@ -24,6 +23,7 @@ from unlearn_jax.attribution.attribution import Ensemble as Subsets
 from unlearn_jax.attribution.attribution import Evidence
 from unlearn_jax.attribution.output_functions import margin
 from unlearn_jax.data.subsets import subset_masks
+from unlearn_jax.ensembles.read import Ensemble
 from unlearn_jax.methods import Request, make_request
 from unlearn_jax.storage.store import Store
 from unlearn_jax.types import Array, Variables

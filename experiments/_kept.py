@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._ensemble import Ensemble, Plan, train_ensemble
+from unlearn_jax.ensembles.plan import Plan
+from unlearn_jax.ensembles.read import Ensemble
+from unlearn_jax.ensembles.train import train_ensemble
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch
 

@@ -29,12 +29,13 @@ from experiments._datamodels import (
     remake,
     slurm_options,
 )
-from experiments._ensemble import Ensemble, train_ensemble
 from experiments._main import main, word_after
 from experiments._study import Drawing, Findings, Note, about, parse, study, table
 from experiments.frame.progress import progress
 from unlearn_jax.attribution.datamodel import fit_datamodel
 from unlearn_jax.attribution.output_functions import margin
+from unlearn_jax.ensembles.read import Ensemble
+from unlearn_jax.ensembles.train import train_ensemble
 from unlearn_jax.evaluation.datamodelling_score import (
     group_effects,
     linear_datamodelling_score,

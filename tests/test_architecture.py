@@ -20,6 +20,7 @@ ORDER = (
     "attribution",
     "methods",
     "evaluation",
+    "ensembles",
     "results",
     "service",
 )

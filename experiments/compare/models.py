@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._ensemble import Plan, train_ensemble
 from experiments.compare.forget import priced
 from experiments.compare.setting import Case, Setting
+from experiments.frame.ensembles import kept_ensemble
 from experiments.frame.plugins import brought_digest
 from experiments.frame.problem import seed_key
 from experiments.frame.study import Bench
 from unlearn_jax import tree
 from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
+from unlearn_jax.ensembles.plan import Plan
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.piece import Piece
 from unlearn_jax.train.fit import fit
@@ -90,18 +91,15 @@ def _trained(
     plan = Plan(
         np.asarray(jax.random.key_data(jnp.stack(keys))), np.tile(one, (count, 1))
     )
-    words = {**known(setting), "weights": _digest(one)}
-    words["first"] = np.asarray(jax.random.key_data(keys[0])).tolist()
-    folder = bench.place("models", words)
-    points = setting.dataset.splits.test.inputs[:1]
-    ensemble = train_ensemble(
-        folder,
+    ensemble = kept_ensemble(
+        bench,
         setting.learner,
         setting.train,
-        points,
+        setting.dataset.splits.test.inputs[:1],
         plan,
+        name=f"train {name}",
+        known_by=known(setting),
         members=config.members,
-        label=f"train {name}",
     )
     stacked = ensemble.models()
     return [tree.member(stacked, i) for i in range(count)]

@@ -29,12 +29,14 @@ from unlearn_jax.results.rows import (
     row_to_dict,
     write_rows,
 )
-from unlearn_jax.results.run import Run, new_run, plain_config, read_run, write_run
+from unlearn_jax.results.run import Run, new_run, read_run, write_run
 from unlearn_jax.storage.arrays import read_arrays, write_arrays
 from unlearn_jax.storage.checksum import file_digest
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.names import file_name
 from unlearn_jax.storage.piece import Piece, pack, unpack
+from unlearn_jax.storage.plain import plain_config
+from unlearn_jax.storage.source import PACKAGES, source_digest
 from unlearn_jax.storage.store import Store
 from unlearn_jax.storage.write import write_bytes
 
@@ -105,14 +107,22 @@ class Bench:
             self._store.save(name, made.arrays, made.data)
         return self._store.load(name)
 
-    def place(self, name: str, known_by: Mapping[str, Any]) -> Path:
+    def place(
+        self,
+        name: str,
+        known_by: Mapping[str, Any],
+        *,
+        code: tuple[str, ...] = PACKAGES,
+    ) -> Path:
         """Where every run finds what these words decide, for what keeps its own files.
 
         Args:
             name: Of the kind of thing.
             known_by: As in :meth:`keep`.
+            code: Packages and modules whose source decides, instead of all.
         """
-        words = plain_config({**self._known, "name": name, **known_by})
+        own = {**self._known, "source": source_digest(code)}
+        words = plain_config({**own, "name": name, **known_by})
         text = json.dumps(words, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         return self.results / "kept" / file_name(name.partition("/")[0]) / digest[:24]

@@ -3,8 +3,8 @@
 import pytest
 
 from experiments import compare
-from experiments.compare import models
 from experiments.compare.contenders import parse_sweep
+from experiments.frame import ensembles
 from experiments.frame.config import parse
 from experiments.frame.study import report
 
@@ -27,13 +27,13 @@ def shrink(learner, *, share: float = 0.5):
 def trainings(monkeypatch):
     """How many ensembles were asked to train members that were not there."""
     counts = []
-    inner = models.train_ensemble
+    inner = ensembles.train_ensemble
 
     def counted(folder, *args, **options):
         counts.append(not any(folder.glob("members-*")))
         return inner(folder, *args, **options)
 
-    monkeypatch.setattr(models, "train_ensemble", counted)
+    monkeypatch.setattr(ensembles, "train_ensemble", counted)
     return counts
 
 

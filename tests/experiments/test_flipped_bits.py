@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from results.fake_records import fake_records, fake_run, rows_of
 
-from experiments import _ensemble_disk as disk
 from unlearn_jax.data.array_cache import cached
+from unlearn_jax.ensembles import disk
 from unlearn_jax.results.record import RecordError
 from unlearn_jax.results.rows import read_rows, write_rows
 from unlearn_jax.results.run import read_run, write_run

@@ -20,8 +20,9 @@ from experiments.report import command
 from experiments.studies import STUDIES
 from unlearn_jax.results.record import RecordError
 from unlearn_jax.results.rows import write_rows
-from unlearn_jax.results.run import plain_config, write_run
+from unlearn_jax.results.run import write_run
 from unlearn_jax.storage.arrays import write_arrays
+from unlearn_jax.storage.plain import plain_config
 
 FEW = {name: METHODS[name] for name in ("original", "ssd", "newton", "oracle")}
 CONFIG = plain_config(Config(model=Network("mlp")))

@@ -1,10 +1,8 @@
 """Where records came from: the configuration, the code and the machine of a run."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shlex
@@ -16,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from unlearn_jax.results.record import RecordError, decode_number, encode_number
 from unlearn_jax.storage.checksum import checked_row, with_check
+from unlearn_jax.storage.plain import plain_config
 from unlearn_jax.storage.source import source_digest
 from unlearn_jax.storage.write import write_bytes
 
@@ -129,26 +127,6 @@ def config_hash(config: Any) -> str:
     """Six hexadecimal digits that change when the configuration does."""
     text = json.dumps(plain_config(config), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
-
-
-def plain_config(config: Any) -> Any:
-    """The configuration as JSON holds it: reading it back gives the same value."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        names = [field.name for field in dataclasses.fields(config)]
-        return {name: plain_config(getattr(config, name)) for name in names}
-    if isinstance(config, Mapping):
-        return {str(name): plain_config(value) for name, value in config.items()}
-    if isinstance(config, list | tuple):
-        return [plain_config(value) for value in config]
-    if isinstance(config, np.generic):
-        return plain_config(config.item())
-    if isinstance(config, float):
-        return config if math.isfinite(config) else str(config)
-    if isinstance(config, os.PathLike):
-        return os.fspath(config)
-    if config is None or isinstance(config, str | bool | int):
-        return config
-    raise TypeError(f"a configuration cannot hold {config!r} ({type(config).__name__})")
 
 
 def write_run(folder: Path, run: Run) -> None:

@@ -17,9 +17,9 @@ import tiny
 from asserts import assert_trees_close
 from ensemble_work import CHUNK, remake
 
-from experiments import _ensemble, _ensemble_disk
-from experiments._ensemble import Plan, make_plan, train_ensemble
-from experiments._ensemble_disk import (
+from unlearn_jax import tree
+from unlearn_jax.ensembles import disk, train
+from unlearn_jax.ensembles.disk import (
     Claims,
     Range,
     missing_ranges,
@@ -27,7 +27,8 @@ from experiments._ensemble_disk import (
     read_outputs,
     write_outputs,
 )
-from unlearn_jax import tree
+from unlearn_jax.ensembles.plan import Plan, make_plan
+from unlearn_jax.ensembles.train import train_ensemble
 from unlearn_jax.storage.piece import PieceError
 from unlearn_jax.storage.write import StorageError
 from unlearn_jax.train.ensemble import fit_ensemble
@@ -87,14 +88,14 @@ def test_only_what_is_asked_for_is_given_in_the_order_asked_for(whole, members, 
 
 def test_what_is_finished_is_not_trained_again(whole, monkeypatch):
     before = contents(whole.folder)
-    monkeypatch.setattr(_ensemble, "piece_trainer", lambda *_: never)
+    monkeypatch.setattr(train, "piece_trainer", lambda *_: never)
     again = train_ensemble(whole.folder, *remake())  # the chunk is remembered
     assert again._replace(like=None) == whole._replace(like=None)
     assert contents(whole.folder) == before
 
 
 def test_fewer_members_open_a_part(whole, monkeypatch):
-    monkeypatch.setattr(_ensemble, "piece_trainer", lambda *_: never)
+    monkeypatch.setattr(train, "piece_trainer", lambda *_: never)
     part = train_ensemble(whole.folder, *remake(count=3))
     assert part.count == 3
     np.testing.assert_array_equal(part.outputs(), whole.outputs(slice(0, 3)))
@@ -151,10 +152,10 @@ def test_a_piece_that_another_process_mends_meanwhile_is_kept(
         looks.append(part)
         if len(looks) == 2:  # the first look at this piece saw it half read
             raise PieceError("it is damaged")
-        return _ensemble_disk.check_piece(folder, part)
+        return disk.check_piece(folder, part)
 
-    monkeypatch.setattr(_ensemble, "check_piece", check)
-    monkeypatch.setattr(_ensemble, "_train_here", lambda *_: None)
+    monkeypatch.setattr(train, "check_piece", check)
+    monkeypatch.setattr(train, "_train_here", lambda *_: None)
     before = place.stat().st_ino
     train_ensemble(copy, *remake())
     assert looks[1] == looks[2] == Range(2, 4)
@@ -164,7 +165,7 @@ def test_a_piece_that_another_process_mends_meanwhile_is_kept(
 
 def test_an_ensemble_with_a_hole_is_not_opened(copy, monkeypatch):
     shutil.rmtree(copy / "members-000002-000004")
-    monkeypatch.setattr(_ensemble, "_train_here", lambda *_: None)
+    monkeypatch.setattr(train, "_train_here", lambda *_: None)
     with pytest.raises(PieceError, match=r"lost members-000002-000004.*same command"):
         train_ensemble(copy, *remake())
 
@@ -218,7 +219,7 @@ def others():
 def test_a_folder_of_another_ensemble_is_refused_and_kept(whole, number, monkeypatch):
     word, asked = list(others())[number]
     before = contents(whole.folder)
-    monkeypatch.setattr(_ensemble, "piece_trainer", lambda *_: never)
+    monkeypatch.setattr(train, "piece_trainer", lambda *_: never)
     with pytest.raises(ValueError, match=rf"other .*{word}.*choose another folder"):
         train_ensemble(whole.folder, *asked)
     assert contents(whole.folder) == before

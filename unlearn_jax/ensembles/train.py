@@ -6,19 +6,19 @@ a process, job or machine that is lost costs the pieces under way and nothing el
 the same call goes on. Members can be asked for later that were not there before.
 """
 
+import contextlib
 import functools
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from experiments._ensemble_describe import describe
-from experiments._ensemble_disk import (
+from unlearn_jax.ensembles.describe import describe
+from unlearn_jax.ensembles.disk import (
     SETUP_FILE,
     Claims,
     Range,
@@ -28,9 +28,9 @@ from experiments._ensemble_disk import (
     open_setup,
     read_about,
 )
-from experiments._ensemble_read import Ensemble as Ensemble
-from experiments._ensemble_train import piece_trainer, row_digests, wrap_keys
-from experiments.frame.progress import progress
+from unlearn_jax.ensembles.piece import piece_trainer, row_digests
+from unlearn_jax.ensembles.plan import Plan, checked_plan
+from unlearn_jax.ensembles.read import Ensemble
 from unlearn_jax.parallel.launch import PLACES, Where, launch
 from unlearn_jax.storage.piece import PieceError
 from unlearn_jax.train.chunk import choose_chunk
@@ -41,32 +41,19 @@ from unlearn_jax.types import Batch
 Way: TypeAlias = Literal["auto", "vmap", "loop"]
 
 
-class Plan(NamedTuple):
-    """Value: what to train.
+Progress: TypeAlias = Callable[
+    [str, float], AbstractContextManager[Callable[[float], None]]
+]
 
-    Attributes:
-        keys: (m, 2) uint32, data of random keys.
-        weights: (m, n) weights of the training examples, uint8 or floating.
-    """
 
-    keys: Any
-    weights: Any
+@contextlib.contextmanager
+def silent(title: str, total: int | float) -> Iterator[Callable[[float], None]]:
+    """No progress is shown."""
+    del title, total
+    yield lambda share: None
 
 
 Remake: TypeAlias = Callable[[], tuple[Learner, Batch, Any, Plan]]
-
-
-def make_plan(seed: int, weights: Any, *, first: int = 0) -> Plan:
-    """A plan whose member i draws from ``seed`` and ``first + i`` alone.
-
-    Args:
-        seed: Of the ensemble.
-        weights: (m, n) weights of the members.
-        first: Number of the first member's key.
-    """
-    numbers = jnp.arange(first, first + len(weights))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
-    return Plan(np.asarray(jax.random.key_data(keys)), weights)
 
 
 def train_ensemble(
@@ -83,6 +70,7 @@ def train_ensemble(
     workers: int | None = None,
     remake: Remake | None = None,
     slurm: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
 ) -> Ensemble:
     """Train what is missing of an ensemble and open it.
 
@@ -104,6 +92,8 @@ def train_ensemble(
             ``functools.partial`` of one will do) that makes learner, data, points and
             plan again; its result is checked against the folder.
         slurm: Parameters of SLURM jobs.
+        progress: Shows that ``label`` is under way: given it and the number of members,
+            a context that yields a function to be told of each share that is done.
 
     Returns:
         Ensemble of exactly the members of the plan.
@@ -118,7 +108,7 @@ def train_ensemble(
     """
     folder = Path(folder).resolve()
     points = points.inputs if isinstance(points, Batch) else points
-    plan = _checked_plan(plan, data)
+    plan = checked_plan(plan, data)
     if where not in PLACES or (where != "here" and remake is None):
         raise ValueError(
             f"where is {where!r}; expected one of {', '.join(PLACES)}, and but for "
@@ -226,7 +216,7 @@ def _remade(
         open_setup(folder, claims, describe(learner, data, points))
     finally:
         claims.close()
-    plan = _checked_plan(plan, data)
+    plan = checked_plan(plan, data)
     return _maker(_Work(folder, learner, data, points, plan, way, size))
 
 
@@ -269,27 +259,6 @@ def _cut(folder: Path, count: int, size: int) -> list[Range]:
         for whole in missing
         for first in range(whole.first, whole.last, size)
     ]
-
-
-def _checked_plan(plan: Plan, data: Batch) -> Plan:
-    """The plan with plain key data; refuses what does not fit."""
-    keys = plan.keys
-    if hasattr(keys, "dtype") and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
-        keys = jax.random.key_data(keys)
-    keys, weights = np.asarray(keys), plan.weights
-    n = len(data.targets)
-    if not hasattr(weights, "shape"):
-        weights = np.asarray(weights)
-    if keys.dtype != np.uint32 or keys.ndim != 2 or weights.shape != (len(keys), n):
-        raise ValueError(
-            f"got keys {keys.dtype} of shape {keys.shape} and weights of shape "
-            f"{tuple(weights.shape)}; expected key data, uint32 of shape (m, 2), and "
-            f"a weight for each member and each of the {n} examples: see make_plan"
-        )
-    if len(keys) < 1:
-        raise ValueError("an ensemble needs at least one member; the plan has none")
-    wrap_keys(keys[:1])
-    return Plan(keys, weights)
 
 
 def _settle(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._ensemble_disk import Range, read_outputs, read_variables
+from unlearn_jax.ensembles.disk import Range, read_outputs, read_variables
 from unlearn_jax.types import Variables
 
 

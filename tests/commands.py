@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 TINY = (
     "--scale smoke --data.limit 300 --model.width 16 --recipe.epochs 3 "
     "--requests random:0.1 class:3 --methods finetune ssd random_labels "

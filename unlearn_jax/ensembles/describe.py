@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.results.run import plain_config
 from unlearn_jax.storage.digest import digest_arrays
+from unlearn_jax.storage.plain import plain_config
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch
 

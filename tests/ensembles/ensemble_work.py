@@ -15,9 +15,10 @@ import jax
 import numpy as np
 import tiny
 
-from experiments import _ensemble_disk
-from experiments._ensemble import make_plan, train_ensemble
 from unlearn_jax.data.subsets import subset_masks
+from unlearn_jax.ensembles import disk
+from unlearn_jax.ensembles.plan import make_plan
+from unlearn_jax.ensembles.train import train_ensemble
 
 CHUNK = 2
 
@@ -51,7 +52,7 @@ def _arm(folder):
         with trained.open("a") as file:
             file.write(Path(new).name + "\n")
 
-    _ensemble_disk.os.rename = watched
+    disk.os.rename = watched
 
 
 def main():

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments._ensemble_disk import (
+from unlearn_jax.ensembles.disk import (
     Range,
     new_piece,
     write_about,
     write_outputs,
     write_variables,
 )
+from unlearn_jax.ensembles.plan import wrap_keys
 from unlearn_jax.parallel.mesh import member_mesh, replicate, shard_members
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.train.ensemble import member_program, single_program
@@ -81,11 +82,6 @@ def piece_trainer(
             write_about(place, about)
 
     return make
-
-
-def wrap_keys(keys: Any) -> Array:
-    """Typed keys from their uint32 data."""
-    return jax.random.wrap_key_data(jnp.asarray(keys, jnp.uint32))
 
 
 def row_digests(keys: Any, weights: Any, part: Range) -> list[str]:

@@ -1,0 +1,1 @@
+"""Ensembles as data: trained piece by piece on disk, found again by whoever asks."""
