@@ -12,7 +12,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 compiling.keep_programs()
 
-_HOOK = install_import_hook(["unlearn_jax", "unlearn_kernels"], "beartype.beartype")
+_HOOK = install_import_hook(["unlearn_jax", "unlearn_kernels"], "typed.checked_once")
 
 # Begun first, so that no worker is left alone with one of them at the end.
 LONG = (
