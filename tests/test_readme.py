@@ -12,6 +12,7 @@ LAST = {
     "docs/curvature.md": "diagonal",
     "docs/exact-forgetting.md": "scores",
     "docs/attribution.md": "effects",
+    "docs/methods.md": "unlearned",
 }
 """What the example of each page ends with."""
 
