@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.compare import STUDY as compare
 from experiments.continual import STUDY as continual
+from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
 from experiments.spectrum import STUDY as spectrum
 from experiments.unlearn import STUDY as unlearn
@@ -15,6 +16,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         compare,
         unlearn,
         continual,
+        exactness,
         spectrum,
     )
 }

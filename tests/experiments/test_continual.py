@@ -278,14 +278,6 @@ def _with_a_broken_oracle(config, frozen):
     ]
 
 
-def test_options_of_methods_that_take_no_part_are_refused(tmp_path, capsys):
-    words = ["--options", "salun.epochs=1", "--results", str(tmp_path)]
-    with pytest.raises(SystemExit):
-        study.run(STUDY, words)
-    assert "salun" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -298,6 +290,7 @@ def test_options_of_methods_that_take_no_part_are_refused(tmp_path, capsys):
         ("--data.name diabetes", "classes"),
         ("--data.name fashion_mnist --data.dir nowhere", "nowhere"),
         ("--model.name linear", "model.name"),
+        ("--options salun.epochs=1", "salun"),
         ("--scale tiny", "choose from"),
     ],
 )

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import exactness
-from experiments._exactness_forms import GRAM, INVERSE, KEPT, SINGLE
-from experiments._exactness_reference import (
+from experiments.exactness import STUDY, follow
+from experiments.exactness.follow import BOUND, CHOLESKY, QR, Course, segment
+from experiments.exactness.forms import GRAM, INVERSE, KEPT, SINGLE, Features
+from experiments.exactness.reference import (
     GOAL,
     cholesky_solution,
     exact_sums,
@@ -17,10 +18,10 @@ from experiments._exactness_reference import (
     qr_solution,
     reference,
 )
-from experiments._exactness_run import BOUND, CHOLESKY, QR
-from experiments._exactness_stream import KINDS, draw_requests
-from experiments._exactness_tables import TIMES
-from unlearn_jax.results.record import read_records
+from experiments.exactness.requests import KINDS, draw_requests
+from experiments.exactness.show import TIMES
+from experiments.frame import study
+from unlearn_jax.results.rows import Row
 
 L2S = (1.0, 1e-3, 1e-6)
 
@@ -133,40 +134,35 @@ def test_a_triangle_of_something_else_does_not_converge():
 def run(tmp_path_factory):
     """One stream at scale smoke: its folder and its numbers."""
     results = tmp_path_factory.mktemp("results")
-    assert exactness.command(["--scale", "smoke", "--results", str(results)]) == 0
+    assert study.run(STUDY, ["--scale", "smoke", "--results", str(results)]) == 0
     (folder,) = (results / "exactness").iterdir()
-    return folder, read_records(folder / "records.jsonl")
+    return folder, study.read_results(folder).rows
 
 
-def of(run, method, metric, l2=None):
+def of(run, method, metric, **at):
     """Numbers of a form in the order of the stream."""
-    return [
-        r.value
-        for r in run[1]
-        if (r.method, r.metric) == (method, metric)
-        and l2 in (None, float(r.split.removeprefix("l2=")))
-    ]
+    return list(run[1].values(metric, method=method, **at))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("l2", L2S)
 def test_every_form_keeps_its_bounds(run, l2):
-    assert max(of(run, "reference", "bound", l2)) <= GOAL
+    assert max(of(run, "reference", "bound", l2=l2)) <= GOAL
     fresh = np.minimum(
-        of(run, CHOLESKY, "head_error", l2), of(run, QR, "head_error", l2)
+        of(run, CHOLESKY, "head_error", l2=l2), of(run, QR, "head_error", l2=l2)
     )
     assert len(fresh) == 3
     for form in (GRAM, KEPT, INVERSE):
-        errors = np.array(of(run, form, "head_error", l2))
+        errors = np.array(of(run, form, "head_error", l2=l2))
         assert len(errors) == 3 - (form == KEPT)
         # The inverse has a bound of its own: its drift, measured below.
         if form != INVERSE:
             assert np.all(errors <= TIMES * fresh[-len(errors) :])
             assert errors.max() <= 1e-15
         for other in (QR, CHOLESKY, "reference"):
-            assert max(of(run, form, f"predictions, {other}", l2)) <= BOUND
+            assert max(of(run, form, "predictions", l2=l2, to=other)) <= BOUND
     # The two roads of the fresh solve are two: they do not agree to the last digit.
-    assert 0 < max(of(run, CHOLESKY, f"predictions, {QR}", l2)) <= BOUND
+    assert 0 < max(of(run, CHOLESKY, "predictions", l2=l2, to=QR)) <= BOUND
 
 
 @pytest.mark.slow
@@ -181,10 +177,10 @@ def test_sums_are_those_that_never_saw_the_rows(run):
 @pytest.mark.slow
 def test_the_drift_of_the_inverse_is_seen(run):
     for l2 in L2S:
-        drift = of(run, INVERSE, "drift", l2)
+        drift = of(run, INVERSE, "drift", l2=l2)
         assert len(drift) == 12
         assert 1e-16 < drift[-1] < 1e-10
-        assert max(of(run, KEPT, "drift", l2)) <= 1e-15
+        assert max(of(run, KEPT, "drift", l2=l2)) <= 1e-15
 
 
 @pytest.mark.slow
@@ -213,19 +209,52 @@ def test_the_run_is_written_with_its_figure(run):
     lines = (run[0] / "figures" / "exactness.csv").read_text()
     for form in (GRAM, KEPT, INVERSE, CHOLESKY, QR):
         assert f",{form}," in lines
+    before = (run[0] / "tables.md").read_bytes()
+    study.report(STUDY, run[0])
+    assert (run[0] / "tables.md").read_bytes() == before
+
+
+def test_a_run_that_was_killed_catches_up_and_measures_the_rest(monkeypatch):
+    """The same rows as from a course that went on; forms are counters here."""
+
+    def counted(name, given, position, gram, states):
+        at = {"position": position, "form": name}
+        return [Row("requests", gram, at=at), Row("forms", len(states), at=at)]
+
+    monkeypatch.setattr(follow, "learn", lambda given, chosen, dtype=None: 0)
+    monkeypatch.setattr(follow, "inverse", lambda gram, l2: gram)
+    monkeypatch.setattr(follow, "kept", lambda gram, l2: gram)
+    monkeypatch.setattr(follow, "pieces_of", lambda given, request: request)
+    monkeypatch.setattr(
+        follow, "apply", lambda name, state, pieces: (state + 1, int(state == 2))
+    )
+    monkeypatch.setattr(follow, "_watch", lambda *a: counted("watch", *a))
+    monkeypatch.setattr(
+        follow, "_check", lambda g, p, within, *a: counted("check", g, p, *a)
+    )
+    targets, start, requests = drawn(requests=6)
+    empty = np.zeros(0)
+    given = Features(empty, targets, 10, empty, (1.0,), (1.0,), 2, (3, 5), 2, 3)
+    course = Course(given, start, requests)
+    first, rest = segment(course, 0, 3), segment(course, 3, 5)
+    assert segment(Course(given, start, requests), 3, 5) == rest
+    assert [row.at["position"] for row in first] == [2, 2, 3, 3, 3, 3, 3]
+    assert [row.value for row in rest if row.metric == "requests"] == [4, 5]
+    # Forms join after two and after three requests; all refuse the third.
+    assert [row.value for row in first + rest if row.metric == "forms"] == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         ("--width 20000", "16384"),
-        ("--l2s 0", "l2 is 0"),
-        ("--single-l2s -1", "l2 is -1"),
+        ("--l2s 0", "l2s is 0"),
+        ("--single-l2s -1", "single_l2s is -1"),
         ("--watch 0", "at least 1"),
         ("--checks 9999", "no more checks"),
         ("--most 9999", "an eighth"),
         ("--requests 0 --checks 0", "at least 1"),
-        ("--model.name linear", "no backbone"),
+        ("--model.name linear", "model.name"),
         ("--data.name diabetes", "classes"),
         ("--data.name fashion_mnist --data.dir nowhere", "nowhere"),
         ("--scale tiny", "choose from"),
@@ -233,5 +262,5 @@ def test_the_run_is_written_with_its_figure(run):
 )
 def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, words, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says):
-        exactness.command([*words.split(), "--results", str(tmp_path)])
+        study.run(STUDY, [*words.split(), "--results", str(tmp_path)])
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import jit
 
-from experiments._exactness_stream import Request
+from experiments.exactness.requests import Request
 from unlearn_jax.solvers.refusal import APPLIED
 from unlearn_jax.solvers.ridge_gram import (
     GramRidge,
@@ -31,7 +31,7 @@ _SIZES = (64, 256, 512, 1024)
 """Rows of a piece of a request, padded; so short that float32 sums are exact too."""
 
 
-class Bench(NamedTuple):
+class Features(NamedTuple):
     """Description: the rows, and how they are looked at.
 
     Attributes:
@@ -67,11 +67,11 @@ class Pieces(NamedTuple):
     pair: bool
 
 
-def pieces_of(bench: Bench, request: Request) -> Pieces:
+def pieces_of(given: Features, request: Request) -> Pieces:
     """The rows of a request, padded."""
     forget, learn = (
         [
-            _batch(bench, part, next(size for size in _SIZES if size >= len(part)))
+            _batch(given, part, next(size for size in _SIZES if size >= len(part)))
             for part in _parts(rows)
         ]
         for rows in (request.forget, request.learn)
@@ -81,13 +81,13 @@ def pieces_of(bench: Bench, request: Request) -> Pieces:
 
 
 def _batch(
-    bench: Bench, chosen: np.ndarray, size: int, dtype: Any = np.float64
+    given: Features, chosen: np.ndarray, size: int, dtype: Any = np.float64
 ) -> Batch:
     n = len(chosen)
-    rows = np.zeros((size, bench.rows.shape[1]), dtype)
-    rows[:n] = bench.rows[chosen]
-    targets = np.zeros((size, bench.classes), dtype)
-    targets[:n] = onehot(bench, chosen)
+    rows = np.zeros((size, given.rows.shape[1]), dtype)
+    rows[:n] = given.rows[chosen]
+    targets = np.zeros((size, given.classes), dtype)
+    targets[:n] = onehot(given, chosen)
     weights = (np.arange(size) < n).astype(dtype)
     return Batch(jnp.asarray(rows), jnp.asarray(targets), jnp.asarray(weights))
 
@@ -97,9 +97,9 @@ def _parts(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[first : first + most] for first in range(0, len(rows), most)]
 
 
-def onehot(bench: Bench, chosen: np.ndarray) -> np.ndarray:
+def onehot(given: Features, chosen: np.ndarray) -> np.ndarray:
     """Targets of rows, a column for each class."""
-    return (bench.targets[chosen, None] == np.arange(bench.classes)).astype(np.float64)
+    return (given.targets[chosen, None] == np.arange(given.classes)).astype(np.float64)
 
 
 def apply(name: str, state: Any, pieces: Pieces) -> tuple[Any, int]:
@@ -151,12 +151,12 @@ def with_l2(gram: GramRidge, l2: float) -> GramRidge:
     return gram._replace(l2=jnp.asarray(l2, gram.gram.dtype))
 
 
-def learn(bench: Bench, chosen: np.ndarray, dtype: Any = np.float64) -> GramRidge:
+def learn(given: Features, chosen: np.ndarray, dtype: Any = np.float64) -> GramRidge:
     """Sums of rows, in their order, as if nothing else had ever been."""
-    state = gram_start(bench.rows.shape[1], bench.classes, l2=1.0, dtype=dtype)
+    state = gram_start(given.rows.shape[1], given.classes, l2=1.0, dtype=dtype)
     add = _steps(SINGLE if dtype == np.float32 else GRAM)[1]
     for part in _parts(chosen):
-        state = add(state, _batch(bench, part, _SIZES[-1], dtype))
+        state = add(state, _batch(given, part, _SIZES[-1], dtype))
     return state
 
 
