@@ -1,8 +1,9 @@
 """What there is, and what works here and now without a network.
 
-Command: ``python -m experiments.list`` (all), or with ``methods``, ``attributions``,
-``data``, ``models``, ``metrics``; ``--data.dir`` or UNLEARN_DATA says where prepared
-sets lie.
+Command: ``python -m experiments.list`` (all), or with ``studies``, ``requests``,
+``methods``, ``attributions``, ``data``, ``models``, ``metrics``; ``--data.dir`` or
+UNLEARN_DATA says where prepared sets lie. ``python -m experiments.list runs`` shows
+what lies under ``results/``, of the studies, names, data or methods asked for.
 """
 
 import inspect
@@ -16,14 +17,26 @@ import tyro
 
 from experiments.frame.command import main
 from experiments.frame.options import hyperparameters
+from experiments.frame.requests import KINDS
+from experiments.studies import STUDIES
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.data import DATASETS
 from unlearn_jax.evaluation import METRICS
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import MODELS
+from unlearn_jax.results.record import RecordError
+from unlearn_jax.results.run import read_run
 
 Topic: TypeAlias = Literal[
-    "all", "methods", "attributions", "data", "models", "metrics"
+    "all",
+    "studies",
+    "requests",
+    "methods",
+    "attributions",
+    "data",
+    "models",
+    "metrics",
+    "runs",
 ]
 
 
@@ -45,10 +58,53 @@ class Listing:
     Attributes:
         topic: One part, or all.
         data: Where to look for data sets.
+        results: Folder of runs.
+        having: Of runs, those that have each of these words in study, name, data,
+            model, methods or scale.
     """
 
     topic: tyro.conf.Positional[Topic] = "all"
     data: Place = field(default_factory=Place)
+    results: Path = Path("results")
+    having: tuple[str, ...] = ()
+
+
+def studies_table() -> list[tuple[str, ...]]:
+    """Name and first line of each study."""
+    rows = [("study", "what it asks")]
+    return rows + [(name, study.title) for name, study in STUDIES.items()]
+
+
+def requests_table() -> list[tuple[str, ...]]:
+    """How each kind of forget set is written, and what it is."""
+    rows = [("request", "what it forgets")]
+    return rows + [(", ".join(kind.forms), kind.about) for kind in KINDS.values()]
+
+
+def runs_table(folder: Path, having: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every run under a folder, the latest last; damaged ones are named."""
+    head = ("run", "study", "name", "data", "model", "methods", "scale", "seconds")
+    rows: list[tuple[str, ...]] = [head]
+    for path in sorted(folder.glob("*/*/run.json"), key=lambda p: p.parent.name):
+        try:
+            run = read_run(path.parent)
+        except RecordError as error:
+            rows.append((path.parent.name, f"damaged: {error}", *[""] * 6))
+            continue
+        config = run.config
+        model = config.get("model", config.get("net", ""))
+        words = (
+            run.experiment,
+            str(config.get("name", "")),
+            run.dataset,
+            model["name"] if isinstance(model, dict) else str(model),
+            ", ".join(config.get("methods", [])),
+            run.scale,
+        )
+        if all(any(word in text for text in words) for word in having):
+            spent = "not finished" if run.seconds is None else f"{run.seconds:.0f}"
+            rows.append((run.id, *words, spent))
+    return rows
 
 
 def methods_table() -> list[tuple[str, ...]]:
@@ -121,12 +177,16 @@ def command(arguments: Sequence[str]) -> int:
         description=__doc__,
     )
     tables = {
+        "studies": studies_table,
+        "requests": requests_table,
         "methods": methods_table,
         "attributions": attributions_table,
         "data": lambda: data_table(asked.data.dir),
         "models": models_table,
         "metrics": metrics_table,
     }
+    if asked.topic == "runs":
+        tables = {"runs": lambda: runs_table(asked.results, asked.having)}
     console = Console() if sys.stdout.isatty() else Console(width=160)
     for topic, rows in tables.items():
         if asked.topic not in ("all", topic):

@@ -214,6 +214,11 @@ class Study(NamedTuple, Generic[ConfigT, SettingT]):
     data: str = "digits"
 
     @property
+    def title(self) -> str:
+        """The first line of the text."""
+        return (self.text or self.name).strip().splitlines()[0]
+
+    @property
     def question(self) -> str:
         """The text without its technical lines: title and question."""
         return (self.text or "").partition("\nCommand:")[0].strip()

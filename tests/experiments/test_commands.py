@@ -1,0 +1,65 @@
+"""The console command and the list of what there is, and of what was run."""
+
+import sys
+
+import pytest
+from results.fake_records import fake_run
+
+from experiments import __main__ as console
+from experiments.list import command as list_command
+from experiments.list import runs_table
+from experiments.studies import STUDIES
+from unlearn_jax.results.run import write_run
+
+
+def said(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["unlearn-jax", *words])
+    code = 0
+    try:
+        console.run()
+    except SystemExit as stop:
+        code = stop.code
+    return code, capsys.readouterr()
+
+
+def test_the_console_command_knows_every_study(monkeypatch, capsys):
+    code, told = said(monkeypatch, capsys)
+    assert code == 0
+    assert all(name in told.out for name in (*STUDIES, "list", "report"))
+    code, told = said(monkeypatch, capsys, "compair")
+    assert code == 2
+    assert "'compair'" in told.err
+    code, told = said(monkeypatch, capsys, "spectrum", "--probes", "1")
+    assert code == 2
+    assert told.err == "error: probes is 1; expected at least 2\n"
+
+
+def test_studies_and_requests_are_listed(capsys):
+    assert list_command(["studies"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in STUDIES)
+    assert list_command(["requests"]) == 0
+    assert "clustered:6:100" in capsys.readouterr().out
+
+
+def test_runs_are_found_by_their_words(tmp_path):
+    for number, (name, data) in enumerate((("first", "digits"), ("second", "faces"))):
+        config = {"name": name, "model": {"name": "mlp"}, "methods": ["ssd", "scrub"]}
+        run = fake_run(id=f"2026010{number}T000000-ab12cd", config=config, dataset=data)
+        write_run(tmp_path / run.experiment / run.id, run)
+    assert len(runs_table(tmp_path, [])) == 3
+    (_, found) = runs_table(tmp_path, ["second", "ssd"])
+    assert found[1:4] == ("compare", "second", "faces")
+    assert len(runs_table(tmp_path, ["second", "digits"])) == 1
+    (tmp_path / "compare" / "20260101T000000-ab12cd" / "run.json").write_text("{")
+    damaged = runs_table(tmp_path, [])
+    assert any("damaged" in row[1] for row in damaged)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_rule_is_about_a_setting_that_there_is(name):
+    from experiments.frame.rules import unknown_settings
+
+    study = STUDIES[name]
+    for config in study.presets(study.data).values():
+        assert unknown_settings(config, study.rules) == []
