@@ -1,6 +1,7 @@
 """The command ``unlearn-jax STUDY [options]``.
 
-The same as ``python -m experiments.STUDY``, for where ``experiments`` is a name that a folder of yours has already.
+The same as ``python -m experiments.STUDY``, for where ``experiments`` is a name that a
+folder of yours has already.
 """
 
 import sys

@@ -8,7 +8,7 @@ from experiments.compare.config import Config
 from experiments.frame.findings import Drawing, Finding
 from experiments.frame.study import Results
 from unlearn_jax.results import checks
-from unlearn_jax.results.comparison import by_request, comparison_tables
+from unlearn_jax.results.comparison import answer, by_request, comparison_tables
 from unlearn_jax.results.listing import summary_csv
 from unlearn_jax.results.pictures import comparison_pictures
 from unlearn_jax.results.record import Record
@@ -42,7 +42,7 @@ def show(config: Config, results: Results) -> list[Finding]:
         ]
         named = [t._replace(name=f"{stem} {t.name}") for t in tables]
         title = f"To forget: {request} ({model})"
-        words = _checks(group, summaries)
+        words = [answer(group), *_checks(group, summaries)]
         files = {} if findings else {"summary.csv": summary_csv(records)}
         findings.append(Finding(named, drawings, title, words, files))
     return findings

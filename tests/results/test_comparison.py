@@ -6,7 +6,8 @@ from results.fake_records import METHODS, fake_records, fake_run
 from unlearn_jax.evaluation import METRICS
 from unlearn_jax.results.about import MEASURED, about
 from unlearn_jax.results.columns import CAN_ONE_TELL, WHAT_IT_COSTS, WHAT_IT_DOES
-from unlearn_jax.results.comparison import by_request, comparison_tables
+from unlearn_jax.results.comparison import answer, by_request, comparison_tables
+from unlearn_jax.results.summary import summarise
 
 RECORDS = fake_records()
 DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
@@ -36,13 +37,17 @@ def test_every_column_is_explained():
     assert about("no such metric").direction == ""
 
 
-def test_three_tables_with_the_methods_in_order_and_no_empty_cell():
+def test_three_tables_with_the_nearest_method_first_and_no_empty_cell():
     found = tables(RECORDS)
     assert list(found) == ["what it does", "can one tell", "what it costs"]
-    own = [name for name in METHODS if name not in ("original", "oracle")]
+    own = {name for name in METHODS if name not in ("original", "oracle")}
     for table in found.values():
         names = [row[0].text for row in table.rows]
-        assert names == ["original", *own, "oracle", "oracle vs oracle"]
+        assert names[0] == "original"
+        assert names[-2:] == ["oracle", "oracle vs oracle"]
+        assert set(names[1:-2]) == own
+        assert names[1] == "newton"
+        assert set(names[-4:-2]) == {"gradient_ascent", "lfssd"}  # of no use
         assert all(len(row) == len(table.header) for row in table.rows)
         assert all(c.text for row in table.rows for c in row)
         assert not table.failures
@@ -72,10 +77,12 @@ def test_every_column_has_a_footnote():
 def test_words_judge_each_method():
     table = tables(RECORDS)["what it does"]
     said = {row[0].text: row[-1].text for row in table.rows}
-    assert said["gradient_ascent"] == "destroyed, outside the floor"
-    assert said["lfssd"] == "changed nothing, outside the floor"
-    assert said["newton"] == "inside the floor"
-    assert said["original"] == "outside the floor"
+    assert said["gradient_ascent"].startswith("destroyed, outside the floor, ")
+    assert said["lfssd"].startswith("changed nothing, outside the floor, ")
+    assert said["newton"].startswith("inside the floor, 0.")
+    assert said["original"].startswith("outside the floor, ")
+    assert said["original"].endswith(")")
+    assert all(text.count("floors (") <= 1 for text in said.values())
     assert said["oracle"] == "the reference"
     assert said["oracle vs oracle"] == "the floor"
 
@@ -107,7 +114,7 @@ def test_one_training_seed_says_so_and_makes_nothing_bold():
     found = tables(fake_records(train=1))
     assert cell(found["what it does"], "ssd", "accuracy test").text.endswith("± ?")
     assert cell(found["what it does"], "ssd", "gap test").text.endswith("[?, ?]")
-    assert cell(found["what it does"], "ssd", "check").text == "no floor"
+    assert cell(found["what it does"], "ssd", "check").text == "undecided"
     assert not any(c.bold for t in found.values() for row in t.rows for c in row)
 
 
@@ -153,13 +160,14 @@ def test_a_number_that_is_not_finite_is_shown_and_destroys():
     found = tables(change("ssd", "accuracy", value=math.nan))["what it does"]
     assert cell(found, "ssd", "accuracy test").text == "nan"
     assert cell(found, "ssd", "gap test").text == "failed: not finite"
-    assert cell(found, "ssd", "check").text == "destroyed"
+    assert cell(found, "ssd", "check").text == "destroyed, outside the floor"
 
 
 def test_the_reader_is_warned_when_doing_nothing_would_pass():
     same = {"original": ((0.0, 0.0, 0.0), 0.5, None), "oracle": METHODS["oracle"]}
     table = tables(fake_records(methods=same | {"ssd": METHODS["ssd"]}))["what it does"]
-    assert cell(table, "original", "check").text == "inside the floor"
+    assert cell(table, "original", "check").text.startswith("inside the floor")
+    assert cell(table, "ssd", "check").text.startswith(("outside", "undecided"))
     assert table.footnotes[0].startswith("Mind: the original itself")
 
 
@@ -172,6 +180,30 @@ def test_regression_has_rmse_in_its_own_unit():
     table = tables(records)["what it does"]
     assert "rmse forget (targets) →" in table.header
     assert "gap forget (targets) → 0" in table.header
+
+
+def test_prices_are_in_units_of_one_retraining_and_the_answer_names_them():
+    priced = [
+        r._replace(metric=r.metric.replace("_seconds", "_cpu_seconds"))
+        for r in RECORDS
+        if r.metric in ("forget_seconds", "prepare_seconds")
+    ]
+    table = tables([*RECORDS, *priced])["what it costs"]
+    summaries = summarise(priced)
+    whole = summaries["oracle", "forget_cpu_seconds", "all"].mean
+    for method, metric, title in (
+        ("newton", "forget_cpu_seconds", "request ÷ retraining"),
+        ("ssd", "prepare_cpu_seconds", "prepare ÷ retraining"),
+    ):
+        told = float(cell(table, method, title).text)
+        assert told == pytest.approx(
+            summaries[method, metric, "all"].mean / whole, rel=0.005
+        )
+    assert cell(table, "oracle", "request ÷ retraining").text == "1.00"
+    said = answer([*RECORDS, *priced])
+    assert said.startswith("Nearest to retraining: newton (0.")
+    assert "of its price" in said
+    assert "inside the floor: newton" in said
 
 
 def test_two_requests_are_two_groups():

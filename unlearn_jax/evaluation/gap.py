@@ -43,11 +43,15 @@ class Floor(NamedTuple):
         half_width: The mean difference of I paired seeds of two oracles lies within
             plus or minus this in 95 of 100 cases.
         deviation: Standard deviation over the oracles.
+        mean: Over the oracles.
+        oracles: How many (count).
     """
 
     mean_absolute_difference: float
     half_width: float
     deviation: float
+    mean: float
+    oracles: int
 
 
 def gap(
@@ -110,7 +114,8 @@ def floor(oracle_values: Float[np.ndarray, " m"], *, seeds: int) -> Floor:
     apart = np.abs(oracle_values[first] - oracle_values[second])
     deviation = float(oracle_values.std(ddof=1))
     reach = _t_quantile(oracle_values.size - 1) * deviation * np.sqrt(2.0 / seeds)
-    return Floor(float(apart.mean()), float(reach), deviation)
+    mean, count = float(oracle_values.mean()), oracle_values.size
+    return Floor(float(apart.mean()), float(reach), deviation, mean, count)
 
 
 def _t_quantile(degrees: int) -> float:

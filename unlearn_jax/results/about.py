@@ -31,6 +31,12 @@ MEASURED = {
         "s", "down", "time of what is done once, before any request is known"
     ),
     "forget_seconds": About("s", "down", "time of one request, compiled and warm"),
+    "prepare_cpu_seconds": About(
+        "s", "down", "processor time of preparing, warm, over that of one retraining"
+    ),
+    "forget_cpu_seconds": About(
+        "s", "down", "processor time of one request, warm, over that of one retraining"
+    ),
     "compile_seconds": About("s", "down", "time to compile, paid once per shape"),
     "peak_bytes": About(
         "bytes", "down", "arguments, outputs and temporaries of the compiled program"

@@ -14,7 +14,8 @@ class Column(NamedTuple):
         metric: Key of the metric.
         split: Split; None for the only one there is.
         title: What the header says, without unit and arrow.
-        kind: ``value`` or ``gap`` (to the oracle).
+        kind: ``value``, ``gap`` (to the oracle) or ``price`` (over the oracle's
+            request: one retraining).
         factor: Multiplies the numbers before they are printed.
         unit: Of the printed number; empty for the metric's own.
         optional: A method may have nothing to put there.
@@ -58,6 +59,8 @@ WHAT_IT_COSTS = (
     Column("parameter_change", None, "parameter change"),
     Column("prepare_seconds", None, "prepare", optional=True),
     Column("forget_seconds", None, "forget"),
+    Column("prepare_cpu_seconds", None, "prepare ÷ retraining", "price", optional=True),
+    Column("forget_cpu_seconds", None, "request ÷ retraining", "price"),
     Column("compile_seconds", None, "compile"),
     Column("peak_bytes", None, "peak", factor=1e-6, unit="MB", optional=True),
 )
@@ -80,7 +83,7 @@ def present(
 
 def header(column: Column) -> str:
     """Title, unit and the arrow that says where to aim."""
-    unit = column.unit or about(column.metric).unit
+    unit = "1" if column.kind == "price" else column.unit or about(column.metric).unit
     shown = "" if unit in ("1", "steps") else f" ({unit})"
     shown = f" {unit}" if unit in ("AUC", "steps") else shown
     return f"{column.title}{shown} {_arrow(column)}".rstrip()

@@ -66,7 +66,7 @@ def comparison_tables(records: Sequence[Record], run: Run) -> list[Table]:
     if len(groups) != 1:
         raise ValueError(f"expected the records of one request, got {len(groups)}")
     summaries = summarise(records)
-    methods = methods_in_order(records)
+    methods = ranked(methods_in_order(records), summaries)
     caption = _caption(records, run)
     tables = []
     for name, columns in TABLES:
@@ -74,6 +74,50 @@ def comparison_tables(records: Sequence[Record], run: Run) -> list[Table]:
         if shown:
             tables.append(_table(name, caption, shown, methods, summaries))
     return tables
+
+
+def ranked(methods: Sequence[str], summaries: Mapping[CellKey, Summary]) -> list[str]:
+    """The nearest to the oracles first; references stay where they are."""
+
+    def rank(method: str) -> tuple[bool, float]:
+        useless = {checks.CHANGED_NOTHING, checks.DESTROYED}
+        said = checks.words(method, summaries)
+        failed = any(word.startswith("failed") for word in said)
+        return failed or bool(useless & set(said)), checks.distance(method, summaries)
+
+    own = [method for method in methods if method not in REFERENCES]
+    first = [method for method in methods if method == ORIGINAL]
+    last = [method for method in methods if method in (ORACLE, FLOOR)]
+    return [*first, *sorted(own, key=rank), *last]
+
+
+def answer(records: Sequence[Record]) -> str:
+    """Who is nearest to retraining, and at what share of its price: one sentence."""
+    summaries = summarise(records)
+    names = methods_in_order(records)
+    order = [name for name in ranked(names, summaries) if name not in REFERENCES]
+    if not order or not math.isfinite(checks.distance(order[0], summaries)):
+        return "No method can be compared with the oracles here."
+    best = order[0]
+    price = _price(best, summaries)
+    paid = f", at {cells.plain(price)} of its price" if math.isfinite(price) else ""
+    inside = [
+        name
+        for name in order
+        if checks.INSIDE_THE_FLOOR in checks.words(name, summaries)
+    ]
+    told = f"inside the floor: {', '.join(inside)}" if inside else "none is inside"
+    far = cells.plain(checks.distance(best, summaries))
+    return f"Nearest to retraining: {best} ({far} floors){paid}; {told}."
+
+
+def _price(method: str, summaries: Mapping[CellKey, Summary]) -> float:
+    """Processor time of one request over that of one retraining."""
+    own = lookup(summaries, method, "forget_cpu_seconds", None)
+    whole = lookup(summaries, ORACLE, "forget_cpu_seconds", None)
+    if own is None or whole is None or own.failure or not whole.mean > 0:
+        return math.nan
+    return own.mean / whole.mean
 
 
 def by_request(
@@ -155,6 +199,11 @@ def _text(column: Column, method: str, summaries: Mapping[CellKey, Summary]) -> 
             return cells.NO_APPLICATION
         finite = math.isfinite(found.mean)
         return f"failed: {'no oracle value' if finite else 'not finite'}"
+    if column.kind == "price":
+        whole = lookup(summaries, ORACLE, "forget_cpu_seconds", None)
+        if whole is None or whole.failure or not whole.mean > 0:
+            return cells.NO_APPLICATION
+        return cells.plain(found.mean / whole.mean)
     factor = column.factor
     return cells.mean_and_error(factor * found.mean, factor * found.standard_error)
 

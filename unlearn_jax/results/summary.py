@@ -32,8 +32,8 @@ class Summary(NamedTuple):
             that were measured once for all seeds. nan for pairs, which are not
             independent.
         gap: Difference to the oracle; None where there is no oracle or no number.
-        floor: Spread of the oracles in this metric; None for fewer than two, and for
-            metrics that compare with an oracle already.
+        floor: Spread of the oracles in this metric, or of their pairs where it
+            compares two models already; None for fewer than two.
         failure: Why there is no mean; empty otherwise. One failed record fails the
             whole: a mean over the survivors would flatter.
     """
@@ -188,15 +188,23 @@ def _floor(
     cells: dict[CellKey, list[Record]], metric: str, split: str, *, seeds: int
 ) -> Floor | None:
     """The oracles' spread, from all that the pairs name, else from their own rows."""
-    if not aims_at_oracle(metric):
-        return None
     values: dict[int, list[float | None]] = {}
+    if not aims_at_oracle(metric):
+        if about(metric).direction == "down" or not about(metric).direction:
+            return None
+        for row in cells.get((FLOOR, metric, split), []):
+            values.setdefault(row.train_seed, []).append(row.value)
+        return _floor_of(values, seeds)
     for row in cells.get((FLOOR, metric, split), []):
         values.setdefault(row.train_seed, []).append(row.value)
         values.setdefault(row.unlearn_seed, []).append(row.oracle)
     if not values:
         for row in cells.get((ORACLE, metric, split), []):
             values.setdefault(row.train_seed, []).append(row.value)
+    return _floor_of(values, seeds)
+
+
+def _floor_of(values: Mapping[int, list[float | None]], seeds: int) -> Floor | None:
     numbers = np.array([np.mean([_nan(v) for v in many]) for many in values.values()])
     if numbers.size < 2 or not np.all(np.isfinite(numbers)):
         return None
