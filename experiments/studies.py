@@ -8,6 +8,7 @@ from experiments.continual import STUDY as continual
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
 from experiments.spectrum import STUDY as spectrum
+from experiments.state_privacy import STUDY as state_privacy
 from experiments.unlearn import STUDY as unlearn
 
 STUDIES: Mapping[str, Study[Any, Any]] = {
@@ -18,6 +19,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         continual,
         exactness,
         spectrum,
+        state_privacy,
     )
 }
 """Name of the command -> the study."""

@@ -7,7 +7,8 @@ Command: ``python -m experiments.exactness`` (digits, minutes on two CPU cores);
 trained CNN and 1,000 requests (about a quarter of an hour).
 Expect: sums have no history, bit for bit, and their solution is the true one to the
 last digits, closer than a fresh solve in float64. The inverse alone drifts, the faster
-the worse the condition; with the sums beside it the drift is seen and repaired.
+the worse the condition, and refuses to learn under a ridge so small that it could not
+forget; with the sums beside it the drift is seen and repaired.
 The truth is a solution in integers with a proven error.
 """
 

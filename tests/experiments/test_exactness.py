@@ -171,7 +171,14 @@ def test_sums_are_those_that_never_saw_the_rows(run):
     assert of(run, KEPT, "bit_identical") == [1.0] * 6
     assert of(run, GRAM, "equals_integers") == [1.0] * 3
     assert of(run, GRAM, "exact") == [1.0] * 3
-    assert not any(of(run, form, "refused") for form in (GRAM, KEPT, INVERSE))
+    assert not any(of(run, form, "refused") for form in (GRAM, KEPT))
+
+
+@pytest.mark.slow
+def test_the_inverse_refuses_to_learn_where_it_could_not_forget(run):
+    """A row of ‖x‖² / l2 above some 7e5 is refused, so where the ridge is least."""
+    refused = run[1].where("refused", method=INVERSE)
+    assert refused.places("l2") == [1e-6]
 
 
 @pytest.mark.slow

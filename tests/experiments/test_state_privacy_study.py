@@ -1,11 +1,11 @@
 """What the state reveals: the laws, in one run from end to end."""
 
-import jax
 import numpy as np
 import pytest
 
-from experiments import state_privacy
-from experiments._state_privacy import (
+from experiments.frame import study
+from experiments.state_privacy import STUDY
+from experiments.state_privacy.attacks import (
     Examples,
     Guessed,
     invert,
@@ -14,63 +14,56 @@ from experiments._state_privacy import (
     reconstruct,
     rows_of,
 )
-from experiments._state_privacy_tables import found_shares
+from experiments.state_privacy.measure import NO_NOISE, found_shares
 from unlearn_jax.models.random_features import directions, random_kernel
-from unlearn_jax.results.record import read_records
-from unlearn_jax.results.run import read_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One run at scale smoke: its folder and its numbers."""
     results = tmp_path_factory.mktemp("results")
-    words = ["--scale", "smoke", "--results", str(results)]
-    assert state_privacy.command(words) == 0
+    assert study.run(STUDY, ["--scale", "smoke", "--results", str(results)]) == 0
     (folder,) = (results / "state_privacy").iterdir()
-    records = read_records(folder / "records.jsonl")
-    return folder, {(r.request, r.metric, r.split): r.value for r in records}
+    return folder, study.read_results(folder).rows
 
 
-def areas(numbers, split):
+def areas(rows, group):
     """``(AUC, standard error)`` of both scores at every number of rows a feature."""
-    chosen = [key for key in numbers if key[2] == split and "stderr" not in key[1]]
+    chosen = rows.where("auc", group=group)
     assert len(chosen) == 4
-    return [
-        (numbers[request, metric, split], numbers[request, f"{metric}_stderr", split])
-        for request, metric, _ in chosen
-    ]
+    return [(row.value, rows.value("auc_stderr", **row.at)) for row in chosen]
 
 
 @pytest.mark.slow
 def test_one_deleted_row_comes_back_with_label_and_image(run):
-    _, numbers = run
-    assert numbers["delete 1", "row_error_max", ""] < 1e-6
-    assert numbers["delete 1", "rows_found", ""] == 100
-    assert numbers["delete 1", "label_right", ""] == 100
-    assert numbers["delete 1", "input_error_median", ""] < 1e-3
+    _, rows = run
+    assert rows.value("row_error_max", deleted=1) < 1e-6
+    assert rows.value("rows_found", deleted=1) == 100
+    assert rows.value("label_right", deleted=1) == 100
+    assert rows.value("input_error_median", deleted=1) < 1e-3
 
 
 @pytest.mark.slow
 def test_four_deleted_rows_come_back_too(run):
-    _, numbers = run
-    assert numbers["delete 4", "rows_found", ""] == 100
-    assert numbers["delete 4", "label_right", ""] == 100
-    assert numbers["delete 4", "row_error_median", ""] < 1e-3
+    _, rows = run
+    assert rows.value("rows_found", deleted=4) == 100
+    assert rows.value("label_right", deleted=4) == 100
+    assert rows.value("row_error_median", deleted=4) < 1e-3
 
 
 @pytest.mark.slow
 def test_the_state_tells_rows_within_and_not_deleted_ones(run):
-    _, numbers = run
-    for value, error in areas(numbers, "deleted"):
+    _, rows = run
+    for value, error in areas(rows, "deleted"):
         assert abs(value - 0.5) < 4 * error
         assert 0 < error < 0.05
     for split in ("within", "to be deleted"):
-        for value, error in areas(numbers, split):
+        for value, error in areas(rows, split):
             assert value > 0.5 + 2 * error
-    for request in ("1 rows a feature", "4 rows a feature"):
-        assert numbers[request, "equals_never_learnt", ""] == 1
+    assert list(rows.values("equals_never_learnt")) == [1, 1]
     few, many = (
-        numbers[f"{ratio} rows a feature", "auc_leverage", "within"] for ratio in (1, 4)
+        rows.value("auc", ratio=ratio, group="within", score="leverage")
+        for ratio in (1, 4)
     )
     assert few > 0.95
     assert few > many
@@ -78,25 +71,22 @@ def test_the_state_tells_rows_within_and_not_deleted_ones(run):
 
 @pytest.mark.slow
 def test_noise_ruins_the_reconstruction_and_costs_accuracy(run):
-    _, numbers = run
-    assert numbers["epsilon inf", "row_error_median", ""] < 1e-6
-    assert numbers["epsilon inf", "cosine", ""] > 1 - 1e-9
-    assert numbers["epsilon 8", "row_error_median", ""] > 1
-    assert abs(numbers["epsilon 8", "cosine", ""]) < 0.5
-    exact, noisy = (numbers[f"epsilon {e}", "accuracy", ""] for e in ("inf", 8))
+    _, rows = run
+    assert rows.value("row_error_median", epsilon=NO_NOISE) < 1e-6
+    assert rows.value("cosine", epsilon=NO_NOISE) > 1 - 1e-9
+    assert rows.value("row_error_median", epsilon=8) > 1
+    assert abs(rows.value("cosine", epsilon=8)) < 0.5
+    exact, noisy = (rows.value("accuracy", epsilon=e) for e in (NO_NOISE, 8))
     assert exact > 90
     assert 30 < noisy < exact
-    value, error = (
-        numbers["epsilon 8", f"auc_residual{end}", ""] for end in ("", "_stderr")
-    )
-    assert value < numbers["epsilon 8", "auc_strongest", ""] + 4 * error
+    value, error = (rows.value(f"auc{end}", epsilon=8) for end in ("", "_stderr"))
+    assert value < rows.value("auc_strongest", epsilon=8) + 4 * error
 
 
 @pytest.mark.slow
 def test_the_run_is_written_down(run):
     folder, _ = run
-    assert read_run(folder).seconds is not None
-    for name in ("tables.md", "tables.tex", "tables.csv", "index.html"):
+    for name in ("tables.md", "tables.tex", "index.html"):
         assert (folder / name).stat().st_size > 200
     names = {path.name for path in (folder / "figures").glob("*.png")}
     assert names == {"pictures.png", "attacks.png"}
@@ -104,6 +94,8 @@ def test_the_run_is_written_down(run):
     assert "rows deleted at once" in text
     assert "AUC deleted, after" in text
     assert "noise multiplier" in text
+    study.report(STUDY, folder)
+    assert (folder / "tables.md").read_text() == text
 
 
 def sample(count, seed=0):
@@ -156,12 +148,12 @@ def test_membership_sees_the_deletion(key):
     ("words", "says"),
     [
         ("--deleted 0", "deleted is"),
-        ("--deleted 2 2", "different counts"),
+        ("--deleted 2 2", "none of them twice"),
         ("--deleted 5000", "deleted is"),
         ("--ratios 0", "ratios is"),
         ("--ratios 0.01", "ratios is"),
-        ("--l2 0", "l2 above 0"),
-        ("--delta 1", "delta between"),
+        ("--l2 0", "l2 is 0"),
+        ("--delta 1", "delta is 1"),
         ("--trials 0", "trials"),
         ("--epsilons -1", "epsilons is"),
         ("--width 99999", "width is 99999"),
@@ -172,7 +164,6 @@ def test_membership_sees_the_deletion(key):
     ],
 )
 def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, words, says):
-    jax.config.update("jax_enable_x64", True)
     with pytest.raises((ValueError, FileNotFoundError), match=says):
-        state_privacy.command([*words.split(), "--results", str(tmp_path)])
+        study.run(STUDY, [*words.split(), "--results", str(tmp_path)])
     assert not list(tmp_path.iterdir())

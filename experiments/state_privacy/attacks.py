@@ -107,35 +107,6 @@ class Noisy(NamedTuple):
     strongest: float
 
 
-class Setting(NamedTuple):
-    """Description: examples in groups, and their shape as images.
-
-    The first three are one sample dealt out at random, so that an attack which knows
-    nothing has an AUC of 0.5.
-    """
-
-    title: str
-    kept: Examples
-    deleted: Examples
-    never: Examples
-    test: Examples
-    shape: tuple[int, ...]
-
-
-class Measured(NamedTuple):
-    """Description: all that was found.
-
-    Attributes:
-        guesses: By the size of the deletion, one for each trial.
-        attacks: Width and attacks, by rows for each feature.
-        noise: By epsilon, infinite for none.
-    """
-
-    guesses: dict[int, list[Guessed]]
-    attacks: dict[float, tuple[int, Memberships]]
-    noise: dict[float, Noisy]
-
-
 def rows_of(examples: Examples, kernel: Array) -> Batch:
     """What a ridge regression learns of examples."""
     rows = np.asarray(_expand(examples.unit, kernel))
