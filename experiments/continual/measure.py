@@ -71,6 +71,7 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     )
     own, others = kept_features(
         bench,
+        config.model,
         setting.model,
         config.backbone,
         seen,

@@ -94,7 +94,13 @@ def features(bench: Bench, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
         return flat[0].reshape(len(flat[0]), -1), flat[1].reshape(len(flat[1]), -1)
     model = build_model(config.model, setting.dataset)
     return kept_features(
-        bench, model, config.backbone, splits.train, splits, seed=config.seed
+        bench,
+        config.model,
+        model,
+        config.backbone,
+        splits.train,
+        splits,
+        seed=config.seed,
     )
 
 

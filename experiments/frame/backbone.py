@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.frame.problem import Network
 from experiments.frame.progress import progress
 from experiments.frame.study import Bench
 from unlearn_jax.data.batch import Splits
 from unlearn_jax.methods.analytic import frozen_features
 from unlearn_jax.models import MODELS
 from unlearn_jax.models.model import Model
+from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.piece import Piece
 from unlearn_jax.train.fit import fit_watched
 from unlearn_jax.train.loss import cross_entropy
@@ -22,14 +24,36 @@ BACKBONES = tuple(name for name in MODELS if name != "linear")
 """Models with a hidden layer to freeze."""
 
 
-def kept_features(bench: Bench, *args: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`backbone_features`, trained and asked once for each run."""
+def kept_features(
+    bench: Bench,
+    network: Network,
+    model: Model,
+    recipe: Recipe,
+    data: Batch,
+    splits: Splits,
+    *,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`backbone_features`, found again by every run that would train the same.
+
+    Args:
+        bench: Of the run.
+        network: The words that ``model`` was built from.
+        model: The backbone.
+        recipe: How it is trained.
+        data: On what.
+        splits: Whose features are wanted; the data of the run.
+        seed: Of the training.
+    """
 
     def make() -> Piece:
-        found = backbone_features(*args, seed=seed)
+        found = backbone_features(model, recipe, data, splits, seed=seed)
         return Piece(dict(zip(("train", "test"), found, strict=True)), {})
 
-    arrays = bench.keep("features", make).arrays
+    leaves = enumerate(jax.tree.leaves(data))
+    on = digest_arrays(b"", "batch", {str(i): np.asarray(leaf) for i, leaf in leaves})
+    words = {"model": network, "recipe": recipe, "seed": seed, "on": on.hex()}
+    arrays = bench.keep("features", make, known_by=words).arrays
     return arrays["train"], arrays["test"]
 
 

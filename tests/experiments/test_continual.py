@@ -17,7 +17,7 @@ from experiments.continual.stream import (
     draw_stream,
     tasks_of,
 )
-from experiments.frame import study
+from experiments.frame import backbone, study
 from unlearn_jax.models.random_features import directions, expand, random_kernel
 
 RIDGE = ("ACU", "ACU, inverse", "inverse recomputed")
@@ -261,6 +261,24 @@ def test_a_head_that_fails_is_named_and_the_others_go_on(study_run, monkeypatch)
     found = done.rows.where("prediction_difference", method="inverse recomputed")
     assert len(found) == len(done.rows.places("request"))
     assert max(row.value for row in found if row.at["kind"] != UNKNOWN) < 1e-9
+
+
+def test_runs_that_would_train_the_same_backbone_train_it_once(study_run, monkeypatch):
+    def counted(model, recipe, data, splits, *, seed):
+        trained.append(len(data.targets))
+        random = np.random.default_rng(seed)
+        shapes = [(len(part.targets), 4) for part in splits]
+        return [random.normal(size=shape).astype(np.float32) for shape in shapes]
+
+    trained = []
+    monkeypatch.setattr(backbone, "backbone_features", counted)
+    monkeypatch.setattr(measure, "contestants", lambda _, frozen: [scratch(frozen)])
+    first, other = (study_run(STUDY, f"{TINY} --l2 {l2}") for l2 in (0.1, 0.2))
+    assert len(trained) == 1
+    assert first.rows.metrics() == other.rows.metrics()
+    study_run(STUDY, f"{TINY} --backbone.epochs 2")
+    study_run(STUDY, f"{TINY} --rows 7")  # other wrong labels
+    assert len(trained) == 3
 
 
 def _with_a_broken_oracle(config, frozen):
