@@ -61,8 +61,8 @@ def _exactness(config: Config, rows: Rows, run: Run) -> Table:
             own = here.where(method=form)
             fresh = [here.values("head_error", method=m) for m in (CHOLESKY, QR)]
             heads, same = own.values("head_error"), own.values("bit_identical")
-            carried = form not in (CHOLESKY, QR)
-            near = heads.size and all(heads <= TIMES * np.fmin(*fresh)[-len(heads) :])
+            carried = heads.size and form not in (CHOLESKY, QR)
+            near = carried and all(heads <= TIMES * np.fmin(*fresh)[-len(heads) :])
             gap = _most(own, "predictions", to=QR)
             lines.append(
                 [
