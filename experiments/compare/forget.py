@@ -62,7 +62,7 @@ class Forgetter:
     def _trace(self, i: int) -> Any:
         if i not in self._traces:
             given = self._setting, self._folder, self._originals[i], i
-            self._traces = {i: trace_of_original(*given)}
+            self._traces = {i: trace_of_original(*given, self._programs)}
         return self._traces[i]
 
     def _run(

@@ -1,13 +1,11 @@
 """Rows of a comparison to its tables and figures, request by request."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from experiments.compare.config import Config
 from experiments.frame.findings import Drawing, Finding
 from experiments.frame.study import Results
-from unlearn_jax.results import checks
 from unlearn_jax.results.comparison import answer, by_request, comparison_tables
 from unlearn_jax.results.listing import summary_csv
 from unlearn_jax.results.pictures import comparison_pictures
@@ -17,10 +15,6 @@ from unlearn_jax.results.run import Run
 from unlearn_jax.results.summary import (
     FLOOR,
     ORACLE,
-    CellKey,
-    Summary,
-    methods_in_order,
-    summarise,
 )
 
 
@@ -30,7 +24,6 @@ def show(config: Config, results: Results) -> list[Finding]:
     records = records_of(config, results.run, results.rows)
     groups = by_request(records)
     for number, ((_, model, request), group) in enumerate(groups.items(), start=1):
-        summaries = summarise(group)
         tables = comparison_tables(group, results.run)
         first = f"{number}-" if len(groups) > 1 else ""
         stem = _plain(f"{first}{model}-{request}")
@@ -42,7 +35,7 @@ def show(config: Config, results: Results) -> list[Finding]:
         ]
         named = [t._replace(name=f"{stem} {t.name}") for t in tables]
         title = f"To forget: {request} ({model})"
-        words = [answer(group), *_checks(group, summaries)]
+        words = [answer(group)]
         files = {} if findings else {"summary.csv": summary_csv(records)}
         findings.append(Finding(named, drawings, title, words, files))
     return findings
@@ -76,14 +69,6 @@ def records_of(config: Config, run: Run, rows: Rows) -> list[Record]:
             )
         )
     return records
-
-
-def _checks(records: list[Record], summaries: Mapping[CellKey, Summary]) -> list[str]:
-    return [
-        f"{method}: {', '.join(checks.words(method, summaries))}"
-        for method in methods_in_order(records)
-        if method not in (ORACLE, FLOOR)
-    ]
 
 
 def _place(row: Row) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from experiments.compare.setting import Setting
 from experiments.frame.problem import seed_key
 from unlearn_jax.attribution.trace import Trace, checkpoints_of, trace_like, trace_of
-from unlearn_jax.evaluation.cost import Cost, measured
+from unlearn_jax.evaluation.cost import Compiled, Cost, compile_once, run
 from unlearn_jax.train import checkpoint
 from unlearn_jax.train.trajectory import fit_trajectory
 from unlearn_jax.types import Batch, Variables
@@ -18,13 +18,24 @@ _KEPT = ("compile_seconds", "seconds", "cpu_seconds")
 
 
 def trace_of_original(
-    setting: Setting, folder: Path, original: Variables, i: int
+    setting: Setting,
+    folder: Path,
+    original: Variables,
+    i: int,
+    programs: dict[Any, Compiled],
 ) -> tuple[Trace, Cost]:
     """The trace of original i, and its price.
 
     Checkpoints come from the original's run, repeated by its key: kept while it trained
     they would have cost nothing, so the repetition is not counted. The loss on what was
     never seen comes from a tenth of the training set, by one more training that is.
+
+    Args:
+        setting: Whose originals.
+        folder: Where traces are kept.
+        original: The trained model.
+        i: Its number.
+        programs: What is compiled already; both programs are added.
     """
     learner, config = setting.learner, setting.config
     place = folder / f"{config.seeds.first + i}"
@@ -43,9 +54,14 @@ def trace_of_original(
         return trace_of(key, learner, original, pieces, data)
 
     own = seed_key("train", config.seeds.first + i)
-    pieces = jax.jit(way)(own, setting.train)
+    if "way" not in programs:
+        programs["way"] = compile_once(way, own, setting.train)
+    pieces = programs["way"].call(own, setting.train)
     key = seed_key("prepare", config.seeds.first + i)
-    trace, cost = measured(left, key, original, pieces, setting.train)
+    arguments = (key, original, pieces, setting.train)
+    if "trace" not in programs:
+        programs["trace"] = compile_once(left, *arguments)
+    trace, cost = run(programs["trace"], *arguments)
     told = {name: jnp.asarray(getattr(cost, name), jnp.float32) for name in _KEPT}
     checkpoint.save(place, (trace, told))
     return trace, cost

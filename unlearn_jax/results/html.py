@@ -71,10 +71,10 @@ class Picture(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One request: its heading, checks in words, tables, figures, shared footnotes."""
+    """One request: its heading, the answer in words, tables, figures, shared footnotes."""
 
     title: str
-    checks: Sequence[str]
+    words: Sequence[str]
     tables: Sequence[Table]
     pictures: Sequence[Picture]
     footnotes: Sequence[str] = ()
@@ -120,8 +120,7 @@ def page(run: Run, sections: Sequence[Section], question: str = "") -> str:
 
 def _section(section: Section) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>"]
-    if section.checks:
-        parts += ["<h3>Checks</h3>", _list(section.checks)]
+    parts += [f"<p><b>{html.escape(word)}</b></p>" for word in section.words]
     parts += [table.to_html() for table in section.tables]
     if section.footnotes:
         parts += ["<h3>How to read the tables</h3>", _list(section.footnotes, "notes")]
