@@ -71,7 +71,7 @@ class Picture(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One request: its heading, the answer in words, tables, figures, shared footnotes."""
+    """One request: heading, the answer in words, tables, figures, shared footnotes."""
 
     title: str
     words: Sequence[str]
