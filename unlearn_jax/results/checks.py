@@ -142,7 +142,7 @@ def _name(summary: Summary) -> str:
 
 
 def _short(number: float) -> str:
-    return f"{number:.2g}" if number < 10 else f"{number:.0f}"
+    return f"{number:.3g}" if number < 100 else f"{number:.0f}"
 
 
 def _seeds(method: str, summaries: Mapping[CellKey, Summary]) -> int:
