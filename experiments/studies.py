@@ -7,6 +7,7 @@ from experiments.compare import STUDY as compare
 from experiments.continual import STUDY as continual
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
+from experiments.scaling import STUDY as scaling
 from experiments.spectrum import STUDY as spectrum
 from experiments.state_privacy import STUDY as state_privacy
 from experiments.unlearn import STUDY as unlearn
@@ -18,6 +19,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         unlearn,
         continual,
         exactness,
+        scaling,
         spectrum,
         state_privacy,
     )

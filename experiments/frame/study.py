@@ -49,8 +49,8 @@ class Built(Protocol):
     """What ``build`` makes: everything loaded, checked and drawn, nothing trained."""
 
     @property
-    def dataset(self) -> Dataset:
-        """The data, as the study uses them."""
+    def dataset(self) -> Dataset | None:
+        """The data, as the study uses them; None, and a ``title``, without any."""
         ...
 
 
@@ -281,13 +281,11 @@ def described(study: Study[Any, Any], config: Any, setting: Built) -> Run:
     """The run of a configuration: what it is known by, before it begins."""
     files = study.files(config) if study.files is not None else ()
     inputs = {str(file): file_digest(Path(file)) for file in files}
-    return new_run(
-        study.name,
-        config.scale,
-        config,
-        dataset=setting.dataset.title,
-        inputs={"data": data_digest(setting.dataset), **inputs},
-    )
+    data = setting.dataset
+    if data is not None:
+        inputs = {"data": data_digest(data), **inputs}
+    title = getattr(setting, "title", "") if data is None else data.title
+    return new_run(study.name, config.scale, config, dataset=title, inputs=inputs)
 
 
 def told(folder: Path, findings: Sequence[Finding], rows: Rows) -> int:

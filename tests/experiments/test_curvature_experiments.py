@@ -176,8 +176,8 @@ def test_minimise_finds_the_minimum_of_any_weights():
 
 
 def test_slope_of_a_power_is_its_exponent():
-    rows = [{"size": s, "value": 3.0 * s**1.5} for s in (2.0, 5.0, 11.0)]
-    np.testing.assert_allclose(scaling.slope(rows), 1.5)
+    sizes = np.array([2.0, 5.0, 11.0])
+    np.testing.assert_allclose(scaling.measure.slope(sizes, 3.0 * sizes**1.5), 1.5)
 
 
 def test_facts_of_a_known_spectrum():
@@ -275,22 +275,19 @@ def test_spectrum_end_to_end(study_run, monkeypatch):
     assert found["Hessian", "largest_eigen_residual"] < 1e-3
 
 
-def test_scaling_end_to_end_and_memory_does_not_grow(tmp_path, results, monkeypatch):
-    few = {k: scaling.OPERATIONS[k] for k in ("gradient", "Gauss-Newton product")}
-    monkeypatch.setattr(scaling, "OPERATIONS", few)
+def test_scaling_end_to_end_and_memory_does_not_grow(study_run, monkeypatch):
+    timed = scaling.measure.OPERATIONS
+    few = {k: timed[k] for k in ("gradient", "Gauss-Newton product")}
+    monkeypatch.setattr(scaling.measure, "OPERATIONS", few)
     words = "--scale smoke --examples 64 256 --widths 8 16 --batch-size 32"
-    assert scaling.command([*words.split(), "--results", str(tmp_path)]) == 0
-    _, records = results("scaling")
-    slopes = {
-        r.method: r.value
-        for r in records
-        if (r.metric, r.request) == ("bytes_slope", "examples")
-    }
-    assert set(slopes) == set(scaling.OPERATIONS)
-    assert all(abs(value) < 0.05 for value in slopes.values())
-    seconds = [r.value for r in records if r.metric == "seconds"]
-    assert len(seconds) == 4 * len(scaling.OPERATIONS)
-    assert min(seconds) > 0
+    rows = study_run(scaling.STUDY, words).rows
+    assert set(rows.places("method")) == set(few)
+    slopes = rows.values("bytes_slope", against="examples")
+    assert len(slopes) == len(few)
+    assert np.all(np.abs(slopes) < 0.05)
+    seconds = rows.values("seconds")
+    assert len(seconds) == 4 * len(few)
+    assert seconds.min() > 0
 
 
 @pytest.mark.parametrize(
@@ -306,8 +303,8 @@ def test_scaling_end_to_end_and_memory_does_not_grow(tmp_path, results, monkeypa
         (curvature_fidelity.command, "--damping 0", "damping"),
         (spectrum.STUDY, "--steps 99999", "parameters"),
         (spectrum.STUDY, "--probes 1", "at least 2"),
-        (scaling.command, "--widths 8", "two different"),
-        (scaling.command, "--batch-size 99999", "smallest"),
+        (scaling.STUDY, "--widths 8", "two different"),
+        (scaling.STUDY, "--batch-size 99999", "smallest"),
     ],
 )
 def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, command, words, says):
