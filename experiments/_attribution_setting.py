@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from experiments._config import Data, Network, hyperparameters, read_option
-from experiments._net import learning
+from experiments.frame.options import hyperparameters, read_option
+from experiments.frame.problem import Data, Network, problem
 from unlearn_jax.attribution import ATTRIBUTIONS, Attribution
 from unlearn_jax.attribution.attribution import as_trained
 from unlearn_jax.data.batch import Dataset, take
@@ -178,7 +178,7 @@ def build(config: Config) -> Setting:
     for label in config.attributions:
         read_label(label)
     _check_counts(config)
-    dataset, learner, train, test = learning(config.data, config.model, config.recipe)
+    dataset, learner, train, test = problem(config.data, config.model, config.recipe)
     tests, n = len(test.targets), len(train.targets)
     if config.queries > tests or config.removed >= n:
         raise ValueError(

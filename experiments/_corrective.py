@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._corrective_methods import Contestant, agreement
-from experiments._setting import seed_key
 from experiments._study import Note
+from experiments.frame.problem import seed_key
 from experiments.frame.progress import progress
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.data.batch import Dataset, bucket, pad

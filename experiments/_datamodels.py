@@ -9,14 +9,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments._config import Data, Network
-from experiments._net import load
+from experiments.frame.problem import Data, Network, build_model, load
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.data.subsets import subset_masks
 from unlearn_jax.ensembles.plan import Plan, make_plan
 from unlearn_jax.ensembles.train import Way
-from unlearn_jax.models import MODELS
-from unlearn_jax.options import check_whole
 from unlearn_jax.parallel.launch import Where
 from unlearn_jax.storage.plain import plain_config
 from unlearn_jax.train.loss import cross_entropy
@@ -50,7 +47,7 @@ class Config:
 
     scale: Literal["smoke", "small", "paper", "custom"] = "small"
     data: Data = field(default_factory=Data)
-    model: Network = field(default_factory=lambda: Network(width=32))
+    model: Network = field(default_factory=lambda: Network(width=32, depth=1))
     recipe: Recipe = field(
         default_factory=lambda: Recipe(epochs=15, batch_size=64, weight_decay=0.0)
     )
@@ -75,7 +72,7 @@ def presets(data: str) -> dict[str, Config]:
         small = replace(
             small,
             data=Data(name=data, limit=10_000),
-            model=Network(width=64),
+            model=Network(width=64, depth=1),
             recipe=replace(small.recipe, epochs=5, batch_size=128),
             members=256,
         )
@@ -141,18 +138,7 @@ def build(config: Config) -> Setting:
             f"share is {config.share}; members on all examples do not differ, choose "
             "it below 1"
         )
-    if config.model.name not in MODELS:
-        raise ValueError(
-            f"there is no model {config.model.name!r}; choose from {', '.join(MODELS)}"
-        )
-    check_whole("model.width", config.model.width, least=0)
-    width: dict[str, Any] = {}
-    if config.model.width and config.model.name == "mlp":
-        width = {"widths": (config.model.width,)}
-    elif config.model.width and config.model.name in ("cnn", "resnet18"):
-        width = {"width": config.model.width}
-    shape = tuple(train.inputs.shape[1:])
-    model = MODELS[config.model.name](shape, dataset.classes, **width)
+    model = build_model(config.model, dataset)
     masks = subset_masks(
         config.seed, config.members + config.held_out, len(train.targets), config.share
     )

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments._config import Data, Network, check_once
-from experiments._net import learning
+from experiments.frame.problem import Data, Network, problem
+from experiments.frame.rules import check_rules, some
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
 from unlearn_jax.data.batch import Dataset, concatenate, take
@@ -114,10 +114,10 @@ def build(config: Config) -> Setting:
             )
     if not config.requests:
         raise ValueError(f"give at least one request: {KINDS}")
-    check_once("requests", config.requests)
+    check_rules(config, some("requests"))
     for text in config.requests:
         read_request(text)
-    dataset, learner, train, test = learning(config.data, config.model, config.recipe)
+    dataset, learner, train, test = problem(config.data, config.model, config.recipe)
     for text in config.requests:
         _check_size(text, np.asarray(dataset.splits.train.targets))
     if any("ensemble" in ATTRIBUTIONS[name].reads for name in config.attributions):

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments._config import Data
 from experiments._curvatures import (
     Approximation,
     Effort,
@@ -19,7 +18,7 @@ from experiments._curvatures import (
     products,
     states,
 )
-from experiments._net import (
+from experiments.frame.nets import (
     Net,
     flattened,
     timed_once,
@@ -27,6 +26,7 @@ from experiments._net import (
     train_net,
     written_out,
 )
+from experiments.frame.problem import Data
 from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.curvature.gauss_newton import gauss_newton

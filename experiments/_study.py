@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import tyro
 
-from experiments._main import word_after
+from experiments.frame.config import word_after
 from unlearn_jax.results.cells import plain
 from unlearn_jax.results.html import Picture, Section, page
 from unlearn_jax.results.plot import save_figure

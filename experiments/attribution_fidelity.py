@@ -38,9 +38,10 @@ from experiments._attribution_tables import (
     notes_of,
     tables_of,
 )
-from experiments._inputs import input_digests
-from experiments._main import main, word_after
 from experiments._study import Drawing, Findings, parse, resumable_study
+from experiments.frame.command import main
+from experiments.frame.config import word_after
+from experiments.frame.study import data_digest
 from unlearn_jax.results.plot_attribution import attribution_figure
 from unlearn_jax.results.run import Run
 from unlearn_jax.storage.store import Store
@@ -60,7 +61,7 @@ def command(arguments: Sequence[str]) -> int:
         setting.dataset.title,
         lambda store: work(store, setting),
         model=config.model.name,
-        inputs=input_digests(setting.dataset),
+        inputs={"data": data_digest(setting.dataset)},
     )
 
 

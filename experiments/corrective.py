@@ -24,16 +24,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments._config import Config as Compared
-from experiments._config import Data, Network, parse_options
 from experiments._corrective import KINDS, Setting, corrupted, measure
 from experiments._corrective_methods import POTION, STRENGTHS, contestants
 from experiments._corrective_tables import drawings, tables
-from experiments._main import main, word_after
-from experiments._net import load
-from experiments._presets import preset
-from experiments._setting import build_model
 from experiments._study import Findings, parse, study
+from experiments.compare.config import FACTORIES
+from experiments.compare.presets import presets as compared
+from experiments.frame.command import main
+from experiments.frame.config import word_after
+from experiments.frame.options import parse_options
+from experiments.frame.problem import Data, Network, build_model, load
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import MODELS
 from unlearn_jax.results.run import Run
@@ -106,7 +106,7 @@ def presets(data: str) -> dict[str, Config]:
     small = Config(data=Data(name=data), options=_options(data))
     large = data in ("fashion_mnist", "cifar10")
     if large:
-        images = preset("small", data)
+        images = compared(data)["small"]
         small = replace(
             small,
             data=Data(name=data, limit=10_000),
@@ -180,15 +180,16 @@ def build(config: Config) -> Setting:
         )
     for kind in config.kinds:
         corrupted(config, dataset, kind, 0)
-    model = build_model(Compared(model=config.model), dataset)
+    model = build_model(config.model, dataset)
     learner = Learner(model, cross_entropy, 0.0, config.recipe)
     own = tuple(name for name in config.methods if name != POTION)
     # Options of methods that are left out mean nothing.
     options = [text for text in config.options if text.partition(".")[0] in own]
+    parsed = parse_options(options, FACTORIES)
     table = contestants(
         learner,
         config.methods,
-        parse_options(options, own),
+        {name: dict(parsed.of(name)) for name in own},
         most=config.strengths,
         rho=config.rho,
     )
@@ -219,7 +220,7 @@ def command(arguments: Sequence[str]) -> int:
 def _options(data: str) -> tuple[str, ...]:
     """Hyper-parameters of ``experiments.compare`` but for the strengths."""
     searched = {f"{name}.{word}" for name, (word, _) in STRENGTHS.items()}
-    given = preset("small", data).options
+    given = compared(data)["small"].options.words()
     return tuple(text for text in given if text.partition("=")[0] not in searched)
 
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import jax
 
-from experiments._config import Data
 from experiments._curvatures import Effort
 from experiments._fidelity import Config, one_net
 from experiments._fidelity_tables import draw, tables_of
-from experiments._main import main
-from experiments._net import NETS, Net, build_net, load
 from experiments._study import Findings, Note, parse, study
+from experiments.frame.command import main
+from experiments.frame.nets import NETS, Net, build_net
+from experiments.frame.problem import Data, load
 from unlearn_jax.results.run import Run
 
 PRESETS = {

@@ -29,8 +29,9 @@ from experiments._datamodels import (
     remake,
     slurm_options,
 )
-from experiments._main import main, word_after
 from experiments._study import Drawing, Findings, Note, about, parse, study, table
+from experiments.frame.command import main
+from experiments.frame.config import word_after
 from experiments.frame.progress import progress
 from unlearn_jax.attribution.datamodel import fit_datamodel
 from unlearn_jax.attribution.output_functions import margin

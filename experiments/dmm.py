@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from experiments._config import Data, Network
 from experiments._dmm_contenders import contenders
 from experiments._dmm_run import judge_all, train_all
 from experiments._dmm_setting import Config, Setting, build
@@ -26,9 +25,11 @@ from experiments._dmm_tables import (
     notes_of,
     tables_of,
 )
-from experiments._inputs import input_digests
-from experiments._main import main, word_after
 from experiments._study import Drawing, Findings, parse, resumable_study
+from experiments.frame.command import main
+from experiments.frame.config import word_after
+from experiments.frame.problem import Data, Network
+from experiments.frame.study import data_digest
 from unlearn_jax.results.plot_dmm import dmm_figure
 from unlearn_jax.results.run import Run
 from unlearn_jax.storage.store import Store
@@ -99,7 +100,7 @@ def command(arguments: Sequence[str]) -> int:
         setting.dataset.title,
         lambda store: work(store, setting),
         model=config.model.name,
-        inputs=input_digests(setting.dataset, config.requests),
+        inputs={"data": data_digest(setting.dataset)},
     )
 
 

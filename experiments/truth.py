@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._config import Data
-from experiments._main import main, word_after
-from experiments._net import load, timed_once, to_double, written_out
 from experiments._refit import Truth, matrix_product, minimise, retrain
 from experiments._study import Drawing, Findings, Note, about, parse, study, table
+from experiments.frame.command import main
+from experiments.frame.config import word_after
+from experiments.frame.nets import timed_once, to_double, written_out
+from experiments.frame.problem import Data, load
 from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.attribution.influence import influence_on_outputs

@@ -34,8 +34,8 @@ from experiments._attribution_tables import (
     slope_of,
     tables_of,
 )
-from experiments._config import Data, Network
 from experiments._kept import stream_keys
+from experiments.frame.problem import Data, Network
 from unlearn_jax.attribution.attribution import (
     Attribution,
     Ensemble,

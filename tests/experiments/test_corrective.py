@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from experiments import _corrective, corrective
-from experiments._config import hyperparameters
+from experiments.frame.options import hyperparameters
 from experiments._corrective_methods import (
     STRENGTHS,
     Contestant,

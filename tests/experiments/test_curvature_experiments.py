@@ -12,9 +12,9 @@ import tiny
 
 from experiments import _fidelity, curvature_fidelity, scaling, spectrum, truth
 from experiments._curvatures import Effort, diagonals, inverses, products, states
-from experiments._net import written_out
 from experiments._refit import minimise
 from experiments.frame import study
+from experiments.frame.nets import written_out
 from unlearn_jax import tree
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.hessian import hessian
@@ -295,7 +295,7 @@ def test_scaling_end_to_end_and_memory_does_not_grow(study_run, monkeypatch):
     [
         (truth.command, "--l2 0", "positive"),
         (truth.command, "--queries 9999", "360 test examples"),
-        (truth.command, "--data.name diabetes", "classes"),
+        (truth.command, "--data.name diabetes", "for classification"),
         (truth.command, "--data.name fashion_mnist --data.dir nowhere", "nowhere"),
         (truth.command, "--scale tiny", "choose from"),
         (curvature_fidelity.command, "--width 600", "at most 6000"),

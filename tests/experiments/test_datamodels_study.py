@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import datamodels
-from experiments._config import Data, Network
 from experiments._datamodels import Config, build, remake, slurm_options
+from experiments.frame.problem import Data, Network
 from unlearn_jax.results.record import read_records
 from unlearn_jax.train.recipe import Recipe
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from experiments._config import Data, Network
 from experiments._dmm_setting import Config, build
+from experiments.frame.problem import Data, Network
 
 TINY = Config(
     data=Data(limit=60),
@@ -32,7 +32,7 @@ TINY = Config(
         ({"attributions": ("datamodel",), "share": 1.0}, "60 of 60 examples"),
         ({"attributions": ("datamodel",), "share": 0.0}, "0 of 60 examples"),
         ({"requests": ()}, "at least one request"),
-        ({"requests": ("random:5", "random:5")}, "'random:5' 2 times"),
+        ({"requests": ("random:5", "random:5")}, "random:5, random:5"),
         ({"requests": ("clas:3",)}, "cannot read"),
         ({"requests": ("class:11",)}, "label 11"),
         ({"requests": ("random:60",)}, "expected 1 to 59"),
