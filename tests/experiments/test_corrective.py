@@ -9,7 +9,6 @@ import pytest
 import tiny
 
 from experiments import _corrective, corrective
-from experiments.frame.options import hyperparameters
 from experiments._corrective_methods import (
     STRENGTHS,
     Contestant,
@@ -17,6 +16,7 @@ from experiments._corrective_methods import (
     contestants,
     potion,
 )
+from experiments.frame.options import hyperparameters
 from unlearn_jax import tree
 from unlearn_jax.methods import METHODS, make_request
 from unlearn_jax.results.plot_corrective import corrective_figure
