@@ -7,7 +7,7 @@ Command: ``python -m experiments.datamodels`` (digits, two or three minutes on t
 cores); ``--where local --workers 2`` in two processes, ``--where slurm --workers 8
 --slurm timeout_min=60`` as an array of SLURM jobs. Killed at any moment the same
 command goes on: at most the pieces under way are lost. ``--members 2048`` later extends
-the ensemble that is there. Other studies read it with ``experiments._ensemble``.
+the ensemble that is there. Other studies read it with ``unlearn_jax.ensembles``.
 Expect: members are right more often on what they have seen; the linear datamodelling
 score rises with the number of members without levelling off, since there are more
 training examples than members (Ilyas et al. 2022, arXiv 2202.00622, Figure 4).

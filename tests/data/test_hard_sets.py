@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments._config import parse_request
-from experiments._setting import ask
+from experiments.frame.requests import check_request, draw_request, parse_request
 from unlearn_jax.data.hard_sets import (
     HARD_KINDS,
     clustered_set,
@@ -95,15 +94,13 @@ def test_a_request_on_the_command_line_asks_for_them(dataset, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     np.save("scores.npy", np.arange(40.0))
     for text, expected in {
-        "clustered:0.2": clustered_set(dataset.splits.train.inputs, 8),
-        "clustered:2:4": draw_hard(dataset, kind="clustered", size=4, label=2),
+        "inputs:0.2": clustered_set(dataset.splits.train.inputs, 8),
+        "inputs:2:4": draw_hard(dataset, kind="clustered", size=4, label=2),
         "highest:3:scores.npy": [37, 38, 39],
         "lowest:3:scores.npy": [0, 1, 2],
     }.items():
-        asked = ask(text, dataset, dataset.splits.train)
-        np.testing.assert_array_equal(asked.forget, expected)
-        assert asked.test.all()
-        assert asked.unseen.all()
+        drawn = draw_request(check_request(text, dataset), dataset)
+        np.testing.assert_array_equal(drawn, expected)
     for text in (
         "clustered:",
         "clustered:x",
@@ -111,7 +108,7 @@ def test_a_request_on_the_command_line_asks_for_them(dataset, tmp_path, monkeypa
         "highest:3",
         "lowest:3:",
     ):
-        with pytest.raises(ValueError, match="clustered:3:100"):
+        with pytest.raises(ValueError, match="clustered:6:100"):
             parse_request(text)
 
 
