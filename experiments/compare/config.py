@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from experiments.frame.config import StudyConfig
 from experiments.frame.options import Options, words_of
@@ -92,6 +92,8 @@ class Config(StudyConfig):
             the faster on this device ("auto").
         relearn_steps: Most steps that relearning may take.
     """
+
+    FREE: ClassVar[tuple[str, ...]] = (*StudyConfig.FREE, "members")
 
     data: Data = field(default_factory=Data)
     model: Network = field(default_factory=Network)

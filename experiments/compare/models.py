@@ -9,8 +9,7 @@ import numpy as np
 
 from experiments.compare.forget import priced
 from experiments.compare.setting import Case, Setting
-from experiments.frame.ensembles import kept_ensemble
-from experiments.frame.plugins import brought_digest
+from experiments.frame.ensembles import kept_ensemble, training_words
 from experiments.frame.problem import seed_key
 from experiments.frame.study import Bench
 from unlearn_jax import tree
@@ -27,14 +26,7 @@ from unlearn_jax.types import Batch, PRNGKey, Variables
 def known(setting: Setting) -> dict[str, Any]:
     """What decides how a model of this setting is trained, beside its weights."""
     config = setting.config
-    return {
-        "brought": [brought_digest(n) for n in (config.model.name, config.data.name)],
-        "model": config.model,
-        "recipe": config.recipe,
-        "l2": config.l2,
-        "limit": config.data.limit,
-        "data": config.data.name,
-    }
+    return training_words(config.data, config.model, config.recipe, config.l2)
 
 
 def originals(bench: Bench, setting: Setting) -> list[Variables]:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import tyro
 
@@ -28,15 +28,15 @@ class StudyConfig:
         scale: Which preset the values come from.
         name: A name for the run, by which ``python -m experiments.list runs`` finds it.
         results: Folder for runs; trained models are kept and found again there.
+        FREE: Settings that no number depends on: a preset with others is still that
+            preset.
     """
+
+    FREE: ClassVar[tuple[str, ...]] = ("name", "results")
 
     scale: Scale = "small"
     name: str = ""
     results: Path = Path("results")
-
-
-FREE = ("name", "results", "members")
-"""Settings that no number depends on: a preset with others is still that preset."""
 
 
 def parse(
@@ -78,9 +78,8 @@ def parse(
 
 def labelled(asked: Any, preset: Any) -> Any:
     """The configuration with a scale that is true: "custom" once it was changed."""
-    names = {field.name for field in dataclasses.fields(asked)}
-    free = {name: getattr(asked, name) for name in FREE if name in names}
-    if "data" in names:
+    free = {name: getattr(asked, name) for name in asked.FREE}
+    if any(field.name == "data" for field in dataclasses.fields(asked)):
         free["data"] = dataclasses.replace(preset.data, dir=asked.data.dir)
     if dataclasses.replace(preset, **free) == asked:
         return asked

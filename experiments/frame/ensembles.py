@@ -3,16 +3,66 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from experiments.frame.plugins import brought_digest
+from experiments.frame.problem import Data, Network, Problem
 from experiments.frame.study import Bench
 from unlearn_jax.ensembles.plan import Plan
 from unlearn_jax.ensembles.read import Ensemble
 from unlearn_jax.ensembles.train import train_ensemble
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.source import TRAINING
-from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Batch
+from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.types import Array, Batch
+
+EVERYTHING, SUBSETS = range(2)
+"""Streams of keys of models that several studies ask for: of all examples, of random
+subsets. A study's own begin behind them."""
+
+
+def training_words(
+    data: Data, model: Network, recipe: Recipe, l2: float = 0.0
+) -> dict[str, Any]:
+    """What decides how a model is trained, beside its key and weights."""
+    return {
+        "brought": [brought_digest(name) for name in (model.name, data.name)],
+        "model": model,
+        "recipe": recipe,
+        "l2": l2,
+        "limit": data.limit,
+        "data": data.name,
+    }
+
+
+def stream_keys(seed: int, stream: int, count: int) -> Array:
+    """The keys of the first ``count`` members of a stream."""
+    base = jax.random.fold_in(jax.random.key(seed), stream)
+    return jax.vmap(jax.random.fold_in, (None, 0))(base, jnp.arange(count))
+
+
+def stream_plan(seed: int, stream: int, weights: np.ndarray) -> Plan:
+    """A plan of weights (m, n) whose members of different streams share no key."""
+    keys = stream_keys(seed, stream, len(weights))
+    return Plan(np.asarray(jax.random.key_data(keys)), weights)
+
+
+def subset_training(
+    problem: Problem, seed: int, masks: np.ndarray
+) -> tuple[Learner, Batch, np.ndarray, Plan]:
+    """Learner, data, points and plan of models of subsets, alike in every study.
+
+    Args:
+        problem: Whose training examples; every model is applied to all of them, then
+            to all test examples.
+        seed: Of the study.
+        masks: (m, n), from :func:`unlearn_jax.data.subsets.subset_masks`.
+    """
+    sides = [np.asarray(batch.inputs) for batch in problem.dataset.splits]
+    plan = stream_plan(seed, SUBSETS, masks)
+    return problem.learner, problem.train, np.concatenate(sides), plan
 
 
 def kept_ensemble(
@@ -26,6 +76,7 @@ def kept_ensemble(
     known_by: Mapping[str, Any],
     members: Any = "auto",
     grows: bool = True,
+    **how: Any,
 ) -> Ensemble:
     """Train or read one ensemble; its folder is named by what it depends on.
 
@@ -39,10 +90,11 @@ def kept_ensemble(
         points: Inputs that every member is applied to.
         plan: Keys and weights of the members.
         name: What progress calls it.
-        known_by: What the learner was made from.
+        known_by: What the learner was made from, see :func:`training_words`.
         members: "vmap", "loop", or "auto".
         grows: The folder is that of all ensembles with this first member, so that more
             of it can be asked for later. False: of this plan alone.
+        how: Chunk and place of the training, see :func:`train_ensemble`.
     """
     told = slice(0, 1) if grows else slice(None)
     arrays = {
@@ -61,4 +113,5 @@ def kept_ensemble(
         members=members,
         label=name,
         progress=bench.progress,
+        **how,
     )
