@@ -10,6 +10,7 @@ from experiments.frame.study import Study
 from experiments.scaling import STUDY as scaling
 from experiments.spectrum import STUDY as spectrum
 from experiments.state_privacy import STUDY as state_privacy
+from experiments.truth import STUDY as truth
 from experiments.unlearn import STUDY as unlearn
 
 STUDIES: Mapping[str, Study[Any, Any]] = {
@@ -22,6 +23,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         scaling,
         spectrum,
         state_privacy,
+        truth,
     )
 }
 """Name of the command -> the study."""

@@ -12,9 +12,9 @@ import tiny
 
 from experiments import _fidelity, curvature_fidelity, scaling, spectrum, truth
 from experiments._curvatures import Effort, diagonals, inverses, products, states
-from experiments._refit import minimise
 from experiments.frame import study
 from experiments.frame.nets import written_out
+from experiments.truth.minimum import minimise
 from unlearn_jax import tree
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.hessian import hessian
@@ -210,21 +210,14 @@ def test_facts_of_a_known_spectrum():
         np.testing.assert_allclose(area, count, rtol=1e-3)
 
 
-def test_truth_end_to_end_meets_its_bars(tmp_path, results):
+def test_truth_end_to_end_meets_its_bars(study_run):
     words = "--scale smoke --data.limit 120 --leave-outs 8 --queries 6 --subsets 8"
-    code = truth.command(
-        [*words.split(), "--bootstrap", "4", "--results", str(tmp_path)]
-    )
-    assert code == 0
-    _, records = results("truth")
-    found = {(r.method, r.metric): r.value for r in records}
-    for inverse in truth.INVERSES:
-        for metric, bar in truth.BARS.items():
-            assert found[inverse, metric] >= bar
-    np.testing.assert_allclose(
-        found["dense", "loo_pearson"], found["cg", "loo_pearson"], atol=1e-5
-    )
-    assert found["retrained", "gradient_norm"] <= 1e-10
+    rows = study_run(truth.STUDY, f"{words} --bootstrap 4").rows
+    assert rows.places("method") == list(truth.measure.INVERSES)
+    for metric, bar in truth.show.BARS.items():
+        assert rows.values(metric).min() >= bar
+    np.testing.assert_allclose(*rows.values("loo_pearson"), atol=1e-5)
+    assert rows.value("gradient_norm") <= 1e-10
 
 
 @pytest.mark.slow
@@ -293,11 +286,11 @@ def test_scaling_end_to_end_and_memory_does_not_grow(study_run, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "words", "says"),
     [
-        (truth.command, "--l2 0", "positive"),
-        (truth.command, "--queries 9999", "360 test examples"),
-        (truth.command, "--data.name diabetes", "for classification"),
-        (truth.command, "--data.name fashion_mnist --data.dir nowhere", "nowhere"),
-        (truth.command, "--scale tiny", "choose from"),
+        (truth.STUDY, "--l2 0", "more than 0"),
+        (truth.STUDY, "--queries 9999", "360 test examples"),
+        (truth.STUDY, "--data.name diabetes", "for classification"),
+        (truth.STUDY, "--data.name fashion_mnist --data.dir nowhere", "nowhere"),
+        (truth.STUDY, "--scale tiny", "choose from"),
         (curvature_fidelity.command, "--width 600", "at most 6000"),
         (curvature_fidelity.command, "--forget 9999", "training examples"),
         (curvature_fidelity.command, "--damping 0", "damping"),
