@@ -23,15 +23,19 @@ from experiments.studies import STUDIES
 def command(arguments: Sequence[str]) -> int:
     """Parse and report; the exit code is 1 when a number is missing."""
 
-    def reported(folders: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> int:
+    def reported(
+        folders: Annotated[tuple[Path, ...], tyro.conf.Positional],
+        full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    ) -> int:
         """Make tables, figures and a page from what runs wrote.
 
         Args:
             folders: Of the runs.
+            full: On a terminal, print every column and how to read it.
         """
         if not folders:
             raise ValueError("name the folder of a run, results/compare/RUN")
-        return max(_report(folder) for folder in folders)
+        return max(_report(folder, full=full) for folder in folders)
 
     try:
         prog = "python -m experiments.report"
@@ -42,7 +46,7 @@ def command(arguments: Sequence[str]) -> int:
         return 0
 
 
-def _report(folder: Path) -> int:
+def _report(folder: Path, *, full: bool) -> int:
     name = read_results(folder).run.experiment
     if name not in STUDIES:
         raise ValueError(
@@ -50,7 +54,7 @@ def _report(folder: Path) -> int:
             f"{', '.join(STUDIES)}; one of your own calls frame.study.report itself"
         )
     results, findings = report(STUDIES[name], folder)
-    return told(folder, findings, results.rows)
+    return told(folder, findings, results.rows, full=full)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from unlearn_jax.results.html import Picture, Section, page
 from unlearn_jax.results.plot import save_figure
 from unlearn_jax.results.run import Run
 from unlearn_jax.results.table import Cell, Table, markdown_list, share_footnotes
+from unlearn_jax.results.terminal import for_terminal
 from unlearn_jax.storage.names import file_name
 from unlearn_jax.storage.write import write_bytes
 
@@ -90,8 +91,14 @@ def markdown(findings: Sequence[Finding]) -> str:
     return "\n".join([*parts, *([markdown_list(notes) + "\n"] if notes else [])])
 
 
-def print_findings(findings: Sequence[Finding]) -> None:
-    """Print all tables: laid out on a terminal, as Markdown into a pipe."""
+def print_findings(findings: Sequence[Finding], *, full: bool = False) -> None:
+    """Print all tables: laid out on a terminal, as Markdown into a pipe.
+
+    Args:
+        findings: What was found.
+        full: On a terminal every column and all notes; otherwise a summary. A pipe
+            gets everything.
+    """
     if not sys.stdout.isatty():
         print(markdown(findings))
         return
@@ -105,7 +112,9 @@ def print_findings(findings: Sequence[Finding]) -> None:
         for word in finding.words:
             console.print(Text(word))
         for _ in finding.tables:
-            console.print(next(tables).to_rich(console.width))
+            console.print(for_terminal(next(tables), console.width, full=full))
+    if not full:
+        notes = ("every column, and how to read it: --full, and the page",)
     for note in notes:
         console.print(Text(note, style="dim"))
 

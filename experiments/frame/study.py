@@ -41,6 +41,8 @@ from unlearn_jax.storage.store import Store
 from unlearn_jax.storage.write import write_bytes
 
 ARRAYS_FILE = "arrays.npz"
+FULL = "--full"
+"""Of every study: on a terminal, print all columns. No setting: no number moves."""
 _DECIDES = ("source", "jax", "flax", "device", "x64")
 """Fields of a run that its numbers depend on, whatever the study."""
 
@@ -234,7 +236,8 @@ def run(study: Study[Any, Any], arguments: Sequence[str]) -> int:
         ValueError: something asked for cannot be done; nothing was trained.
         StorageError: the disk cannot take the results; what is finished is kept.
     """
-    return run_config(study, configured(study, arguments))
+    words = [word for word in arguments if word != FULL]
+    return run_config(study, configured(study, words), full=FULL in arguments)
 
 
 def configured(study: Study[ConfigT, Any], arguments: Sequence[str]) -> ConfigT:
@@ -248,19 +251,19 @@ def configured(study: Study[ConfigT, Any], arguments: Sequence[str]) -> ConfigT:
         study.presets(name),
         arguments,
         prog=f"python -m experiments.{study.name}",
-        text=study.text,
+        text=f"{study.text or ''}\n{FULL} prints every column on a terminal.",
     )
     check_rules(config, study.rules)
     return config
 
 
-def run_config(study: Study[Any, Any], config: Any) -> int:
+def run_config(study: Study[Any, Any], config: Any, *, full: bool = False) -> int:
     """:func:`run` for a configuration that is made in Python."""
     with jax.enable_x64(study.x64):
-        return _run_config(study, config)
+        return _run_config(study, config, full)
 
 
-def _run_config(study: Study[Any, Any], config: Any) -> int:
+def _run_config(study: Study[Any, Any], config: Any, full: bool) -> int:
     start = time.perf_counter()
     check_rules(config, study.rules)
     setting = study.build(config)
@@ -274,7 +277,7 @@ def _run_config(study: Study[Any, Any], config: Any) -> int:
         findings = study.show(config, Results(done, rows, bench.arrays))
         write_findings(store.folder, done, findings, study.question)
         write_run(store.folder, done)
-    return told(store.folder, findings, rows)
+    return told(store.folder, findings, rows, full=full)
 
 
 def described(study: Study[Any, Any], config: Any, setting: Built) -> Run:
@@ -288,9 +291,11 @@ def described(study: Study[Any, Any], config: Any, setting: Built) -> Run:
     return new_run(study.name, config.scale, config, dataset=title, inputs=inputs)
 
 
-def told(folder: Path, findings: Sequence[Finding], rows: Rows) -> int:
+def told(
+    folder: Path, findings: Sequence[Finding], rows: Rows, *, full: bool = False
+) -> int:
     """Print what was found, what failed, and where the page lies; the exit code."""
-    print_findings(findings)
+    print_findings(findings, full=full)
     reasons = {row.failure for row in rows if row.failure}
     missing = [
         line

@@ -63,3 +63,15 @@ def test_every_rule_is_about_a_setting_that_there_is(name):
     study = STUDIES[name]
     for config in study.presets(study.data).values():
         assert unknown_settings(config, study.rules) == []
+
+
+def test_full_is_about_printing_and_no_setting(monkeypatch):
+    from experiments.frame import study
+    from experiments.spectrum import STUDY
+
+    called = []
+    monkeypatch.setattr(study, "run_config", lambda *a, **k: called.append((a, k)) or 0)
+    assert study.run(STUDY, ["--full", "--scale", "smoke"]) == 0
+    (((_, config), words),) = called
+    assert config == STUDY.presets(STUDY.data)["smoke"]
+    assert words == {"full": True}

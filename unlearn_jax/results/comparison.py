@@ -36,6 +36,13 @@ TABLES = (
     ("what it costs", WHAT_IT_COSTS),
 )
 
+FIRST = {
+    "what it does": ("check", "accuracy forget", "rmse forget", "accuracy test"),
+    "can one tell": ("loss attack", "agreement forget", "agreement test"),
+    "what it costs": ("request ÷", "prepare ÷", "parameter change"),
+}
+"""Columns that a summary shows before the others."""
+
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _COMMON = (
     "Cells: mean ± standard error over training seeds, two significant digits of the "
@@ -180,6 +187,7 @@ def _table(
         rows=tuple(rows),
         footnotes=(*notes, *_COMMON),
         failures=tuple(failures),
+        first=FIRST[name],
     )
 
 

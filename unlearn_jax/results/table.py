@@ -50,6 +50,8 @@ class Table(NamedTuple):
         rows: Cells, as many as titles in every row; none is empty.
         footnotes: One line per column, and what the signs mean.
         failures: One line per failed cell.
+        first: Beginnings of the titles of the columns that matter most: what a summary
+            shows where not all columns fit.
     """
 
     name: str
@@ -58,6 +60,23 @@ class Table(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
     footnotes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+
+    def places(self, beginnings: Sequence[str]) -> list[int]:
+        """The columns whose titles begin with one of these words, in their order."""
+        return [
+            column
+            for words in beginnings
+            for column, title in enumerate(self.header)
+            if column and title.startswith(words)
+        ]
+
+    def of(self, columns: Sequence[int]) -> "Table":
+        """The same rows, with these columns only."""
+        return self._replace(
+            header=tuple(self.header[i] for i in columns),
+            rows=tuple(tuple(row[i] for i in columns) for row in self.rows),
+        )
 
     def to_markdown(self) -> str:
         """GitHub's tables; columns are padded so that the source reads well too."""

@@ -2,76 +2,89 @@
 
 from typing import TYPE_CHECKING
 
-from unlearn_jax.results.table import Cell, Table
+from unlearn_jax.results.layout import column_width, first_group, groups, stacked
+from unlearn_jax.results.table import Table
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table as RichTable
 
-_LONGEST = 24
+_AIM = 32
 _GAP = 3
+"""Blanks around a column and the rule between two of them."""
 
 
-def for_terminal(table: Table, width: int) -> "Group":
-    """Caption, the table in as many parts as ``width`` asks for, failures, notes."""
+def for_terminal(table: Table, width: int, *, full: bool = True) -> "Group":
+    """Caption, table, failures and notes, ``width`` characters wide.
+
+    Args:
+        table: Its ``first`` columns come first where not all are shown.
+        width: Of the terminal.
+        full: Every column, in as many parts as it takes, and the notes; otherwise the
+            columns that fit side by side, and the names of the others.
+    """
     from rich.console import Group
     from rich.text import Text
 
-    parts = [_rich(part) for part in parts_of(table, width)]
     failures = [Text(f"failed  {line}", style="bold red") for line in table.failures]
-    notes = [Text(note, style="dim") for note in table.footnotes]
-    return Group(Text(table.caption, style="bold"), *parts, *failures, *notes)
+    if full:
+        notes = [Text(note, style="dim") for note in table.footnotes]
+        parts = [_rich(part, width) for part in parts_of(table, width)]
+        return Group(Text(table.caption, style="bold"), *parts, *failures, *notes)
+    shown = summary_of(table, width)
+    left = [title for title in table.header if title not in shown.header]
+    told = [Text(f"also: {', '.join(left)} (--full)", style="dim")] if left else []
+    caption = Text(table.caption, style="bold")
+    return Group(caption, _rich(shown, width), *failures, *told)
 
 
 def parts_of(table: Table, width: int) -> list[Table]:
     """Tables of the same rows, each narrow enough, the first column in all of them."""
-    columns = list(zip(table.header, *table.rows, strict=True))
-    widths = [_width(title, cells) + _GAP for title, *cells in columns]
-    groups: list[list[int]] = [[]]
-    room = width - widths[0]
-    for i in range(1, len(columns)):
-        if groups[-1] and widths[i] > room:
-            groups.append([])
-            room = width - widths[0]
-        groups[-1].append(i)
-        room -= widths[i]
+    return [table.of(group) for group in groups(_widths(table, width), width - 1)]
+
+
+def summary_of(table: Table, width: int) -> Table:
+    """The columns that fit side by side, the table's ``first`` before the others."""
+    order = table.places(table.first)
+    return table.of(first_group(_widths(table, width), width - 1, order))
+
+
+def _widths(table: Table, width: int) -> list[int]:
+    most = (width - 1) // 2 - _GAP  # so that two columns fit, whatever they hold
+    columns = zip(table.header, *table.rows, strict=True)
     return [
-        table._replace(
-            header=tuple(table.header[i] for i in (0, *group)),
-            rows=tuple(tuple(row[i] for i in (0, *group)) for row in table.rows),
+        _GAP
+        + column_width(
+            title,
+            [line for cell in cells for line in _lines(cell.text)],
+            aim=_AIM,
+            most=most,
         )
-        for group in groups
+        for title, *cells in columns
     ]
 
 
-def _rich(table: Table) -> "RichTable":
+def _rich(table: Table, width: int) -> "RichTable":
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     made = RichTable(box=box.SIMPLE_HEAD)
-    columns = zip(table.header, *table.rows, strict=True)
-    for i, (title, *cells) in enumerate(columns):
+    for i, (title, wide) in enumerate(
+        zip(table.header, _widths(table, width), strict=True)
+    ):
         made.add_column(
             Text(title),
             justify="right" if i else "left",
             overflow="fold",
-            min_width=_width(title, cells),
+            width=wide - _GAP,
         )
     for row in table.rows:
-        made.add_row(*(Text(_short(c.text), "bold" if c.bold else "") for c in row))
+        lines = [("\n".join(_lines(c.text)), "bold" if c.bold else "") for c in row]
+        made.add_row(*(Text(*styled) for styled in lines))
     return made
 
 
-def _short(text: str) -> str:
-    """Errors close to their numbers; intervals and further words on their own lines."""
-    if text.startswith("failed:"):
-        return text
-    text = text.replace(" ± ", "±")
-    return text.replace(" [", "\n[") if "[" in text else text.replace(", ", ",\n")
-
-
-def _width(title: str, cells: list[Cell]) -> int:
-    lines = [line for cell in cells for line in _short(cell.text).split("\n")]
-    longest = max((len(line) for line in lines), default=0)
-    return max(min(longest, _LONGEST), max(map(len, title.split())))
+def _lines(text: str) -> list[str]:
+    """Errors close to their numbers, and the lines of a cell."""
+    return stacked(text.replace(" ± ", "±"))
