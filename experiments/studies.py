@@ -11,6 +11,7 @@ from experiments.scaling import STUDY as scaling
 from experiments.spectrum import STUDY as spectrum
 from experiments.state_privacy import STUDY as state_privacy
 from experiments.truth import STUDY as truth
+from experiments.tune import STUDY as tune
 from experiments.unlearn import STUDY as unlearn
 
 STUDIES: Mapping[str, Study[Any, Any]] = {
@@ -24,6 +25,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         spectrum,
         state_privacy,
         truth,
+        tune,
     )
 }
 """Name of the command -> the study."""

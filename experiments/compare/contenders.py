@@ -1,7 +1,7 @@
 """Who competes: every method with its options, and every setting of a sweep."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.compare.config import FACTORIES, Config, entry_of
@@ -45,11 +45,7 @@ def contenders(config: Config, task: str) -> list[Contender]:
             )
         own = dict(config.options.of(method))
         for values in swept.get(method, [{}]):
-            words = [
-                f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-                for name, value in values.items()
-            ]
-            name = " ".join([short_name(method), *words])
+            name = " ".join([short_name(method), *words_of_setting(values)])
             found.append(Contender(name, method, entry, own | values))
     names = [contender.name for contender in found]
     twice = [name for name in names if names.count(name) > 1]
@@ -59,6 +55,14 @@ def contenders(config: Config, task: str) -> list[Contender]:
             "apart; give it once, or another name in your file"
         )
     return found
+
+
+def words_of_setting(values: Mapping[str, Any]) -> list[str]:
+    """How a setting is written in the name of a row, "alpha=3"."""
+    return [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    ]
 
 
 def parse_sweep(

@@ -37,7 +37,8 @@ class Court:
     """Judges models on one request.
 
     Oracle i is the reference of everything unlearned from original i; the attacks that
-    learn from other models see all oracles but that one.
+    learn from other models see all oracles but that one. With ``metrics`` given, a
+    model is judged by these alone, and nothing is relearned.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Court:
         judge: Judge,
         originals: list[Variables],
         oracles: list[Variables],
+        metrics: tuple[str, ...] | None = None,
     ):
-        self.case, self.oracles = case, oracles
+        self.case, self.oracles, self.metrics = case, oracles, metrics
         self._setting, self._judge, self._originals = setting, judge, originals
         self._outputs = [self._split(model) for model in oracles]
         self._stacked = stack_members(self._outputs)
@@ -57,7 +59,7 @@ class Court:
     def unlearned(self, variables: Variables, i: int, j: int) -> Judged:
         """Judge a model that was unlearned from original i."""
         outputs = self._split(variables)
-        rows = metric_rows(self._setting, outputs, self._references(i), seeds=(i, j))
+        rows = self._metric_rows(outputs, self._references(i), (i, j))
         rows += self._own_rows(variables, i)
         rows += about_rows(self._setting, self.case, self._originals[i], variables)
         return Judged(rows, histogram_losses(self._setting, outputs))
@@ -65,7 +67,7 @@ class Court:
     def oracle(self, i: int) -> Judged:
         """Judge oracle i itself; closeness to itself is left out."""
         outputs = self._outputs[i]
-        rows = metric_rows(self._setting, outputs, self._references(i), seeds=(i, 0))
+        rows = self._metric_rows(outputs, self._references(i), (i, 0))
         rows += self._own_rows(self.oracles[i], i)
         return Judged(rows, histogram_losses(self._setting, outputs))
 
@@ -75,19 +77,17 @@ class Court:
         j = (i + 1) % count
         others = [m for m in range(count) if m not in (i, j)]
         shared = select_members(self._stacked, others) if others else None
-        first = metric_rows(
-            self._setting,
-            self._outputs[i],
-            References(self._outputs[j], shared),
-            seeds=(i, 0),
-        )
-        second = metric_rows(
-            self._setting,
-            self._outputs[j],
-            References(self._outputs[i], shared),
-            seeds=(j, 0),
-        )
+        one, other = self._outputs[i], self._outputs[j]
+        first = self._metric_rows(one, References(other, shared), (i, 0))
+        second = self._metric_rows(other, References(one, shared), (j, 0))
         return j, first, second
+
+    def _metric_rows(
+        self, outputs: SplitOutputs, references: References, seeds: tuple[int, int]
+    ) -> list[Row]:
+        return metric_rows(
+            self._setting, outputs, references, seeds=seeds, names=self.metrics
+        )
 
     def _split(self, variables: Variables) -> SplitOutputs:
         return split(self._setting, self.case, self._judge.outputs(variables))
@@ -98,7 +98,7 @@ class Court:
         return References(self._outputs[i], shared)
 
     def _own_rows(self, variables: Variables, i: int) -> list[Row]:
-        if self._setting.dataset.task != "classification":
+        if self._setting.dataset.task != "classification" or self.metrics is not None:
             return []
         if i not in self._thresholds:
             before = losses(self._split(self._originals[i]).forget)

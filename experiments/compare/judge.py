@@ -84,6 +84,7 @@ def metric_rows(
     references: References,
     *,
     seeds: tuple[int, int],
+    names: tuple[str, ...] | None = None,
 ) -> list[Row]:
     """Every metric at every evaluation seed; one that fails is a named failure.
 
@@ -92,12 +93,13 @@ def metric_rows(
         unlearned: The model to judge.
         references: The oracle it is compared with, and others.
         seeds: Training and unlearning seed, from which the evaluation keys come.
+        names: Of the metrics; None takes all of the task.
     """
     task = setting.dataset.task
     rows = []
     for k in range(setting.config.seeds.evaluate):
         key = seed_key("evaluate", seeds[0], k)
-        for name in TASKS[task].metrics:
+        for name in TASKS[task].metrics if names is None else names:
             unit = METRICS[name].unit
             try:
                 values = measure((name,), key, unlearned, references, task=task)

@@ -65,9 +65,9 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
                 }
                 # By its method, not by its row: a sweep finds what was there.
                 what = contender.method
-                piece = _cell(bench, setting, court, what, (i, j), make, words)
+                piece = cell(bench, setting, court, what, (i, j), make, words)
                 _collect(losses, f"{court.case.name}/{name}", piece)
-                found[court.case.name] += _placed(
+                found[court.case.name] += placed(
                     rows_of(piece), court, name, train_seed=i, unlearn_seed=j
                 )
                 advance(1)
@@ -88,27 +88,33 @@ def _references(
 ) -> Iterator[Row]:
     """The rows of the oracle and of oracle against oracle."""
     config, case = setting.config, court.case
-    with bench.progress(f"judge oracles, {case.name}", config.oracles) as advance:
-        for i in range(config.oracles):
-            make = functools.partial(_pair, court, i)
-            piece = _cell(bench, setting, court, FLOOR, (i, 0), make)
-            seeds = {"train_seed": i, "unlearn_seed": piece.data["j"]}
-            for side in ("first", "second"):
-                told = Piece({}, {"rows": piece.data[side]})
-                yield from _placed(rows_of(told), court, FLOOR, **seeds, side=side)
-            advance(1)
+    yield from floor_rows(bench, setting, court)
     cost = Cost(**training_cost(bench, setting, case))
     closeness = {n for n, m in METRICS.items() if m.direction in ("up", "down")}
     for i in range(config.seeds.train):
         make = functools.partial(_oracle, court, i)
-        piece = _cell(bench, setting, court, ORACLE, (i, 0), make)
+        piece = cell(bench, setting, court, ORACLE, (i, 0), make)
         _collect(losses, f"{case.name}/{ORACLE}", piece)
         rows = [one for one in rows_of(piece) if one.metric not in closeness]
         rows += cost_rows(cost, None)
-        yield from _placed(rows, court, ORACLE, train_seed=i, unlearn_seed=0)
+        yield from placed(rows, court, ORACLE, train_seed=i, unlearn_seed=0)
 
 
-def _cell(
+def floor_rows(bench: Bench, setting: Setting, court: Court) -> Iterator[Row]:
+    """The rows of oracle against oracle."""
+    count = setting.config.oracles
+    with bench.progress(f"judge oracles, {court.case.name}", count) as advance:
+        for i in range(count):
+            make = functools.partial(_pair, court, i)
+            piece = cell(bench, setting, court, FLOOR, (i, 0), make)
+            seeds = {"train_seed": i, "unlearn_seed": piece.data["j"]}
+            for side in ("first", "second"):
+                told = Piece({}, {"rows": piece.data[side]})
+                yield from placed(rows_of(told), court, FLOOR, **seeds, side=side)
+            advance(1)
+
+
+def cell(
     bench: Bench,
     setting: Setting,
     court: Court,
@@ -124,6 +130,7 @@ def _cell(
         **request_words(court.case),
         "seeds": [config.seeds.first, config.seeds.evaluate, *seeds],
         "oracles": config.oracles,
+        "metrics": court.metrics,
         "relearn_steps": config.relearn_steps,
         **(words or {}),
     }
@@ -131,7 +138,7 @@ def _cell(
         return bench.keep(f"judged/{name}", make, known_by=decides)
     except Exception as error:
         # A method may fail in any way; the comparison goes on and says so.
-        metrics = TASKS[setting.dataset.task].metrics
+        metrics = court.metrics or TASKS[setting.dataset.task].metrics
         failed = [*metrics, "parameter_change", "forget_seconds"]
         return piece_of(row(m, None, failure=reason_of(error)) for m in failed)
 
@@ -159,7 +166,7 @@ def _pair(court: Court, i: int) -> Piece:
     return Piece({}, {"j": j, **told})
 
 
-def _placed(rows: Iterable[Row], court: Court, name: str, **at: Any) -> list[Row]:
+def placed(rows: Iterable[Row], court: Court, name: str, **at: Any) -> list[Row]:
     """Rows of one model with their place in the comparison."""
     where = {"request": court.case.name, "method": name, **at}
     return [one._replace(at={**where, **one.at}) for one in rows]

@@ -33,7 +33,7 @@ def originals(bench: Bench, setting: Setting) -> list[Variables]:
     """One model for each training seed, on all examples."""
     seeds = setting.config.seeds
     keys = [seed_key("train", seeds.first + i) for i in range(seeds.train)]
-    return _trained(bench, setting, "originals", keys, setting.train.weights)
+    return trained(bench, setting, "originals", keys, setting.train.weights)
 
 
 def oracles(bench: Bench, setting: Setting, case: Case) -> list[Variables]:
@@ -41,7 +41,7 @@ def oracles(bench: Bench, setting: Setting, case: Case) -> list[Variables]:
     config = setting.config
     keys = [seed_key("oracle", config.seeds.first + m) for m in range(config.oracles)]
     weights = case.request.retain.weights
-    return _trained(bench, setting, f"oracles of {case.name}", keys, weights)
+    return trained(bench, setting, f"oracles of {case.name}", keys, weights)
 
 
 def training_cost(bench: Bench, setting: Setting, case: Case) -> dict[str, Any]:
@@ -75,13 +75,15 @@ def _retrain(learner: Learner, key: PRNGKey, data: Batch) -> Variables:
     return fit(key, learner, data)
 
 
-def _trained(
+def trained(
     bench: Bench, setting: Setting, name: str, keys: list[Any], weights: Any
 ) -> list[Variables]:
+    """One model for each key; weights of all of them (n,), or of each (m, n)."""
     config, count = setting.config, len(keys)
-    one = np.asarray(weights)
+    own = np.asarray(weights)
     plan = Plan(
-        np.asarray(jax.random.key_data(jnp.stack(keys))), np.tile(one, (count, 1))
+        np.asarray(jax.random.key_data(jnp.stack(keys))),
+        np.array(np.broadcast_to(own, (count, own.shape[-1]))),
     )
     ensemble = kept_ensemble(
         bench,
@@ -98,9 +100,7 @@ def _trained(
 
 
 def request_words(case: Case) -> dict[str, Any]:
-    """What decides a request: its words, and which examples they stand for."""
-    return {"request": case.name, "forget": _digest(np.asarray(case.forget))}
-
-
-def _digest(values: np.ndarray) -> str:
-    return digest_arrays(b"", "values", {"values": values}).hex()
+    """What decides a request: its words, and which examples it is judged by."""
+    names = ("forget", "test", "unseen")
+    parts = {name: np.asarray(getattr(case, name)) for name in names}
+    return {"request": case.name, "examples": digest_arrays(b"", "case", parts).hex()}

@@ -1,5 +1,6 @@
 """From a configuration to data, learner and requests; every refusal happens here."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -45,8 +46,15 @@ class Case(NamedTuple):
     unseen: np.ndarray
 
 
-def build(config: Config) -> Setting:
+def build(
+    config: Config,
+    compete: Callable[[Config, str], list[Contender]] = contenders,
+) -> Setting:
     """Load, check and refuse: what this returns can be run.
+
+    Args:
+        config: What is asked.
+        compete: Who competes, given the configuration and the data's task.
 
     Raises:
         ValueError: a name that does not exist, data that is not there or unfit, a
@@ -60,20 +68,22 @@ def build(config: Config) -> Setting:
         l2=config.l2,
         tasks=("classification", "regression"),
     )
-    competing = contenders(config, dataset.task)
+    competing = compete(config, dataset.task)
     asked = [check_request(text, dataset) for text in config.requests]
     for words in asked:
-        _fitting_tests(words, dataset)
+        fitting_tests(words, dataset)
     methods = {c.name: _method(c, learner) for c in competing}
     control = METHODS["identity"]
     methods["identity"] = control.factory(learner)
     return Setting(config, dataset, learner, train, asked, competing, methods, control)
 
 
-def case_of(setting: Setting, asked: Asked, features: Features) -> Case:
+def case_of(
+    setting: Setting, asked: Asked, features: Features, *, seed: int = 0
+) -> Case:
     """Draw a forget set and find the test examples distributed like it."""
-    forget = draw_request(asked, setting.dataset, features=features)
-    test, unseen = _fitting_tests(asked, setting.dataset)
+    forget = draw_request(asked, setting.dataset, seed=seed, features=features)
+    test, unseen = fitting_tests(asked, setting.dataset)
     request = make_request(setting.train, forget)
     return Case(asked.text, request, forget, test, unseen)
 
@@ -96,7 +106,7 @@ def _method(contender: Contender, learner: Learner) -> Method:
     return made
 
 
-def _fitting_tests(asked: Asked, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def fitting_tests(asked: Asked, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Masks of test examples like the retained, and like the forgotten ones."""
     labels = dataset.splits.test.targets
     everything = np.ones(len(labels), bool)

@@ -11,7 +11,6 @@ from unlearn_jax.results.listing import summary_csv
 from unlearn_jax.results.pictures import comparison_pictures
 from unlearn_jax.results.record import Record
 from unlearn_jax.results.rows import Row, Rows
-from unlearn_jax.results.run import Run
 from unlearn_jax.results.summary import (
     FLOOR,
     ORACLE,
@@ -21,7 +20,8 @@ from unlearn_jax.results.summary import (
 def show(config: Config, results: Results) -> list[Finding]:
     """One finding for each request: its checks, up to three tables, three figures."""
     findings: list[Finding] = []
-    records = records_of(config, results.run, results.rows)
+    run, rows = results.run, results.rows
+    records = records_of(rows, run=run.id, dataset=run.dataset, model=config.model.name)
     groups = by_request(records)
     for number, ((_, model, request), group) in enumerate(groups.items(), start=1):
         tables = comparison_tables(group, results.run)
@@ -41,7 +41,9 @@ def show(config: Config, results: Results) -> list[Finding]:
     return findings
 
 
-def records_of(config: Config, run: Run, rows: Rows) -> list[Record]:
+def records_of(
+    rows: Rows, *, run: str = "", dataset: str = "", model: str = ""
+) -> list[Record]:
     """Every row beside the oracle's number of the same seeds."""
     oracles = {_place(row): row.value for row in rows if row.at["method"] == ORACLE}
     other = {_pair(row): row.value for row in rows if row.at.get("side") == "second"}
@@ -52,9 +54,9 @@ def records_of(config: Config, run: Run, rows: Rows) -> list[Record]:
         pair = row.at["method"] == FLOOR
         records.append(
             Record(
-                run=run.id,
-                dataset=run.dataset,
-                model=config.model.name,
+                run=run,
+                dataset=dataset,
+                model=model,
                 method=str(row.at["method"]),
                 request=str(row.at["request"]),
                 train_seed=int(row.at["train_seed"]),

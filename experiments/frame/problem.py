@@ -181,7 +181,15 @@ def build_model(chosen: Network, dataset: Dataset, **options: Any) -> Model:
 
 def seed_key(level: str, *numbers: int) -> jax.Array:
     """The random key of one repetition; levels never share a key."""
-    levels = ("train", "oracle", "prepare", "unlearn", "evaluate", "relearn")
+    levels = (
+        "train",
+        "oracle",
+        "prepare",
+        "unlearn",
+        "evaluate",
+        "relearn",
+        "surrogate",
+    )
     key = jax.random.key(levels.index(level))
     for number in numbers:
         key = jax.random.fold_in(key, number)

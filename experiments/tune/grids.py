@@ -1,0 +1,84 @@
+"""Which settings of a method are tried around its preset."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from experiments.compare.config import FACTORIES
+from experiments.frame.options import hyperparameters
+
+
+class Change(NamedTuple):
+    """Description: one option that differs from the preset's.
+
+    Attributes:
+        option: Its name.
+        number: A factor of the preset's value, or the value.
+        factor: Which of the two.
+    """
+
+    option: str
+    number: float
+    factor: bool = True
+
+
+def times(option: str, *factors: float) -> tuple[Change, ...]:
+    """Multiples of the preset's value; counts are rounded, and at least 1."""
+    return tuple(Change(option, factor) for factor in factors)
+
+
+def values(option: str, *numbers: float) -> tuple[Change, ...]:
+    """Values of an option that has none unless it is given."""
+    return tuple(Change(option, number, factor=False) for number in numbers)
+
+
+_RATES = times("learning_rate", 3, 1 / 3, 10, 0.1)
+_TRAINING = (*_RATES, *times("epochs", 2, 4), *times("learning_rate", 30, 0.03))
+_LENGTHS = times("scale", 2, 0.5, 4, 0.25, 1.5, 0.75)
+
+GRIDS: Mapping[str, tuple[Change, ...]] = {
+    "finetune": _TRAINING,
+    "gradient_ascent": _TRAINING,
+    "random_labels": _TRAINING,
+    "salun": (*_RATES, *times("fraction", 0.5, 1.5), *times("epochs", 2, 4)),
+    "prioritised_finetune": _TRAINING,
+    "ewc": (*_RATES, *times("strength", 0.1, 10), *times("epochs", 2, 4)),
+    "l2_to_init": (*_RATES, *times("strength", 0.1, 10), *times("epochs", 2, 4)),
+    "fisher_merging": (*_RATES, *times("share", 0.5, 1.5), *times("epochs", 2, 4)),
+    "ssd": (*times("alpha", 3, 1 / 3, 10, 0.1), *times("dampening", 0.3, 0.1, 3, 10)),
+    "ssd_batch": times("alpha", 3, 1 / 3, 10, 0.1, 2, 0.5),
+    "lfssd": (*times("alpha", 3, 1 / 3, 10, 0.5), *times("dampening", 0.3, 0.1, 3)),
+    "fisher_forgetting": times("alpha", 10, 0.1, 100, 0.01, 3, 1000, 0.3),
+    "influence_removal": (*_LENGTHS, *values("damping", 0.1, 0.01)),
+    "newton_removal": (
+        *values("damping", 0.1, 0.01, 0.3, 0.003),
+        *times("iterations", 2, 3),
+        *values("damping", 1.0, 0.001),
+    ),
+    "influence_unlearning": times("alpha", 3, 1 / 3, 10, 0.1, 2, 0.5),
+    "source_removal": (*_LENGTHS, *times("scale", 3, 0.1)),
+    "natural_ascent": (*times("nats", 4, 0.25, 16), *times("steps", 0.2, 0.04, 2)),
+    "unrolled_removal": (
+        *times("scale", 2, 0.4),
+        *times("polish_rate", 0.2, 2),
+        *times("polish", 2, 0.5),
+        *times("nats", 4, 0.25),
+    ),
+    "bad_teacher": _TRAINING,
+    "scrub": (*_RATES, *times("ascent_epochs", 0.5, 2), *times("alpha", 10, 100)),
+}
+"""Name of a method -> changes to its preset, one at a time, in order of use."""
+
+
+def settings(method: str, preset: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What each change of a method's grid sets, typed as its factory wants it.
+
+    Args:
+        method: A name; one without a grid has no settings.
+        preset: Its options where they differ from the factory's defaults.
+    """
+    known = hyperparameters(FACTORIES[method])
+    for option, number, factor in GRIDS.get(method, ()):
+        default = known[option].default
+        value = number * preset.get(option, default) if factor else number
+        counts = isinstance(default, int)
+        yield {option: max(1, round(value)) if counts else float(f"{value:.3g}")}
