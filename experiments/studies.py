@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.compare import STUDY as compare
 from experiments.continual import STUDY as continual
+from experiments.datamodels import STUDY as datamodels
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
 from experiments.scaling import STUDY as scaling
@@ -21,6 +22,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         unlearn,
         continual,
         exactness,
+        datamodels,
         scaling,
         spectrum,
         state_privacy,

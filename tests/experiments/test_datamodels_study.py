@@ -6,10 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import datamodels
-from experiments._datamodels import Config, build, remake, slurm_options
+from experiments.datamodels import STUDY
+from experiments.datamodels.config import Config, slurm_options
+from experiments.datamodels.measure import build, look, remake
+from experiments.frame import study
+from experiments.frame.config import labelled
 from experiments.frame.problem import Data, Network
-from unlearn_jax.results.record import read_records
+from unlearn_jax.results.rows import Rows
 from unlearn_jax.train.recipe import Recipe
 
 TINY = Config(
@@ -24,33 +27,41 @@ TINY = Config(
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("words", "says"),
     [
-        ({"members": 3}, "at least 16 members"),
-        ({"queries": 2}, "queries is 2; expected 3 to"),
-        ({"share": 0.0}, "share 0.0"),
-        ({"share": 1.0}, "share is 1.0"),
-        ({"model": Network(name="rope")}, "no model 'rope'"),
+        ("--members 3", "members is 3; expected at least 16"),
+        ("--held-out 2", "held_out is 2"),
+        ("--queries 2", "queries is 2; expected at least 3"),
+        ("--queries 301", "queries is 301; expected 3 to 300"),
+        ("--share 0", "share is 0"),
+        ("--share 1", "share is 1"),
+        ("--share 0.001", "is no subset"),
+        ("--share 0.999", "do not differ"),
+        ("--model.name rope", "no model 'rope'"),
+        ("--slurm a", "slurm is 'a'; expected name=value"),
+        ("--workers -1", "workers is -1"),
     ],
 )
-def test_impossible_values_are_refused_before_anything_is_trained(change, message):
-    with pytest.raises(ValueError, match=message):
-        build(dataclasses.replace(TINY, **change))
+def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, words, says):
+    asked = ["--scale", "smoke", *words.split(), "--results", str(tmp_path)]
+    with pytest.raises(ValueError, match=says):
+        study.run(STUDY, asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_slurm_parameters_are_numbers_where_they_can_be():
-    asked = dataclasses.replace(TINY, slurm=("timeout_min=60", "slurm_partition=a"))
-    assert slurm_options(asked) == {"timeout_min": 60, "slurm_partition": "a"}
-    with pytest.raises(ValueError, match="cannot read the SLURM parameter 'a'"):
-        slurm_options(dataclasses.replace(TINY, slurm=("a",)))
+    found = slurm_options(("timeout_min=60", "slurm_partition=a"))
+    assert found == {"timeout_min": 60, "slurm_partition": "a"}
 
 
-def test_more_members_share_the_folder_and_begin_with_the_same_rows():
-    few, more = build(TINY), build(dataclasses.replace(TINY, members=24, workers=3))
-    assert few.folder == more.folder
-    np.testing.assert_array_equal(more.masks[:20], few.masks)
-    assert build(dataclasses.replace(TINY, seed=1)).folder != few.folder
-    np.testing.assert_array_equal(remake(TINY)[3].weights, few.masks)
+def test_more_members_begin_with_the_same_ones_and_are_another_scale():
+    few, more = (dataclasses.replace(TINY, members=m, workers=m) for m in (16, 24))
+    one, other = remake(few)[3], remake(more)[3]
+    for part, whole in zip(one, other, strict=True):
+        np.testing.assert_array_equal(whole[:20], part)
+    assert labelled(more, few).scale == "custom"
+    elsewhere = dataclasses.replace(few, where="local", workers=2)
+    assert labelled(elsewhere, few).scale == few.scale
 
 
 class Fixed:
@@ -73,31 +84,28 @@ def test_members_are_looked_at_on_what_they_have_and_have_not_seen():
     right[:, n : n + len(test.targets) // 2] = True
     labels = np.where(right, targets, (targets + 1) % 10)
     outputs = np.asarray(jax.nn.one_hot(labels, 10)) * 2.0
-    found = datamodels.look(Fixed(outputs), setting)
+    found = Rows(look(Fixed(outputs), setting))
     high = 2 - np.log(9)
     low = -np.log(8 + np.exp(2))
-    seen, left = found["train, in the subset"], found["train, left out"]
-    assert (seen["accuracy"], left["accuracy"]) == (1.0, 0.0)
-    assert seen["margin"] == pytest.approx(high, abs=1e-6)
-    assert left["margin"] == pytest.approx(low, abs=1e-6)
+    for kind, rate, level in (
+        ("train, in the subset", 1.0, high),
+        ("train, left out", 0.0, low),
+    ):
+        assert found.value("accuracy", split=kind) == rate
+        assert found.value("margin", split=kind) == pytest.approx(level, abs=1e-6)
     half = (len(test.targets) // 2) / len(test.targets)
-    assert found["test"]["accuracy"] == pytest.approx(half)
-    spreads = [own["margin_spread"] for own in found.values()]
-    np.testing.assert_allclose(spreads, 0, atol=1e-3)
+    assert found.value("accuracy", split="test") == pytest.approx(half)
+    np.testing.assert_allclose(found.values("margin_spread"), 0, atol=1e-3)
 
 
 @pytest.mark.slow
-def test_the_study_ends_with_tables_and_a_figure(tmp_path, monkeypatch):
-    preset = dataclasses.replace(TINY, scale="smoke")
-    monkeypatch.setattr(datamodels, "presets", lambda data: {"smoke": preset})
-    words = ["--scale", "smoke", "--results", str(tmp_path)]
-    assert datamodels.command(words) == 0
-    (folder,) = (tmp_path / "datamodels").iterdir()
-    records = read_records(folder / "records.jsonl")
-    found = {(r.metric, r.split or r.request): r.value for r in records}
-    assert found["members", ""] == 20
-    assert found["outputs_bytes", ""] == 20 * 120 * 10 * 4
+def test_the_study_ends_with_tables_and_a_figure(study_run):
+    words = "--scale smoke --data.limit 60 --model.name linear --model.width 0 "
+    words += "--model.depth 2 --members 16 --held-out 4 --queries 5 --chunk 8"
+    rows = study_run(STUDY, words).rows
+    assert rows.value("members") == 20
+    assert rows.value("outputs_bytes") == 20 * 120 * 10 * 4
     seen, left = ("train, in the subset", "train, left out")
-    assert found["accuracy", seen] > found["accuracy", left]
-    assert -1 <= found["lds", "16 members"] <= 1
-    assert list((folder / "figures").glob("*.png"))
+    assert rows.value("accuracy", split=seen) > rows.value("accuracy", split=left)
+    assert rows.places("members") == [2, 4, 8, 16]
+    assert -1 <= rows.value("lds", members=16) <= 1
