@@ -1,7 +1,7 @@
 """What a comparison is asked."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
@@ -51,6 +51,18 @@ class _Factories(Mapping[str, Callable[..., Any]]):
 FACTORIES = _Factories()
 
 
+ALL = "all"
+"""Among the methods: every one that can do the task."""
+
+
+def methods_of(names: Sequence[str], task: str) -> tuple[str, ...]:
+    """Names of methods, with "all" spelt out; what is named beside it comes after."""
+    if ALL not in names:
+        return tuple(names)
+    every = tuple(name for name, entry in METHODS.items() if task in entry.tasks)
+    return (*every, *(name for name in names if name not in (ALL, *every)))
+
+
 @dataclass(frozen=True)
 class Seeds:
     """How often everything is repeated, at three levels.
@@ -81,7 +93,8 @@ class Config(StudyConfig):
             "class:3", "sub_class:3", "file:indices.npy", "clustered:100",
             "clustered:3:100", "inputs:100", "highest:100:scores.npy".
         methods: Names that ``python -m experiments.list`` shows, or
-            "my_file.py:my_method".
+            "my_file.py:my_method"; "all" stands for every one of the list that can do
+            the task.
         options: Hyper-parameters, "method.name=value"; others stay as they are.
         sweep: Several values of one, "ssd.alpha=1,3,10": the method is tried with each;
             of two of the same method, with each pair.
@@ -100,7 +113,7 @@ class Config(StudyConfig):
     recipe: Recipe = field(default_factory=Recipe)
     l2: float = 0.0
     requests: tuple[str, ...] = ("random:0.1",)
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = (ALL,)
     options: Annotated[Options, words_of(FACTORIES)] = field(default_factory=Options)
     sweep: tuple[str, ...] = ()
     seeds: Seeds = field(default_factory=Seeds)

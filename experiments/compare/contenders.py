@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.compare.config import FACTORIES, Config, entry_of
+from experiments.compare.config import FACTORIES, Config, entry_of, methods_of
 from experiments.frame.options import parse_options
 from experiments.frame.plugins import short_name
 from unlearn_jax.methods import METHODS, Entry
@@ -33,9 +33,10 @@ def contenders(config: Config, task: str) -> list[Contender]:
         ValueError: an unknown method, one that cannot do the task, options that do not
             fit, two methods of one name.
     """
-    swept = parse_sweep(config.sweep, config.methods)
+    methods = methods_of(config.methods, task)
+    swept = parse_sweep(config.sweep, methods)
     found = []
-    for method in config.methods:
+    for method in methods:
         entry = entry_of(method)
         if task not in entry.tasks:
             able = [name for name, e in METHODS.items() if task in e.tasks]

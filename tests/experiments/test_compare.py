@@ -3,10 +3,12 @@
 import pytest
 
 from experiments import compare
+from experiments.compare.config import methods_of
 from experiments.compare.contenders import parse_sweep
 from experiments.frame import ensembles
 from experiments.frame.config import parse
 from experiments.frame.study import report
+from unlearn_jax.methods import METHODS
 
 TINY = (
     "--scale smoke --data.limit 200 --model.width 8 --recipe.epochs 1 "
@@ -14,6 +16,7 @@ TINY = (
 )
 MINE = """
 from unlearn_jax import tree
+from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import stateless
 
 def shrink(learner, *, share: float = 0.5):
@@ -88,3 +91,12 @@ def test_a_sweep_of_two_options_is_their_grid():
     assert swept["scrub"] == [
         {"epochs": e, "learning_rate": r} for e in (1, 2) for r in (0.1, 0.2)
     ]
+
+
+def test_all_stands_for_every_method_that_can_do_the_task():
+    able = [n for n, entry in METHODS.items() if "regression" in entry.tasks]
+    assert list(methods_of(("all",), "regression")) == able
+    assert list(methods_of(("all",), "classification")) == list(METHODS)
+    both = methods_of(("mine.py:shrink", "all", "ssd"), "classification")
+    assert list(both) == [*METHODS, "mine.py:shrink"]
+    assert methods_of(("scrub", "ssd"), "regression") == ("scrub", "ssd")
