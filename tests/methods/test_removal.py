@@ -10,13 +10,13 @@ from asserts import assert_trees_close
 from problems import ridge, softmax, two_layer
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.inverse import INVERSES
 from unlearn_jax.curvature.eigen_kronecker import ekfac
 from unlearn_jax.curvature.kronecker_inverse import kronecker_operator
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.methods import make_request
 from unlearn_jax.methods.influence_removal import influence_removal
 from unlearn_jax.methods.newton_removal import newton_removal
+from unlearn_jax.solvers.inverse import INVERSES
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Recipe
 from unlearn_jax.train.trajectory import training_time

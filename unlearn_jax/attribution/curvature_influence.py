@@ -18,13 +18,6 @@ from unlearn_jax.attribution.influence import (
     influence_on_outputs,
     influence_on_parameters,
 )
-from unlearn_jax.attribution.inverse import (
-    INVERSES,
-    Curvature,
-    Settings,
-    check_choice,
-    curvature_of,
-)
 from unlearn_jax.curvature.contractions import along
 from unlearn_jax.curvature.eigen_kronecker import ekfac
 from unlearn_jax.curvature.kronecker_blocks import (
@@ -36,6 +29,13 @@ from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.kronecker_scores import prepare_queries, score_block
 from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import collect, mass, present
+from unlearn_jax.solvers.inverse import (
+    INVERSES,
+    Curvature,
+    Settings,
+    check_choice,
+    curvature_of,
+)
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
@@ -52,7 +52,8 @@ class InfluenceState(NamedTuple):
 
     Attributes:
         models: Variables with a leading axis m.
-        inverses: State of ``inverse.INVERSES`` or an EK-FAC matrix, with that axis.
+        inverses: State of ``solvers.inverse.INVERSES`` or an EK-FAC matrix, with that
+            axis.
     """
 
     models: Variables
@@ -81,7 +82,7 @@ def influence(
         learner: Model, loss, l2 and recipe that the models were trained with; weight
             decay of SGD is l2.
         curvature: "gauss_newton", "hessian" or "empirical_fisher".
-        inverse: A name in ``inverse.INVERSES``.
+        inverse: A name in ``solvers.inverse.INVERSES``.
         damping: Added to the curvature, in its units. None takes 1 / T, T the sum of
             the learning rates of training as in :func:`ekfac_influence`; Adam's steps
             have none: give a number then.

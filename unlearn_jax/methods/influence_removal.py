@@ -2,11 +2,11 @@
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import as_trained
-from unlearn_jax.attribution.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.methods.removal import removal_slope, stiffness_of
+from unlearn_jax.solvers.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner

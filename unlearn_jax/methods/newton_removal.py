@@ -6,12 +6,12 @@ import jax
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import as_trained
-from unlearn_jax.attribution.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.loop import rounds
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.methods.removal import removal_slope, stiffness_of
+from unlearn_jax.solvers.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.solvers.solution import usable
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner

@@ -1,1 +1,1 @@
-"""Inverse products: iterative solvers, low-rank inverses, preconditioners."""
+"""Inverse products: iterative solvers, low-rank inverses, preconditioners, a table."""

@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.inverse import Curvature, Settings, solve
 from unlearn_jax.curvature.operator import linear_operator
+from unlearn_jax.solvers.inverse import Curvature, Settings, solve
 from unlearn_jax.solvers.solution import (
     DIRECT,
     INCONSISTENT,
