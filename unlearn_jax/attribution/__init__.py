@@ -1,4 +1,4 @@
-"""What training examples do to outputs. ``ATTRIBUTIONS``: name -> Source.
+"""What training examples do to outputs. ``ATTRIBUTIONS``: name -> Entry.
 
 To add one: a file with a factory ``name(learner, *, options) -> Attribution`` under
 ``guard.entrance()``, a line here, a line in
@@ -26,7 +26,7 @@ from unlearn_jax.attribution.tracin import tracin
 from unlearn_jax.attribution.trak import trak
 
 
-class Source(NamedTuple):
+class Entry(NamedTuple):
     """Description: an attribution as the experiments know it.
 
     Attributes:
@@ -41,21 +41,21 @@ class Source(NamedTuple):
     source: str
 
 
-ATTRIBUTIONS: Mapping[str, Source] = {
+ATTRIBUTIONS: Mapping[str, Entry] = {
     # at the end of training, by curvature
-    "influence": Source(influence, ("models",), "arXiv 1703.04730"),
-    "ekfac_influence": Source(ekfac_influence, ("models",), "arXiv 2308.03296"),
-    "trak": Source(trak, ("models",), "arXiv 2303.14186"),
-    "logra": Source(logra, ("models",), "arXiv 2405.13954"),
-    "representer": Source(representer, ("models",), "arXiv 1811.09720"),
+    "influence": Entry(influence, ("models",), "arXiv 1703.04730"),
+    "ekfac_influence": Entry(ekfac_influence, ("models",), "arXiv 2308.03296"),
+    "trak": Entry(trak, ("models",), "arXiv 2303.14186"),
+    "logra": Entry(logra, ("models",), "arXiv 2405.13954"),
+    "representer": Entry(representer, ("models",), "arXiv 1811.09720"),
     # through training
-    "tracin": Source(tracin, ("trajectory",), "arXiv 2002.08484"),
-    "source": Source(source, ("models", "trajectory"), "arXiv 2405.12186"),
-    "metagradient": Source(metagradient, ("keys",), "arXiv 2503.13751"),
+    "tracin": Entry(tracin, ("trajectory",), "arXiv 2002.08484"),
+    "source": Entry(source, ("models", "trajectory"), "arXiv 2405.12186"),
+    "metagradient": Entry(metagradient, ("keys",), "arXiv 2503.13751"),
     # from models of subsets
-    "datamodel": Source(datamodel, ("ensemble",), "arXiv 2202.00622"),
-    "sparse_datamodel": Source(sparse_datamodel, ("ensemble",), "arXiv 2202.00622"),
-    "empirical_leave_one_out": Source(
+    "datamodel": Entry(datamodel, ("ensemble",), "arXiv 2202.00622"),
+    "sparse_datamodel": Entry(sparse_datamodel, ("ensemble",), "arXiv 2202.00622"),
+    "empirical_leave_one_out": Entry(
         empirical_leave_one_out, ("ensemble",), "arXiv 2008.03703"
     ),
 }
@@ -64,7 +64,7 @@ __all__ = [
     "ATTRIBUTIONS",
     "Attribution",
     "Ensemble",
+    "Entry",
     "Evidence",
-    "Source",
     "Trajectory",
 ]

@@ -8,7 +8,7 @@ from unlearn_jax.data import diabetes, digits, faces, prepared, synthetic, tfds
 from unlearn_jax.data.batch import Dataset
 
 
-class Source(NamedTuple):
+class Entry(NamedTuple):
     """Description: where a data set comes from.
 
     Attributes:
@@ -26,52 +26,52 @@ class Source(NamedTuple):
     missing: Callable[[Path | None], str | None]
 
 
-DATASETS: Mapping[str, Source] = {
+DATASETS: Mapping[str, Entry] = {
     # shipped inside scikit-learn
-    "digits": Source(
+    "digits": Entry(
         lambda _: digits.digits(),
         "Digits (scikit-learn)",
         "classification",
         lambda _: digits.sklearn_missing(),
     ),
-    "digits_coarse": Source(
+    "digits_coarse": Entry(
         lambda _: digits.digits_coarse(),
         "Digits in five look-alike pairs (scikit-learn)",
         "classification",
         lambda _: digits.sklearn_missing(),
     ),
-    "diabetes": Source(
+    "diabetes": Entry(
         lambda _: diabetes.diabetes(),
         "Diabetes (scikit-learn)",
         "regression",
         lambda _: digits.sklearn_missing(),
     ),
     # drawn
-    "gaussian_classes": Source(
+    "gaussian_classes": Entry(
         lambda _: synthetic.gaussian_classes(0, (400, 200)),
         "Gaussian classes",
         "classification",
         lambda _: None,
     ),
     # prepared by TensorFlow Datasets, in a folder of the user's
-    "fashion_mnist": Source(
+    "fashion_mnist": Entry(
         tfds.fashion_mnist,
         "Fashion-MNIST",
         "classification",
         lambda folder: prepared.missing("fashion_mnist", folder),
     ),
-    "fashion_mnist_coarse": Source(
+    "fashion_mnist_coarse": Entry(
         tfds.fashion_mnist_coarse,
         "Fashion-MNIST in five groups",
         "classification",
         lambda folder: prepared.missing("fashion_mnist", folder),
     ),
-    "cifar10": Source(
+    "cifar10": Entry(
         tfds.cifar10,
         "CIFAR-10",
         "classification",
         lambda folder: prepared.missing("cifar10", folder),
     ),
     # in a file of the user's
-    "faces": Source(faces.faces, "ORL faces", "classification", faces.missing),
+    "faces": Entry(faces.faces, "ORL faces", "classification", faces.missing),
 }

@@ -8,7 +8,7 @@ from unlearn_jax.train.loss import cross_entropy, squared_error
 from unlearn_jax.types import OutputLoss
 
 
-class Task(NamedTuple):
+class Entry(NamedTuple):
     """Description: one kind of prediction.
 
     Attributes:
@@ -24,8 +24,8 @@ def _metrics(task: str) -> tuple[str, ...]:
     return tuple(name for name, metric in METRICS.items() if task in metric.tasks)
 
 
-TASKS: Mapping[str, Task] = {
-    "classification": Task(cross_entropy, _metrics("classification")),
-    "regression": Task(squared_error, _metrics("regression")),
+TASKS: Mapping[str, Entry] = {
+    "classification": Entry(cross_entropy, _metrics("classification")),
+    "regression": Entry(squared_error, _metrics("regression")),
 }
 """Task of a data set -> how it is trained and judged."""
