@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.compare import STUDY as compare
 from experiments.continual import STUDY as continual
+from experiments.corrective import STUDY as corrective
 from experiments.datamodels import STUDY as datamodels
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
@@ -23,6 +24,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         continual,
         exactness,
         datamodels,
+        corrective,
         scaling,
         spectrum,
         state_privacy,

@@ -1,6 +1,5 @@
 """Run methods: prepared once per original, compiled once per shape, timed warm."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +9,9 @@ import jax
 from experiments.compare.contenders import Contender
 from experiments.compare.setting import Case, Setting
 from experiments.compare.trace import trace_of_original
+from experiments.frame.price import priced
 from experiments.frame.problem import seed_key
-from unlearn_jax.evaluation.cost import Compiled, Cost, compile_once, run
-from unlearn_jax.train.fit import choose_fit_loop
+from unlearn_jax.evaluation.cost import Compiled, Cost
 from unlearn_jax.types import Variables
 
 
@@ -68,39 +67,9 @@ class Forgetter:
     def _run(
         self, name: Any, function: Callable[..., Any], *arguments: Any
     ) -> tuple[Any, Cost]:
-        return priced(
-            self._setting, function, *arguments, programs=self._programs, name=name
-        )
-
-
-def priced(
-    setting: Setting,
-    function: Callable[..., Any],
-    *arguments: Any,
-    programs: dict[Any, Compiled] | None = None,
-    name: Any = "",
-) -> tuple[Any, Cost]:
-    """The result of a function and its price, warm where it is one program.
-
-    Args:
-        setting: Where training loops on the host, nothing is one program.
-        function: Arrays in, arrays out.
-        arguments: Its arguments.
-        programs: What is compiled already, by name and shapes; added to.
-        name: Of the function in there.
-    """
-    if choose_fit_loop(setting.learner, setting.train) == "host":
-        start, working = time.perf_counter(), time.process_time()
-        result = jax.block_until_ready(function(*arguments))
-        spent = time.perf_counter() - start, time.process_time() - working
-        return result, Cost(0.0, spent[0], 1, None, None, spent[1])
-    leaves, structure = jax.tree.flatten(arguments)
-    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
-    key = (name, structure, shapes)
-    programs = {} if programs is None else programs
-    if key not in programs:
-        programs[key] = compile_once(function, *arguments)
-    return run(programs[key], *arguments)
+        setting = self._setting
+        what = setting.learner, setting.train, function, *arguments
+        return priced(*what, programs=self._programs, name=name)
 
 
 def _added(first: Cost, second: Cost) -> Cost:

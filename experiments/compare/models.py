@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.compare.forget import priced
 from experiments.compare.setting import Case, Setting
 from experiments.frame.ensembles import kept_ensemble, training_words
+from experiments.frame.price import priced
 from experiments.frame.problem import seed_key
 from experiments.frame.study import Bench
 from unlearn_jax import tree
@@ -50,8 +50,9 @@ def training_cost(bench: Bench, setting: Setting, case: Case) -> dict[str, Any]:
     def measure() -> Piece:
         key = seed_key("oracle", setting.config.seeds.first)
         retrain = functools.partial(_retrain, setting.learner)
+        what = setting.learner, setting.train, retrain, key, case.request.retain
         with bench.progress(f"price of one retraining, {case.name}", 1):
-            _, cost = priced(setting, retrain, key, case.request.retain)
+            _, cost = priced(*what)
         return Piece({}, cost._asdict())
 
     words = {**known(setting), **request_words(case)}

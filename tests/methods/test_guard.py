@@ -16,6 +16,7 @@ REMOVALS = {
     "influence_unlearning": {"samples": tiny.COUNT},
     "ssd": {"alpha": 1.0},
     "assd": {},
+    "potion": {},
     "fisher_merging": {"epochs": 1},
     "prioritised_finetune": {"epochs": 1},
 }

@@ -23,6 +23,7 @@ from unlearn_jax.methods.method import Method, Request, chain, make_request, res
 from unlearn_jax.methods.natural_ascent import natural_ascent
 from unlearn_jax.methods.newton_removal import newton_removal
 from unlearn_jax.methods.oracle_matching import oracle_matching
+from unlearn_jax.methods.potion import potion
 from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.retrain import retrain
@@ -80,6 +81,7 @@ METHODS: Mapping[str, Entry] = {
     "ssd_batch": Entry(ssd_batch, _ANY, "forget", True, "arXiv 2308.07707"),
     "lfssd": Entry(lfssd, _ANY, "forget", True, "arXiv 2402.19308"),
     "assd": Entry(assd, _ANY, "both", False, "arXiv 2402.10098"),
+    "potion": Entry(potion, _CLASSES, "forget", True, "arXiv 2406.09173"),
     # noise by curvature diagonals
     "fisher_forgetting": Entry(
         fisher_forgetting, _CLASSES, "retain", False, "arXiv 1911.04933"

@@ -1,14 +1,13 @@
 """Adaptive selective synaptic dampening: the threshold follows from the set sizes."""
 
-import jax
 import jax.numpy as jnp
 
-from unlearn_jax.methods.dampening import dampen, importance
+from unlearn_jax.methods.dampening import dampen, importance, pooled_ratios
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.options import check_whole
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Array, Params, PRNGKey, Variables
+from unlearn_jax.types import PRNGKey, Variables
 
 
 @entrance()
@@ -41,7 +40,7 @@ def assd(learner: Learner, *, importance_batch: int = 1024) -> Method:
         gone = jnp.sum(request.forget.weights > 0)
         kept = jnp.sum(request.retain.weights > 0)
         share = jnp.log1p(100.0 * gone / (gone + kept))
-        ratios = _pooled_ratios(forgotten.value, retained.value)
+        ratios = pooled_ratios(forgotten.value, retained.value)
         alpha = jnp.nanpercentile(ratios, 100.0 - share)
         params = dampen(
             variables.params, retained, forgotten, alpha=alpha, dampening=1.0
@@ -49,12 +48,3 @@ def assd(learner: Learner, *, importance_batch: int = 1024) -> Method:
         return variables._replace(params=params)
 
     return stateless(forget)
-
-
-def _pooled_ratios(above: Params, below: Params) -> Array:
-    """All ratios in one vector; NaN where the denominator is zero."""
-    pairs = zip(jax.tree.leaves(above), jax.tree.leaves(below), strict=True)
-    ratios = [
-        jnp.where(b > 0, a / jnp.where(b > 0, b, 1), jnp.nan).ravel() for a, b in pairs
-    ]
-    return jnp.concatenate(ratios)

@@ -14,9 +14,18 @@ from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.train.loss import squared_norm
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
+from unlearn_jax.types import (
+    Array,
+    Batch,
+    Outputs,
+    Params,
+    PerExample,
+    PRNGKey,
+    Targets,
+    Variables,
+)
 
-Kind: TypeAlias = Literal["example", "batch", "label_free"]
+Kind: TypeAlias = Literal["example", "batch", "label_free", "norm"]
 
 
 class Importance(NamedTuple):
@@ -44,21 +53,20 @@ def importance(
         kind: "example": mean of squared per-example gradients (the diagonal of the
             empirical Fisher). "batch": mean over batches of the squared gradient of the
             batch's mean loss. "label_free": mean over batches of the absolute gradient
-            of the mean squared norm of the outputs.
-        batch_size: For "batch" and "label_free" part of the definition; for "example"
-            not read.
+            of the mean squared norm of the outputs. "norm": the same of the norm.
+        batch_size: Not read for "example"; for the others part of the definition.
     """
     if kind == "example":
         objective = bind(learner.model, variables.stats, learner.loss)
         value = empirical_fisher_diagonal(objective, variables.params, data)
         return Importance(value, jnp.asarray(1, jnp.int32))
-    loss = squared_norm if kind == "label_free" else learner.loss
+    losses = {"label_free": squared_norm, "norm": _norm}
     value = batch_gradient_moment(
-        bind(learner.model, variables.stats, loss),
+        bind(learner.model, variables.stats, losses.get(kind, learner.loss)),
         variables.params,
         data,
         batch_size=batch_size,
-        moment=jnp.abs if kind == "label_free" else jnp.square,
+        moment=jnp.abs if kind in losses else jnp.square,
     )
     return Importance(value, jnp.asarray(batch_size, jnp.int32))
 
@@ -120,3 +128,17 @@ def dampen(
         return jnp.where(kept, theta, factor * theta).astype(theta.dtype)
 
     return jax.tree.map(shrink, params, overall.value, forgotten.value)
+
+
+def pooled_ratios(above: Params, below: Params) -> Array:
+    """All ratios of two trees in one vector; NaN where one is not finite."""
+    ratios = jax.tree.map(lambda a, b: (a / b).ravel(), above, below)
+    pooled = jnp.concatenate(jax.tree.leaves(ratios))
+    return jnp.where(jnp.isfinite(pooled), pooled, jnp.nan)
+
+
+def _norm(outputs: Outputs, targets: Targets) -> PerExample:
+    """‖outputs‖, of slope zero where they are zero."""
+    squares = squared_norm(outputs, targets)
+    none = squares == 0
+    return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, squares)))

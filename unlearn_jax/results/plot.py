@@ -66,6 +66,7 @@ COLOURS = {
     "ssd_batch": GREEN,
     "assd": GREEN,
     "lfssd": GREEN,
+    "potion": GREEN,
     "fisher_forgetting": GREEN,
     # full curvature, and what training left
     "influence_removal": BLUE,

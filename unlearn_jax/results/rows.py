@@ -102,6 +102,13 @@ class Rows(Sequence[Row]):
         """All values of that metric and place, in order; NaN where one failed."""
         return np.array([_number(row) for row in self.where(metric, **at)])
 
+    def mean(self, metric: str, **at: Place) -> tuple[float, float]:
+        """Mean of :meth:`values` and its standard error; NaN where too few tell."""
+        values = self.values(metric, **at)
+        count = len(values)
+        error = np.std(values, ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        return float(np.mean(values)) if count else np.nan, float(error)
+
     def grid(self, metric: str, *names: str, **at: Place) -> np.ndarray:
         """Values as an array with one axis for each coordinate named.
 
