@@ -31,7 +31,7 @@ ONLY_IN = {
     "rich": ("experiments/", "unlearn_jax/results/terminal.py"),
     "sklearn": ("unlearn_jax/data/", "unlearn_jax/evaluation/confidence.py"),
     "tensorflow_datasets": ("unlearn_jax/data/",),
-    "orbax": ("unlearn_jax/train/checkpoint.py",),
+    "orbax": ("unlearn_jax/train/checkpoint.py", "unlearn_jax/train/exchange.py"),
     "torch": ("benchmarks/",),
     "tensorflow": (),
 }

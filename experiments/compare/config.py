@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from experiments.frame.config import StudyConfig
 from experiments.frame.options import Options, words_of
@@ -104,6 +104,10 @@ class Config(StudyConfig):
         members: Train ensembles as one program ("vmap"), one after another ("loop"), or
             the faster on this device ("auto").
         relearn_steps: Most steps that relearning may take.
+        original: Models that are there already, one for each training seed, instead
+            of trained originals: .npz, .safetensors, or the folder of an Orbax
+            checkpoint.
+        save: Write every unlearned model to the run's folder "models", in this format.
     """
 
     FREE: ClassVar[tuple[str, ...]] = (*StudyConfig.FREE, "members")
@@ -120,6 +124,8 @@ class Config(StudyConfig):
     oracles: int = 10
     members: Members = "auto"
     relearn_steps: int = 200
+    original: tuple[Path, ...] = ()
+    save: Literal["none", "npz", "safetensors", "orbax"] = "none"
 
 
 RULES: tuple[Rule, ...] = (
@@ -147,7 +153,14 @@ def check_oracles(config: Config) -> None:
 
 
 def files(config: Config) -> list[Path]:
-    """Files whose contents the numbers depend on: of requests, and what was brought."""
+    """Files whose contents the numbers depend on: requests, originals, plug-ins."""
     names = (*config.methods, config.model.name, config.data.name)
     brought = [user_file(name) for name in names]
-    return [*request_files(config.requests), *(f for f in brought if f is not None)]
+    given = [
+        file
+        for path in config.original
+        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if file.is_file()
+    ]
+    own = (file for file in brought if file is not None)
+    return [*request_files(config.requests), *own, *given]

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.compare.contenders import Contender
@@ -15,6 +16,7 @@ from experiments.compare.models import (
     features_of,
     known,
     oracles,
+    original_words,
     originals,
     request_words,
     training_cost,
@@ -27,12 +29,16 @@ from unlearn_jax.evaluation.cost import Cost
 from unlearn_jax.evaluation.tasks import TASKS
 from unlearn_jax.results.rows import Row
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
+from unlearn_jax.storage.names import file_name
 from unlearn_jax.storage.piece import Piece
+from unlearn_jax.train.exchange import SUFFIXES, write_variables
 
 ROW_NAMES = {"identity": ORIGINAL, "retrain": ORACLE}
 """Methods whose row in the tables has a name of its own."""
 
 Losses = dict[str, list[np.ndarray]]
+_LEAF = "model/"
+"""How the arrays of an unlearned model are called in its piece, by their number."""
 
 
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
@@ -58,15 +64,20 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
         )
         with bench.progress(f"forget and judge: {name}", len(cells)) as advance:
             for i, court, j in cells:
-                make = functools.partial(_unlearned, forgetter, court, contender, i, j)
+                make = functools.partial(
+                    _unlearned, forgetter, court, contender, i, j, setting
+                )
                 words = {
                     "options": contender.options,
                     "brought": brought_digest(contender.method),
+                    **original_words(setting, i),
+                    **({} if setting.config.save == "none" else {"saved": True}),
                 }
                 # By its method, not by its row: a sweep finds what was there.
                 what = contender.method
                 piece = cell(bench, setting, court, what, (i, j), make, words)
                 _collect(losses, f"{court.case.name}/{name}", piece)
+                _save(bench, setting, piece, court.case.name, f"{name} {i}-{j}")
                 found[court.case.name] += placed(
                     rows_of(piece), court, name, train_seed=i, unlearn_seed=j
                 )
@@ -144,12 +155,36 @@ def cell(
 
 
 def _unlearned(
-    forgetter: Forgetter, court: Court, contender: Contender, i: int, j: int
+    forgetter: Forgetter,
+    court: Court,
+    contender: Contender,
+    i: int,
+    j: int,
+    setting: Setting,
 ) -> Piece:
     done = forgetter(contender, i, j, court.case)
     judged = court.unlearned(done.variables, i, j)
     costs = [] if contender.method == "identity" else _method_costs(done)
-    return piece_of([*judged.rows, *costs], judged.losses)
+    arrays = dict(judged.losses)
+    if setting.config.save != "none":
+        leaves = jax.tree.leaves(done.variables)
+        arrays |= {f"{_LEAF}{n}": np.asarray(leaf) for n, leaf in enumerate(leaves)}
+    return piece_of([*judged.rows, *costs], arrays)
+
+
+def _save(
+    bench: Bench, setting: Setting, piece: Piece, request: str, name: str
+) -> None:
+    """Write the unlearned model of a piece, if that was asked for and it has one."""
+    kind = setting.config.save
+    like = jax.eval_shape(setting.learner.model.init, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(like)
+    names = [f"{_LEAF}{n}" for n in range(len(leaves))]
+    if kind == "none" or not set(names) <= set(piece.arrays):
+        return
+    variables = jax.tree.unflatten(structure, [piece.arrays[n] for n in names])
+    folder = bench.folder / "models" / file_name(request)
+    write_variables(folder / f"{file_name(name)}{SUFFIXES[kind]}", variables)
 
 
 def _oracle(court: Court, i: int) -> Piece:
@@ -174,6 +209,8 @@ def placed(rows: Iterable[Row], court: Court, name: str, **at: Any) -> list[Row]
 
 def _collect(losses: Losses, where: str, piece: Piece) -> None:
     for part, values in piece.arrays.items():
+        if part.startswith(_LEAF):
+            continue
         losses.setdefault(f"losses/{where}/{part}", []).append(values)
 
 

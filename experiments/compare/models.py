@@ -30,7 +30,9 @@ def known(setting: Setting) -> dict[str, Any]:
 
 
 def originals(bench: Bench, setting: Setting) -> list[Variables]:
-    """One model for each training seed, on all examples."""
+    """One model for each training seed, on all examples; those given, if any are."""
+    if setting.given:
+        return list(setting.given)
     seeds = setting.config.seeds
     keys = [seed_key("train", seeds.first + i) for i in range(seeds.train)]
     return trained(bench, setting, "originals", keys, setting.train.weights)
@@ -74,6 +76,17 @@ def features_of(setting: Setting, original: Variables, kind: str) -> np.ndarray:
 
 def _retrain(learner: Learner, key: PRNGKey, data: Batch) -> Variables:
     return fit(key, learner, data)
+
+
+def original_words(setting: Setting, i: int) -> dict[str, Any]:
+    """What decides an original, beside how it would be trained and its seed."""
+    if not setting.given:
+        return {}
+    values = {
+        f"{number}": np.asarray(leaf)
+        for number, leaf in enumerate(jax.tree.leaves(setting.given[i]))
+    }
+    return {"original": digest_arrays(b"", "original", values).hex()}
 
 
 def trained(

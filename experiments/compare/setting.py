@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.compare.config import Config, check_oracles
@@ -11,8 +12,9 @@ from experiments.frame.problem import problem
 from experiments.frame.requests import Asked, Features, check_request, draw_request
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.methods import METHODS, Entry, Method, Request, make_request
+from unlearn_jax.train.exchange import check_format, read_variables
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Batch
+from unlearn_jax.types import Batch, Variables
 
 
 class Setting(NamedTuple):
@@ -26,6 +28,7 @@ class Setting(NamedTuple):
     contenders: list[Contender]
     methods: dict[str, Method]
     identity: Entry
+    given: tuple[Variables, ...] = ()
 
 
 class Case(NamedTuple):
@@ -75,7 +78,10 @@ def build(
     methods = {c.name: _method(c, learner) for c in competing}
     control = METHODS["identity"]
     methods["identity"] = control.factory(learner)
-    return Setting(config, dataset, learner, train, asked, competing, methods, control)
+    given = _given(config, learner, methods)
+    return Setting(
+        config, dataset, learner, train, asked, competing, methods, control, given
+    )
 
 
 def case_of(
@@ -86,6 +92,30 @@ def case_of(
     test, unseen = fitting_tests(asked, setting.dataset)
     request = make_request(setting.train, forget)
     return Case(asked.text, request, forget, test, unseen)
+
+
+def _given(
+    config: Config, learner: Learner, methods: dict[str, Method]
+) -> tuple[Variables, ...]:
+    """Originals that were trained elsewhere."""
+    if config.save != "none":
+        check_format(config.save)
+    if not config.original:
+        return ()
+    count = len(config.original)
+    if count != config.seeds.train:
+        raise ValueError(
+            f"{count} files of originals for {config.seeds.train} training seeds; give "
+            f"one for each: --seeds.train {count}"
+        )
+    traced = [name for name, method in methods.items() if method.reads_trace]
+    if traced:
+        raise ValueError(
+            f"{traced[0]} reads a trace of training, and an original from a file has "
+            "none; choose other --methods"
+        )
+    like = jax.eval_shape(learner.model.init, jax.random.key(0))
+    return tuple(read_variables(path, like) for path in config.original)
 
 
 def _method(contender: Contender, learner: Learner) -> Method:

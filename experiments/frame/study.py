@@ -78,10 +78,11 @@ class Bench:
 
     Attributes:
         results: Folder under which trained models are kept, for every run.
+        folder: Of this run alone.
     """
 
     def __init__(self, store: Store, results: Path, run: Run):
-        self.results = Path(results)
+        self.results, self.folder = Path(results), store.folder
         self._store = store
         self._known = {name: getattr(run, name) for name in _DECIDES}
         self._known["data"] = run.inputs.get("data", "")

@@ -16,6 +16,7 @@ from experiments.compare.models import (
     features_of,
     known,
     oracles,
+    original_words,
     originals,
     trained,
 )
@@ -136,6 +137,7 @@ def _tried(
         "options": contender.options,
         "brought": brought_digest(contender.method),
         "surrogates": [config.surrogates, config.share],
+        **original_words(setting, i),
     }
     name = ORIGINAL if contender.method == "identity" else contender.name
     what = f"tuning/{contender.method}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.compare import setting as compare
-from experiments.compare.config import FACTORIES, entry_of
+from experiments.compare.config import FACTORIES, entry_of, methods_of
 from experiments.compare.contenders import Contender, parse_sweep, words_of_setting
 from experiments.compare.setting import Setting, fitting_tests
 from experiments.frame.options import hyperparameters
@@ -21,6 +21,11 @@ def build(config: Config) -> Setting:
         ValueError: as for a comparison; a task that is no classification, fewer
             settings than trials, or too few test examples to keep half for validation.
     """
+    if config.save != "none":
+        raise ValueError(
+            f"save is {config.save!r}, but models of trials are not written; run "
+            "compare with the settings that were chosen"
+        )
     made = compare.build(config, lambda _, task: trials(config, task))
     for asked in made.asked:
         masks = fitting_tests(asked, made.dataset)
@@ -45,9 +50,10 @@ def trials(config: Config, task: str) -> list[Contender]:
             f"the criteria are accuracies, this data set is a {task}; take one of "
             "classes"
         )
-    swept = parse_sweep(config.sweep, config.methods)
+    methods = methods_of(config.methods, task)
+    swept = parse_sweep(config.sweep, methods)
     found = []
-    for method in config.methods:
+    for method in methods:
         preset = dict(config.options.of(method))
         named: dict[str, dict[str, Any]] = {PRESET: preset, DEFAULT: {}}
         for changed in swept.get(method) or settings(method, preset):

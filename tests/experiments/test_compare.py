@@ -1,5 +1,6 @@
 """Comparisons that build on one another, and methods that users bring along."""
 
+import jax
 import pytest
 
 from experiments import compare
@@ -7,8 +8,9 @@ from experiments.compare.config import methods_of
 from experiments.compare.contenders import parse_sweep
 from experiments.frame import ensembles
 from experiments.frame.config import parse
-from experiments.frame.study import report
+from experiments.frame.study import configured, report, run
 from unlearn_jax.methods import METHODS
+from unlearn_jax.train.exchange import write_variables
 
 TINY = (
     "--scale smoke --data.limit 200 --model.width 8 --recipe.epochs 1 "
@@ -100,3 +102,44 @@ def test_all_stands_for_every_method_that_can_do_the_task():
     both = methods_of(("mine.py:shrink", "all", "ssd"), "classification")
     assert list(both) == [*METHODS, "mine.py:shrink"]
     assert methods_of(("scrub", "ssd"), "regression") == ("scrub", "ssd")
+
+
+@pytest.mark.parametrize("kind", ["npz", "orbax"])
+def test_an_unlearned_model_is_saved_and_goes_in_as_an_original(
+    study_run, tmp_path, trainings, kind
+):
+    words = f"{TINY} --methods ssd"
+    first = study_run(compare.STUDY, f"{words} --save {kind}")
+    folder = max((tmp_path / "compare").iterdir()) / "models" / "random%3A20"
+    names = {path.stem for path in folder.iterdir()}
+    assert names == {"original 0-0", "ssd 0-0"}
+    (saved,) = folder.glob("ssd*")
+    trainings.clear()
+    again = study_run(compare.STUDY, [*f"{words} --original".split(), str(saved)])
+    # Oracles are found, originals are neither found nor trained.
+    assert trainings == [False]
+    for split in ("retain", "forget", "test"):
+        at = {"metric": "loss", "split": split}
+        assert again.rows.value(method="original", **at) == pytest.approx(
+            first.rows.value(method="ssd", **at)
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--seeds.train 2", "1 files of originals for 2 training seeds"),
+        ("--methods natural_ascent", "natural_ascent reads a trace"),
+        ("--model.width 9", "choose the model and its width"),
+    ],
+)
+def test_an_original_that_does_not_fit_is_refused_before_anything_is_trained(
+    tmp_path, trainings, words, message
+):
+    model = compare.setting.build(configured(compare.STUDY, TINY.split())).learner.model
+    write_variables(tmp_path / "model.npz", model.init(jax.random.key(0)))
+    given = [*TINY.split(), "--methods", "ssd", "--original"]
+    given += [str(tmp_path / "model.npz"), *words.split()]
+    with pytest.raises(ValueError, match=message):
+        run(compare.STUDY, [*given, "--results", str(tmp_path)])
+    assert trainings == []
