@@ -26,16 +26,19 @@ def command(arguments: Sequence[str]) -> int:
     def reported(
         folders: Annotated[tuple[Path, ...], tyro.conf.Positional],
         full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        columns: tuple[str, ...] = (),
     ) -> int:
         """Make tables, figures and a page from what runs wrote.
 
         Args:
             folders: Of the runs.
             full: On a terminal, print every column and how to read it.
+            columns: Of the LaTeX tables, by the beginnings of their titles:
+                ``--columns "accuracy forget" check``. All by default.
         """
         if not folders:
             raise ValueError("name the folder of a run, results/compare/RUN")
-        return max(_report(folder, full=full) for folder in folders)
+        return max(_report(folder, full, columns) for folder in folders)
 
     try:
         prog = "python -m experiments.report"
@@ -46,14 +49,14 @@ def command(arguments: Sequence[str]) -> int:
         return 0
 
 
-def _report(folder: Path, *, full: bool) -> int:
+def _report(folder: Path, full: bool, columns: Sequence[str]) -> int:
     name = read_results(folder).run.experiment
     if name not in STUDIES:
         raise ValueError(
             f"{folder} was written by {name!r}, which is none of the studies here: "
             f"{', '.join(STUDIES)}; one of your own calls frame.study.report itself"
         )
-    results, findings = report(STUDIES[name], folder)
+    results, findings = report(STUDIES[name], folder, columns)
     return told(folder, findings, results.rows, full=full)
 
 

@@ -10,7 +10,13 @@ from unlearn_jax.results.cells import plain
 from unlearn_jax.results.html import Picture, Section, page
 from unlearn_jax.results.plot import save_figure
 from unlearn_jax.results.run import Run
-from unlearn_jax.results.table import Cell, Table, markdown_list, share_footnotes
+from unlearn_jax.results.table import (
+    Cell,
+    Table,
+    latex_of,
+    markdown_list,
+    share_footnotes,
+)
 from unlearn_jax.results.terminal import for_terminal
 from unlearn_jax.storage.names import file_name
 from unlearn_jax.storage.write import write_bytes
@@ -45,13 +51,27 @@ class Finding(NamedTuple):
 
 
 def write_findings(
-    folder: Path, run: Run, findings: Sequence[Finding], question: str
+    folder: Path,
+    run: Run,
+    findings: Sequence[Finding],
+    question: str,
+    columns: Sequence[str] = (),
 ) -> list[Path]:
     """Write tables (Markdown, LaTeX, a CSV each), figures and the page.
 
+    Args:
+        folder: Of the run.
+        run: Where all of it came from.
+        findings: What was found.
+        question: What the study asks, in its words; goes to the page.
+        columns: Of the LaTeX, as beginnings of titles; all by default.
+
     Raises:
+        ValueError: no table has any of the columns; nothing was written.
         StorageError: the folder cannot take a file.
     """
+    tables = [table for finding in findings for table in finding.tables]
+    latex = latex_of(tables, columns) if tables else ""
     sections, files = [], []
     for finding in findings:
         pictures = []
@@ -62,13 +82,12 @@ def write_findings(
             png = next(path for path in written if path.suffix == ".png")
             spoken = f"{drawing.caption} {drawing.spoken}".strip()
             pictures.append(Picture(png.read_bytes(), drawing.caption, spoken))
-        tables, notes = share_footnotes(finding.tables)
+        shown, notes = share_footnotes(finding.tables)
         title = finding.title or run.experiment
-        sections.append(Section(title, finding.words, tables, pictures, notes))
-    tables = [table for finding in findings for table in finding.tables]
+        sections.append(Section(title, finding.words, shown, pictures, notes))
     texts = {
         "tables.md": markdown(findings),
-        "tables.tex": "\n".join(table.to_latex() for table in tables),
+        "tables.tex": latex,
         "index.html": page(run, sections, question),
     }
     texts |= {f"tables/{file_name(t.name)}.csv": t.to_csv() for t in tables}

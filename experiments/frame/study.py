@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.frame.config import ConfigT, parse, restored, word_after
 from experiments.frame.findings import Finding, print_findings, write_findings
+from experiments.frame.problem import data_digest
 from experiments.frame.progress import Advance, progress
 from experiments.frame.rules import Rule, check_rules
 from unlearn_jax.data.batch import Dataset
@@ -32,7 +33,6 @@ from unlearn_jax.results.rows import (
 from unlearn_jax.results.run import Run, new_run, read_run, write_run
 from unlearn_jax.storage.arrays import read_arrays, write_arrays
 from unlearn_jax.storage.checksum import file_digest
-from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.names import file_name
 from unlearn_jax.storage.piece import Piece, pack, unpack
 from unlearn_jax.storage.plain import plain_config
@@ -42,7 +42,6 @@ from unlearn_jax.storage.write import write_bytes
 
 ARRAYS_FILE = "arrays.npz"
 FULL = "--full"
-"""Of every study: on a terminal, print all columns. No setting: no number moves."""
 _DECIDES = ("source", "jax", "flax", "device", "x64")
 """Fields of a run that its numbers depend on, whatever the study."""
 
@@ -366,35 +365,22 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}"
 
 
-def data_digest(dataset: Dataset) -> str:
-    """A digest that changes with the contents of a data set.
-
-    Cost: every byte of the data once, about 1 GB/s.
-    """
-    arrays = {
-        f"{part} {field}": np.asarray(getattr(batch, field))
-        for part, batch in zip(("train", "test"), dataset.splits, strict=True)
-        for field in batch._fields
-    }
-    finer = {"train": dataset.subclasses, "test": dataset.test_subclasses}
-    arrays |= {f"{k} finer": np.asarray(v) for k, v in finer.items() if v is not None}
-    return digest_arrays(b"", "data set", arrays).hex()
-
-
-def report(study: Study[Any, Any], folder: Path) -> tuple[Results, list[Finding]]:
+def report(
+    study: Study[Any, Any], folder: Path, columns: Sequence[str] = ()
+) -> tuple[Results, list[Finding]]:
     """Make tables, figures and page of a finished run anew, from what it wrote.
 
-    Nothing is trained, and nothing is overwritten that cannot be made.
+    Nothing is trained. ``columns``: of the LaTeX, see :func:`write_findings`.
 
     Raises:
         FileNotFoundError: no such run, or not finished.
         RecordError: a damaged file.
-        ValueError: the run is of another version of the study.
+        ValueError: the run is of another version of the study, or no such columns.
     """
     results = read_results(folder)
     kind = type(next(iter(study.presets(study.data).values())))
     config = restored(kind, results.run.config)
     with jax.enable_x64(results.run.x64):
         findings = study.show(config, results)
-    write_findings(Path(folder), results.run, findings, study.question)
+    write_findings(Path(folder), results.run, findings, study.question, columns)
     return results, findings

@@ -171,3 +171,14 @@ def test_the_module_runs_as_a_command(folder):
     )
     assert wrong.returncode == 2
     assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_latex_has_the_columns_that_were_asked_for(folder):
+    assert command([str(folder), "--columns", "accuracy forget", "check"]) == 0
+    text = (folder / "tables.tex").read_text()
+    assert "accuracy" in text
+    assert "gap" not in text.partition(r"\bottomrule")[0]
+    before = written(folder)
+    with pytest.raises(ValueError, match="no column begins with nonsense"):
+        command([str(folder), "--columns", "nonsense"])
+    assert written(folder) == before

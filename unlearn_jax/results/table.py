@@ -8,29 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from unlearn_jax.results.cells import csv_cell
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "|": r"\textbar{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "→": r"$\rightarrow$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "Δ": r"$\Delta$",
-    "\N{EN DASH}": "--",
-    "\N{MULTIPLICATION SIGN}": r"$\times$",
-}
+from unlearn_jax.results.latex import float_of, slug
 
 
 class Cell(NamedTuple):
@@ -95,29 +73,20 @@ class Table(NamedTuple):
         blocks = [[f"**{_escape_markdown(self.caption)}**"], lines, failed, notes]
         return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
-    def to_latex(self) -> str:
-        """A ``table`` float with ``booktabs`` rules and nothing else to load."""
-        rows = [" & ".join(_latex_cell(cell) for cell in row) for row in self.rows]
-        titles = " & ".join(_latex(title) for title in self.header)
-        notes = [f"{_latex(line)}\\\\" for line in (*self.failures, *self.footnotes)]
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering\small",
-                rf"\caption{{{_latex(self.caption)}}}",
-                rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', self.name)}}}",
-                rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
-                r"\toprule",
-                titles + r" \\",
-                r"\midrule",
-                *(row + r" \\" for row in rows),
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\par\smallskip\raggedright\footnotesize",
-                *notes,
-                r"\end{table}",
-                "",
-            ]
+    def to_latex(self, label: str = "", columns: Sequence[str] = ()) -> str:
+        r"""``table`` floats within ``\textwidth`` that load ``booktabs`` alone.
+
+        Args:
+            label: Of the first; the name's by default.
+            columns: Beginnings of the titles of the columns to print; all by default.
+        """
+        shown = self.of([0, *self.places(columns)]) if columns else self
+        return float_of(
+            [shown.header, *([cell.text for cell in row] for row in shown.rows)],
+            [[False] * len(shown.header), *([c.bold for c in r] for r in shown.rows)],
+            label=label or slug(self.name),
+            caption=self.caption,
+            notes=(*self.failures, *self.footnotes),
         )
 
     def to_csv(self) -> str:
@@ -178,6 +147,33 @@ def share_footnotes(tables: Sequence[Table]) -> tuple[list[Table], tuple[str, ..
     return own, shared
 
 
+def latex_of(tables: Sequence[Table], columns: Sequence[str] = ()) -> str:
+    """All tables as LaTeX, no two of one label; see :meth:`Table.to_latex`.
+
+    Tables that have none of the ``columns`` are left out.
+
+    Raises:
+        ValueError: no table has any of them.
+    """
+    having = [table for table in tables if not columns or table.places(columns)]
+    if not having:
+        titles = sorted({title for table in tables for title in table.header[1:]})
+        raise ValueError(
+            f"no column begins with {' or '.join(columns)}; there are "
+            f"{', '.join(titles)}"
+        )
+    labels: list[str] = []
+    for table in having:
+        label = slug(table.name)
+        while label in labels:
+            label += "-b"
+        labels.append(label)
+    return "\n".join(
+        table.to_latex(label, columns)
+        for table, label in zip(having, labels, strict=True)
+    )
+
+
 def _markdown(cell: Cell) -> str:
     text = _escape_markdown(cell.text)
     return f"**{text}**" if cell.bold else text
@@ -193,15 +189,6 @@ def _markdown_line(texts: list[str], widths: list[int]) -> str:
         for i, (text, width) in enumerate(zip(texts, widths, strict=True))
     ]
     return "| " + " | ".join(padded) + " |"
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = re.sub(r"(?<![\w-])-(?=[\d.])", "$-$", _latex(cell.text))
-    return rf"\textbf{{{text}}}" if cell.bold else text
 
 
 def _html(text: str) -> str:
