@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from unlearn_jax.results.cells import plain
 from unlearn_jax.results.html import Picture, Section, page
-from unlearn_jax.results.plot import save_figure
+from unlearn_jax.results.plot_style import save_figure
 from unlearn_jax.results.run import Run
 from unlearn_jax.results.table import (
     Cell,

@@ -1,15 +1,10 @@
-"""The house figure style; one function per kind of figure."""
+"""The figures of a comparison: gaps, costs, losses."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearn_jax.results.cells import csv_cell
-from unlearn_jax.results.html import DPI
 from unlearn_jax.results.plot_data import (
     SPLITS,
     Row,
@@ -17,80 +12,21 @@ from unlearn_jax.results.plot_data import (
     gap_data,
     loss_data,
 )
+from unlearn_jax.results.plot_style import (
+    BLACK,
+    FLOOR_GREY,
+    colour,
+    name_dots,
+    note,
+    panels,
+)
+from unlearn_jax.results.plot_style import save_figure as save_figure
 from unlearn_jax.results.record import Record
-from unlearn_jax.storage.write import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-
-PANEL_INCHES = 3.3
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "lines.linewidth": 1.2,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-}
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-BLACK, GREY, FLOOR_GREY = "#000000", "#767676", "#DDDDDD"
-COLOURS = {
-    "original": GREY,
-    "oracle": BLACK,
-    "identity": GREY,
-    "retrain": BLACK,
-    # descends or ascends
-    "finetune": ORANGE,
-    "gradient_ascent": ORANGE,
-    "random_labels": ORANGE,
-    "l1_sparse": ORANGE,
-    "prioritised_finetune": ORANGE,
-    "ewc": ORANGE,
-    "l2_to_init": ORANGE,
-    "fisher_merging": ORANGE,
-    # teacher and student, masks
-    "scrub": VERMILION,
-    "bad_teacher": VERMILION,
-    "salun": VERMILION,
-    # diagonal curvature
-    "ssd": GREEN,
-    "ssd_batch": GREEN,
-    "assd": GREEN,
-    "lfssd": GREEN,
-    "potion": GREEN,
-    "fisher_forgetting": GREEN,
-    # full curvature, and what training left
-    "influence_removal": BLUE,
-    "newton_removal": BLUE,
-    "influence_unlearning": BLUE,
-    "source_removal": BLUE,
-    "natural_ascent": BLUE,
-    "unrolled_removal": BLUE,
-    # outputs of the oracle
-    "oracle_matching": PURPLE,
-    "datamodel_matching": PURPLE,
-    "dmm": PURPLE,
-    # closed form
-    "analytic": SKY,
-    "acu": SKY,
-}
-"""Okabe and Ito's palette, one colour per family; names tell its members apart."""
-
-_SPARE = (SKY, BLUE, PURPLE, GREEN, VERMILION, ORANGE)
-
-
-def colour(method: str) -> str:
-    """The method's colour in every figure; a fixed one for unknown names too."""
-    return COLOURS.get(method, _SPARE[sum(map(ord, method)) % len(_SPARE)])
 
 
 def gap_figure(records: Sequence[Record]) -> "Figure":
@@ -103,7 +39,7 @@ def gap_figure(records: Sequence[Record]) -> "Figure":
     methods = list(dict.fromkeys(row["method"] for row in rows))[::-1]
     splits = [name for name in SPLITS if any(row["split"] == name for row in rows)]
     height = 1.0 + 0.19 * max(len(methods), 3)
-    figure, axes = _panels(1, max(len(splits), 1), height, sharey=True)
+    figure, axes = panels(1, max(len(splits), 1), height, sharey=True)
     for panel, split in zip(axes, splits, strict=False):
         own = [row for row in rows if row["split"] == split]
         _floor_band(panel, own[0]["floor"], vertical=True)
@@ -121,14 +57,14 @@ def gap_figure(records: Sequence[Record]) -> "Figure":
         panel.tick_params(axis="y", length=0)
     unknown = any(not np.isfinite(row["low"]) for row in rows)
     none = " (none from one seed)" if unknown else ""
-    _note(figure, f"bar: 95% interval over training seeds{none}; {_band(rows)}")
+    note(figure, f"bar: 95% interval over training seeds{none}; {_band(rows)}")
     return figure
 
 
 def cost_figure(records: Sequence[Record]) -> "Figure":
     """Seconds to forget (logarithmic) against the mean |gap|; a labelled dot each."""
     rows = cost_data(records)
-    figure, (panel,) = _panels(1, 1, 2.7)
+    figure, (panel,) = panels(1, 1, 2.7)
     panel.set_xscale("log")
     panel.set_xlabel("seconds to forget (logarithmic)")
     if rows:
@@ -146,8 +82,9 @@ def cost_figure(records: Sequence[Record]) -> "Figure":
         panel.set_ylim(bottom=-0.06 * min(edge, panel.get_ylim()[1]))
         unit = _unit(rows[0]["unit"], edge)
         panel.set_ylabel(f"mean |gap| to the oracle\n{unit}")
-    _note(figure, f"mean over retain, forget, test; {_band(rows)}")
-    _place_labels(figure, panel, rows)
+    note(figure, f"mean over retain, forget, test; {_band(rows)}")
+    dots = [(row["forget_seconds"], row["average_gap"]) for row in rows]
+    name_dots(figure, [(panel, dots, [row["method"] for row in rows])])
     return figure
 
 
@@ -167,7 +104,7 @@ def loss_histograms(
     shown = [m for m in methods if any(row["method"] == m for row in rows)]
     columns = min(3, max(len(shown), 1))
     lines = -(-max(len(shown), 1) // columns)
-    figure, axes = _panels(lines, columns, 0.5 + 1.45 * lines, sharex=True, sharey=True)
+    figure, axes = panels(lines, columns, 0.5 + 1.45 * lines, sharex=True, sharey=True)
     for panel, method in zip(axes, shown, strict=False):
         for group in ("forget", "unseen"):
             own = [r for r in rows if (r["method"], r["group"]) == (method, group)]
@@ -183,54 +120,8 @@ def loss_histograms(
         if i + columns >= len(shown):
             panel.set_xlabel("loss (nats, logarithmic)")
             panel.tick_params(labelbottom=True)
-    _note(figure, "filled: forget set; line: unseen examples; all seeds together")
+    note(figure, "filled: forget set; line: unseen examples; all seeds together")
     return figure
-
-
-def save_figure(figure: "Figure", stem: Path, data: Sequence[Row]) -> list[Path]:
-    """Write ``STEM.pdf``, ``STEM.png`` and ``STEM.csv``, the numbers that were drawn.
-
-    Raises:
-        StorageError: the folder cannot take a file.
-    """
-    stem = Path(stem)
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "png", "csv")]
-    for path in paths[:2]:
-        content = io.BytesIO()
-        kind = path.suffix[1:]
-        undated = {"CreationDate": None} if kind == "pdf" else None
-        figure.savefig(content, format=kind, dpi=DPI, metadata=undated)
-        write_bytes(path, content.getvalue())
-    text = io.StringIO()
-    if data:
-        writer = csv.DictWriter(text, fieldnames=list(data[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: csv_cell(v) for k, v in row.items()} for row in data)
-    write_bytes(paths[2], text.getvalue().encode())
-    return paths
-
-
-def _panels(
-    lines: int,
-    columns: int,
-    height: float,
-    *,
-    sharex: bool = False,
-    sharey: bool = False,
-) -> "tuple[Figure, list[Axes]]":
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(STYLE):
-        figure = Figure(figsize=(PANEL_INCHES * columns, height), layout="constrained")
-        axes = figure.subplots(
-            lines, columns, squeeze=False, sharex=sharex, sharey=sharey
-        )
-    return figure, list(axes.ravel())
-
-
-def _note(figure: "Figure", text: str) -> None:
-    figure.supxlabel(text, fontsize=7, color="#444444")
 
 
 def _shorten(axis: "Axis", gaps: Sequence[float], reach: float) -> float:
@@ -294,50 +185,3 @@ def _stairs(panel: "Axes", rows: list[Row], method: str, *, filled: bool) -> Non
         panel.stairs(shares, edges, fill=True, color=colour(method), alpha=0.55)
     else:
         panel.stairs(shares, edges, color=BLACK, linewidth=1.0)
-
-
-def _place_labels(figure: "Figure", panel: "Axes", rows: Sequence[Row]) -> None:
-    """Name every dot where its name meets no other name and no dot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
-    from matplotlib.transforms import Bbox
-
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw_without_rendering()  # settles the layout
-    dots = [
-        panel.transData.transform((row["forget_seconds"], row["average_gap"]))
-        for row in rows
-    ]
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in dots]
-    frame = panel.get_window_extent(renderer)
-    offsets = [
-        (dx, dy, side)
-        for distance in (0, 9, 18, 27, 36, 45, 54)
-        for dx, side in ((6, "left"), (-6, "right"))
-        for dy in ((distance, -distance) if distance else (0,))
-    ]
-    for row in rows:
-        label = None
-        for dx, dy, side in offsets:
-            if label is not None:
-                label.remove()
-            label = panel.annotate(
-                row["method"],
-                (row["forget_seconds"], row["average_gap"]),
-                (dx, dy),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=7,
-                arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": GREY}
-                if dy
-                else None,
-            )
-            label.update_positions(renderer)
-            box = Text.get_window_extent(label, renderer)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0
-            if inside and box.y1 <= frame.y1 and box.count_overlaps(taken) == 0:
-                break
-        if label is not None:
-            label.set_in_layout(False)
-            taken.append(Text.get_window_extent(label, renderer))

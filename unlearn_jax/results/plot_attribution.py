@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unlearn_jax.results.plot import (
+from unlearn_jax.results.plot_data import Row
+from unlearn_jax.results.plot_style import (
     BLACK,
     BLUE,
     FLOOR_GREY,
@@ -12,10 +13,9 @@ from unlearn_jax.results.plot import (
     PURPLE,
     SKY,
     VERMILION,
-    _note,
-    _panels,
+    note,
+    panels,
 )
-from unlearn_jax.results.plot_data import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def attribution_figure(rows: Sequence[Row]) -> "Figure":
             "example": ``predicted``, ``retrained``, ``attribution``. Of "removals":
             ``attribution`` and ``retrained`` for each query.
     """
-    panels = [
+    shown = [
         name
         for name in ("scores", "example", "removals")
         if any(row["panel"] == name for row in rows)
@@ -61,18 +61,18 @@ def attribution_figure(rows: Sequence[Row]) -> "Figure":
         dict.fromkeys(row["attribution"] for row in rows if row["panel"] != "example")
     )
     looks = _looks(names)
-    figure, axes = _panels(1, max(len(panels), 1), 3.4)
-    wide = 1.2 + 2.6 * max(len(panels), 1)
+    figure, axes = panels(1, max(len(shown), 1), 3.4)
+    wide = 1.2 + 2.6 * max(len(shown), 1)
     figure.set_size_inches(wide, 3.2 + 0.05 * max(len(looks), 8))
     draw = {"scores": _scores, "example": _example, "removals": _removals}
-    for panel, name in zip(axes, panels, strict=False):
+    for panel, name in zip(axes, shown, strict=False):
         draw[name](panel, [row for row in rows if row["panel"] == name], looks)
     _legend(figure, looks)
-    _note(
+    note(
         figure,
         "bars: standard error; hollow: from fewer models or members; grey band: "
         "attainable under the noise of retraining, ± its error"
-        + ("\n" if len(panels) < 3 else "; ")
+        + ("\n" if len(shown) < 3 else "; ")
         + "middle: line of equality; right: with means",
     )
     return figure

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearn_jax.results.plot import (
+from unlearn_jax.results.plot_data import Row
+from unlearn_jax.results.plot_style import (
     BLACK,
     BLUE,
     FLOOR_GREY,
@@ -14,10 +15,9 @@ from unlearn_jax.results.plot import (
     ORANGE,
     PURPLE,
     VERMILION,
-    _note,
-    _panels,
+    note,
+    panels,
 )
-from unlearn_jax.results.plot_data import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def continual_figure(rows: Sequence[Row]) -> "Figure":
     methods = list(dict.fromkeys(row["method"] for row in rows))
     events = {row["position"]: (row["event"], row["kind"]) for row in rows}
     places = sorted(events)
-    figure, axes = _panels(max(len(names), 1), 1, 1.0, sharex=True)
+    figure, axes = panels(max(len(names), 1), 1, 1.0, sharex=True)
     figure.set_size_inches(_WIDE, 1.9 + _TALL * len(names))
     for panel, name in zip(axes, names, strict=False):
         own = [row for row in rows if row["panel"] == name]
@@ -66,7 +66,7 @@ def continual_figure(rows: Sequence[Row]) -> "Figure":
             fontsize=7,
         )
         _legend(figure, axes, methods)
-    _note(figure, "grey column: learning phase; cross: applied though never learned")
+    note(figure, "grey column: learning phase; cross: applied though never learned")
     return figure
 
 

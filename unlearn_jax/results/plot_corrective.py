@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearn_jax.results.plot import (
+from unlearn_jax.results.plot_data import Row
+from unlearn_jax.results.plot_style import (
     BLACK,
     BLUE,
     GREEN,
@@ -14,10 +15,9 @@ from unlearn_jax.results.plot import (
     PURPLE,
     SKY,
     VERMILION,
-    _note,
-    _panels,
+    note,
+    panels,
 )
-from unlearn_jax.results.plot_data import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def corrective_figure(rows: Sequence[Row]) -> "Figure":
     """
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure, axes = _panels(2, max(len(kinds), 1), 4.2, sharex=True)
+    figure, axes = panels(2, max(len(kinds), 1), 4.2, sharex=True)
     width = 0.004 * (len(methods) - 1)
     for place, panel in enumerate(axes):
         line, column = divmod(place, max(len(kinds), 1))
@@ -74,7 +74,7 @@ def corrective_figure(rows: Sequence[Row]) -> "Figure":
         else:
             panel.tick_params(labelleft=False)
     _legend(figure, methods)
-    _note(figure, "bars: standard error over seeds; dashed: before correction")
+    note(figure, "bars: standard error over seeds; dashed: before correction")
     return figure
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearn_jax.results.plot import (
+from unlearn_jax.results.plot_data import Row
+from unlearn_jax.results.plot_style import (
     BLACK,
     BLUE,
     GREEN,
@@ -14,11 +15,10 @@ from unlearn_jax.results.plot import (
     PURPLE,
     SKY,
     VERMILION,
-    _note,
-    _panels,
-    _place_labels,
+    name_dots,
+    note,
+    panels,
 )
-from unlearn_jax.results.plot_data import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def truth_figure(rows: Sequence[Row]) -> "Figure":
         rows: ``panel``, ``predicted``, ``retrained`` [nats].
     """
     names = list(dict.fromkeys(row["panel"] for row in rows))
-    figure, axes = _panels(1, len(names), 2.9)
+    figure, axes = panels(1, len(names), 2.9)
     for panel, name in zip(axes, names, strict=True):
         own = [row for row in rows if row["panel"] == name]
         x = np.array([row["predicted"] for row in own])
@@ -67,7 +67,7 @@ def truth_figure(rows: Sequence[Row]) -> "Figure":
         panel.set_xlabel("predicted change of a test loss (nats)")
         panel.set_ylabel("change by retraining (nats)")
         panel.text(0.0, 1.02, name, transform=panel.transAxes, fontsize=8)
-    _note(figure, "line: prediction equals retraining")
+    note(figure, "line: prediction equals retraining")
     return figure
 
 
@@ -78,8 +78,8 @@ def error_figure(rows: Sequence[Row]) -> "Figure":
         rows: ``panel``, ``approximation``, ``seconds``, ``error``.
     """
     names = list(dict.fromkeys(row["panel"] for row in rows))
-    figure, axes = _panels(1, len(names), 3.1)
-    labels = []
+    figure, axes = panels(1, len(names), 3.1)
+    named = []
     for panel, name in zip(axes, names, strict=True):
         own = [
             {
@@ -97,11 +97,11 @@ def error_figure(rows: Sequence[Row]) -> "Figure":
             panel.plot(x, y, "o", color=_family(row["method"]), markersize=4)
         _widen(panel, own)
         panel.set_xlabel(f"seconds for one {name} (logarithmic)")
-        labels.append((panel, own))
+        dots = [(row["forget_seconds"], row["average_gap"]) for row in own]
+        named.append((panel, dots, [row["method"] for row in own]))
     axes[0].set_ylabel("relative error to the Gauss-Newton matrix")
-    _note(figure, "compiled and warm; preparation of a state is left out")
-    for panel, own in labels:
-        _place_labels(figure, panel, own)
+    note(figure, "compiled and warm; preparation of a state is left out")
+    name_dots(figure, named)
     return figure
 
 
@@ -134,7 +134,7 @@ def spectrum_figure(rows: Sequence[Row]) -> "Figure":
             ``value``: eigenvalues per decade; for outliers the number of classes.
     """
     names = list(dict.fromkeys(row["panel"] for row in rows))
-    figure, axes = _panels(1, len(names), 2.9, sharey=True)
+    figure, axes = panels(1, len(names), 2.9, sharey=True)
     most = max(row["value"] for row in rows if row["kind"] != "outlier")
     for panel, name in zip(axes, names, strict=True):
         own = [row for row in rows if row["panel"] == name]
@@ -162,7 +162,7 @@ def spectrum_figure(rows: Sequence[Row]) -> "Figure":
         words = f"{len(outliers)} largest as ticks; {classes:.0f} classes"
         panel.text(0.98, 0.98, words, ha="right", **_at(panel))
     axes[0].set_ylabel("eigenvalues per decade (logarithmic)")
-    _note(
+    note(
         figure,
         "stochastic Lanczos quadrature; bump on the left: too small to be resolved",
     )
@@ -177,7 +177,7 @@ def scaling_figure(rows: Sequence[Row]) -> "Figure":
     """
     columns = list(dict.fromkeys(row["against"] for row in rows))
     lines = list(dict.fromkeys(row["what"] for row in rows))
-    figure, axes = _panels(len(lines), len(columns), 2.6 * len(lines))
+    figure, axes = panels(len(lines), len(columns), 2.6 * len(lines))
     operations = list(dict.fromkeys(row["operation"] for row in rows))
     hues = dict(zip(operations, (BLACK, GREEN, BLUE, VERMILION, PURPLE), strict=False))
     units = {
@@ -215,7 +215,7 @@ def scaling_figure(rows: Sequence[Row]) -> "Figure":
             panel.set_ylim(low / 3, high * 30)
         for number, (text, hue) in enumerate(labels):
             panel.text(0.03, 0.97 - 0.075 * number, text, color=hue, **_at(panel))
-    _note(figure, "lines: powers fitted to the dots; compiled and warm")
+    note(figure, "lines: powers fitted to the dots; compiled and warm")
     return figure
 
 

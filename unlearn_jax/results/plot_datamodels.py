@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unlearn_jax.results.plot import BLUE, _note, _panels
 from unlearn_jax.results.plot_data import Row
+from unlearn_jax.results.plot_style import BLUE, note, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ def score_figure(rows: Sequence[Row]) -> "Figure":
     Args:
         rows: ``members``, ``score``, ``stderr``.
     """
-    figure, axes = _panels(1, 1, 2.6)
+    figure, axes = panels(1, 1, 2.6)
     panel = axes[0]
     members = [row["members"] for row in rows]
     panel.errorbar(
@@ -33,5 +33,5 @@ def score_figure(rows: Sequence[Row]) -> "Figure":
     panel.set_ylim(bottom=min(0.0, *(row["score"] - row["stderr"] for row in rows)))
     panel.set_xlabel("members fitted to")
     panel.set_ylabel("linear datamodelling score")
-    _note(figure, "bars: bootstrap standard error")
+    note(figure, "bars: bootstrap standard error")
     return figure

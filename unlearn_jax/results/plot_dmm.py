@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unlearn_jax.results.plot import (
+from unlearn_jax.results.plot_data import Row
+from unlearn_jax.results.plot_style import (
     BLACK,
     BLUE,
     FLOOR_GREY,
@@ -13,10 +14,9 @@ from unlearn_jax.results.plot import (
     PURPLE,
     SKY,
     VERMILION,
-    _note,
-    _panels,
+    note,
+    panels,
 )
-from unlearn_jax.results.plot_data import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def dmm_figure(rows: Sequence[Row]) -> "Figure":
         if any(row["family"] == name and row["gradients"] for row in rows)
     ]
     looks = _looks(families)
-    figure, axes = _panels(
+    figure, axes = panels(
         len(splits), len(requests), 1.0 + 1.8 * len(splits), sharex=True, sharey=True
     )
     figure.set_size_inches(1.0 + 2.3 * len(requests), 1.3 + 1.8 * len(splits))
@@ -69,7 +69,7 @@ def dmm_figure(rows: Sequence[Row]) -> "Figure":
         if line == len(splits) - 1:
             panel.set_xlabel("example gradients at the request")
     _legend(figure, looks)
-    _note(
+    note(
         figure,
         "filled: setting chosen on the first forget set; grey: at most the simulated "
         "floor; dashed: original; dotted: two sets of oracles",

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearn_jax.results.plot import (
+from unlearn_jax.results.plot_data import Row
+from unlearn_jax.results.plot_style import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     VERMILION,
-    _note,
-    _panels,
+    note,
+    panels,
 )
-from unlearn_jax.results.plot_data import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def exactness_figure(rows: Sequence[Row]) -> "Figure":
     quantities = list(dict.fromkeys(row["quantity"] for row in rows))
     height = 0.8 + 2.2 * len(quantities)
     shape = (max(len(quantities), 1), max(len(names), 1))
-    figure, axes = _panels(*shape, height, sharex=True, sharey=True)
+    figure, axes = panels(*shape, height, sharex=True, sharey=True)
     for place, panel in enumerate(axes[: len(quantities) * len(names)]):
         line, column = divmod(place, len(names))
         quantity, name = quantities[line], names[column]
@@ -60,7 +60,7 @@ def exactness_figure(rows: Sequence[Row]) -> "Figure":
             panel.set_ylabel(f"relative error of {quantity}\n(logarithmic)")
     _legend(figure, list(dict.fromkeys(row["form"] for row in rows)))
     words = "marks: against the truth; lines: against the sums; crosses: refused; "
-    _note(figure, f"{words}grey line: bound of predictions; smallest drawn {LEAST:g}")
+    note(figure, f"{words}grey line: bound of predictions; smallest drawn {LEAST:g}")
     return figure
 
 

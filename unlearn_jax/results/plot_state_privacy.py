@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlearn_jax.results.plot import (
+from unlearn_jax.results.plot_data import Row
+from unlearn_jax.results.plot_style import (
     BLACK,
     BLUE,
     GREY,
     ORANGE,
     STYLE,
     VERMILION,
-    _note,
-    _panels,
+    note,
+    panels,
 )
-from unlearn_jax.results.plot_data import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ def state_figure(rows: Sequence[Row]) -> "Figure":
     """
     attacks = [row for row in rows if row["panel"] == "membership"]
     noise = [row for row in rows if row["panel"] == "noise"]
-    figure, axes = _panels(1, 2 if noise else 1, 2.7)
+    figure, axes = panels(1, 2 if noise else 1, 2.7)
     _attacks(axes[0], attacks)
     if noise:
         finite = [row for row in noise if np.isfinite(row["x"])]
@@ -83,7 +83,7 @@ def state_figure(rows: Sequence[Row]) -> "Figure":
         axes[1].set_xlabel("epsilon of two releases (logarithmic)")
         axes[1].set_ylabel("test accuracy (%)")
     text = "solid: by residual, dashed: by leverage; grey: nothing to tell"
-    _note(figure, f"{text}; black: no noise" if noise else text)
+    note(figure, f"{text}; black: no noise" if noise else text)
     return figure
 
 
