@@ -6,6 +6,7 @@ from typing import Any
 from experiments.compare import STUDY as compare
 from experiments.continual import STUDY as continual
 from experiments.corrective import STUDY as corrective
+from experiments.curvature_fidelity import STUDY as curvature_fidelity
 from experiments.datamodels import STUDY as datamodels
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
@@ -22,6 +23,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         compare,
         unlearn,
         continual,
+        curvature_fidelity,
         exactness,
         datamodels,
         corrective,

@@ -1,7 +1,5 @@
 """A small trained net: float32 to measure with, float64 to know the truth."""
 
-import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -147,11 +145,3 @@ def written_out(operator: LinearOperator, *, block_size: int = 32) -> Array:
 def flattened(values: Any) -> np.ndarray:
     """One float64 vector of all leaves."""
     return np.asarray(ravel_pytree(to_double(values))[0])
-
-
-def timed_once(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
-    """The result and the seconds of one call; compilation is left out."""
-    program = jax.jit(function).lower(*args).compile()
-    start = time.perf_counter()
-    result = jax.block_until_ready(program(*args))
-    return result, time.perf_counter() - start

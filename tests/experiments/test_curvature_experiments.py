@@ -1,7 +1,5 @@
 """Truth, fidelity, spectrum and scaling: their laws, and each once at tiny sizes."""
 
-import functools
-
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -10,8 +8,15 @@ import problems
 import pytest
 import tiny
 
-from experiments import _fidelity, curvature_fidelity, scaling, spectrum, truth
-from experiments._curvatures import Effort, diagonals, inverses, products, states
+from experiments import curvature_fidelity, scaling, spectrum, truth
+from experiments.curvature_fidelity.approximations import (
+    Point,
+    diagonals,
+    inverses,
+    products,
+    states,
+)
+from experiments.curvature_fidelity.config import Effort
 from experiments.frame import study
 from experiments.frame.nets import written_out
 from experiments.truth.minimum import minimise
@@ -20,8 +25,6 @@ from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.hessian import hessian
 from unlearn_jax.curvature.operator import dense, linear_operator
 from unlearn_jax.curvature.spectrum import extreme_eigenvalues, spectral_density
-from unlearn_jax.results.record import read_records
-from unlearn_jax.results.run import read_run
 from unlearn_jax.train.objective import bind
 
 DAMPING = 0.05
@@ -50,21 +53,6 @@ def matrices(net):
     return {name: np.asarray(m) for name, m in both(params, data).items()}
 
 
-@pytest.fixture
-def results(tmp_path):
-    """The only run's folder under a study's name, and its records."""
-
-    def read(experiment):
-        (folder,) = (tmp_path / experiment).iterdir()
-        assert read_run(folder).seconds is not None
-        for name in ("tables.md", "tables.tex", "tables.csv", "index.html"):
-            assert (folder / name).stat().st_size > 200
-        assert list((folder / "figures").glob("*.png"))
-        return folder, read_records(folder / "records.jsonl")
-
-    return read
-
-
 def flat(values):
     return np.asarray(jax.flatten_util.ravel_pytree(values)[0])
 
@@ -80,11 +68,10 @@ def run_entry(net, effort, entry):
 
     @tiny.quick_jit
     def apply(params, data, vector):
-        state = ()
+        point, state = Point(objective, params, data, DAMPING), ()
         if entry.state:
-            make = states(effort)[entry.state]
-            state = make(jax.random.key(0), objective, params, data, DAMPING)
-        return entry.apply(state, objective, params, data, vector, DAMPING)
+            state = states(effort)[entry.state](jax.random.key(0), point)
+        return entry.apply(state, point, vector)
 
     return flat(apply(params, data, vector))
 
@@ -149,12 +136,11 @@ def test_closed_inverses_undo_their_own_matrix(net, name):
 
 def test_exact_diagonals_equal_those_of_their_matrix(net, matrices):
     objective, params, data, _ = net
-    table = diagonals(full_effort(net))
-    bare = objective._replace(l2=0.0)
     expected = np.diag(matrices["gauss_newton"]) - objective.l2
-    entry = table["Gauss-Newton (Fisher)"]
-    make = tiny.quick_jit(lambda p, d: entry.make(jax.random.key(0), bare, p, d))
-    np.testing.assert_allclose(flat(make(params, data)), expected, atol=1e-12)
+    bare = (objective._replace(l2=0.0), params, data, jax.random.key(0))
+    effort = full_effort(net)
+    found = run_entry(bare, effort, diagonals(effort)["Gauss-Newton (Fisher)"])
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_minimise_finds_the_minimum_of_any_weights():
@@ -221,40 +207,53 @@ def test_truth_end_to_end_meets_its_bars(study_run):
 
 
 @pytest.mark.slow
-def test_fidelity_end_to_end(tmp_path, results, monkeypatch):
+def test_fidelity_end_to_end(study_run, monkeypatch):
     """A few entries: all of them are tried above."""
 
-    def few(table, *names):
-        return lambda effort: {
+    def few(kind, *names):
+        table = curvature_fidelity.measure.KINDS[kind]
+        chosen = lambda effort: {  # noqa: E731 — in place of the table
             k: v for k, v in table(effort).items() if k.startswith(names)
         }
+        monkeypatch.setitem(curvature_fidelity.measure.KINDS, kind, chosen)
 
-    patch = monkeypatch.setattr
-    patch(_fidelity, "diagonals", few(diagonals, "Gauss-Newton", "empirical"))
-    patch(_fidelity, "products", few(products, "Hessian", "diagonal"))
-    patch(_fidelity, "inverses", few(inverses, "MINRES", "diagonal"))
-    patch(_fidelity, "states", few(states, "diagonal"))
-    words = "--scale smoke --data.limit 60 --nets linear --epochs 400 --forget 2 "
-    words += "--l2 0.1 --damping 1e-4"
-    code = curvature_fidelity.command(
-        [*words.split(), "--vectors", "2", "--results", str(tmp_path)]
-    )
-    assert code == 0
-    _, records = results("curvature_fidelity")
-    found = {(r.method, r.request, r.metric): r.value for r in records}
+    few("diagonal", "Gauss-Newton", "empirical")
+    few("product", "Hessian", "diagonal")
+    few("inverse", "MINRES", "diagonal")
+    words = "--scale smoke --data.limit 60 --nets linear --epochs 400 --l2 0.1"
+    words += " --request random:2 --damping 1e-4 --vectors 2"
+    rows = study_run(curvature_fidelity.STUDY, words).rows
     for name in ("Gauss-Newton (Fisher)", "empirical Fisher"):
-        assert found[name, "diagonal", "error"] < 1e-5
-    assert found["Hessian", "product", "error"] < 1e-5
-    assert found["diagonal", "product", "error"] > 0.01
+        assert rows.value("error", kind="diagonal", method=name) < 1e-5
+    assert rows.value("error", kind="product", method="Hessian") < 1e-5
+    assert rows.value("error", kind="product", method="diagonal") > 0.01
     # Where the risk is convex, influence goes most of the way to the oracle.
-    steps = {
-        name: found[name, "inverse", "parameter_distance"]
+    exact, solved, crude = (
+        rows.value("parameter_distance", kind="inverse", method=name)
         for name in ("dense Hessian", "MINRES 50, Hessian", "diagonal")
-    }
-    assert steps["dense Hessian"] < 0.5 < steps["diagonal"]
-    np.testing.assert_allclose(
-        steps["MINRES 50, Hessian"], steps["dense Hessian"], rtol=0.1
     )
+    assert exact < 0.5 < crude
+    np.testing.assert_allclose(solved, exact, rtol=0.1)
+
+
+def test_an_approximation_that_fails_is_a_named_row(study_run, monkeypatch):
+    kinds = curvature_fidelity.measure.KINDS
+
+    def table(effort):
+        own = products(effort)["Hessian"]
+        broken = own._replace(apply=lambda s, at, v: at.of(no_such_matrix))
+        return {"broken": broken, "Hessian": own}
+
+    def no_such_matrix(*where):
+        raise RuntimeError("no such matrix")
+
+    monkeypatch.setitem(kinds, "diagonal", lambda effort: {})
+    monkeypatch.setitem(kinds, "product", table)
+    monkeypatch.setitem(kinds, "inverse", lambda effort: {})
+    words = "--scale smoke --data.limit 40 --nets linear --epochs 5 --vectors 1"
+    rows = study_run(curvature_fidelity.STUDY, words, code=1).rows
+    assert {row.at["method"] for row in rows if row.failure} == {"broken"}
+    assert rows.value("error", kind="product", method="Hessian") < 1e-4
 
 
 def test_spectrum_end_to_end(study_run, monkeypatch):
@@ -284,25 +283,24 @@ def test_scaling_end_to_end_and_memory_does_not_grow(study_run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "says"),
+    ("asked", "words", "says"),
     [
         (truth.STUDY, "--l2 0", "more than 0"),
         (truth.STUDY, "--queries 9999", "360 test examples"),
         (truth.STUDY, "--data.name diabetes", "for classification"),
         (truth.STUDY, "--data.name fashion_mnist --data.dir nowhere", "nowhere"),
         (truth.STUDY, "--scale tiny", "choose from"),
-        (curvature_fidelity.command, "--width 600", "at most 6000"),
-        (curvature_fidelity.command, "--forget 9999", "training examples"),
-        (curvature_fidelity.command, "--damping 0", "damping"),
+        (curvature_fidelity.STUDY, "--width 600", "at most 6000"),
+        (curvature_fidelity.STUDY, "--request random:9999", "9999"),
+        (curvature_fidelity.STUDY, "--request clustered:20", "trained original"),
+        (curvature_fidelity.STUDY, "--damping 0", "damping"),
         (spectrum.STUDY, "--steps 99999", "parameters"),
         (spectrum.STUDY, "--probes 1", "at least 2"),
         (scaling.STUDY, "--widths 8", "two different"),
         (scaling.STUDY, "--batch-size 99999", "smallest"),
     ],
 )
-def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, command, words, says):
-    if isinstance(command, study.Study):
-        command = functools.partial(study.run, command)
+def test_refusals_name_what_to_change_and_begin_nothing(tmp_path, asked, words, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says):
-        command([*words.split(), "--results", str(tmp_path)])
+        study.run(asked, [*words.split(), "--results", str(tmp_path)])
     assert not list(tmp_path.iterdir())
