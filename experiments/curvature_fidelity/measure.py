@@ -134,7 +134,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _unit(metric: str) -> str:
-    return "s" if metric.endswith("seconds") else "1"
+    own = {"gradients": "gradients"}
+    return "s" if metric.endswith("seconds") else own.get(metric, "1")
 
 
 def _failed(at: dict[str, Any], why: str) -> Iterable[Row]:
