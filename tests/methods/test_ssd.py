@@ -8,6 +8,7 @@ from asserts import assert_trees_close
 
 from unlearn_jax import tree
 from unlearn_jax.methods.ssd import ssd, ssd_batch
+from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import bind
 
 
@@ -83,6 +84,33 @@ def test_batch_importance_of_one_batch_is_the_squared_mean(
     squares = jax.tree.map(lambda g: np.asarray(g) ** 2, slope)
     assert_trees_close(state.value, squares, rtol=1e-8, atol=1e-18)
     assert int(state.batch_size) == 64
+
+
+def test_batches_by_class_are_those_of_sorted_data(learner, original, train, request_a):
+    size = 6
+    state, _ = run(
+        ssd_batch(learner, importance_batch=size, by_class=True),
+        original,
+        train,
+        request_a,
+    )
+    objective = bind(learner.model, original.stats, learner.loss)
+    jacobian = tiny.quick_jit(jax.jacobian(objective.example_losses))
+    slopes = jax.tree.map(np.asarray, jacobian(original.params, train))
+    order = np.argsort(train.targets, kind="stable")
+    batches = np.split(order, range(size, tiny.COUNT, size))
+    assert len(set(train.targets[batches[0]])) == 1 < len(set(train.targets[:size]))
+    expected = jax.tree.map(
+        lambda j: np.mean([j[part].mean(axis=0) ** 2 for part in batches], axis=0),
+        slopes,
+    )
+    assert_trees_close(state.value, expected, rtol=1e-9, atol=1e-18)
+
+
+def test_batches_by_class_need_classes():
+    learner = tiny.learner("mlp", loss=squared_error)
+    with pytest.raises(ValueError, match="sorts by class, and this learner's targets"):
+        ssd_batch(learner, by_class=True)
 
 
 @pytest.mark.parametrize("fraction", [1.01, 0.8])

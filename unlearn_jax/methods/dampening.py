@@ -25,7 +25,7 @@ from unlearn_jax.types import (
     Variables,
 )
 
-Kind: TypeAlias = Literal["example", "batch", "label_free", "norm"]
+Kind: TypeAlias = Literal["example", "batch", "class_batch", "label_free", "norm"]
 
 
 class Importance(NamedTuple):
@@ -52,14 +52,19 @@ def importance(
         data: Examples with weights.
         kind: "example": mean of squared per-example gradients (the diagonal of the
             empirical Fisher). "batch": mean over batches of the squared gradient of the
-            batch's mean loss. "label_free": mean over batches of the absolute gradient
-            of the mean squared norm of the outputs. "norm": the same of the norm.
+            batch's mean loss. "class_batch": the same with one class after another in
+            the batches, from a sorted copy of the data. "label_free": mean over
+            batches of the absolute gradient of the mean squared norm of the outputs.
+            "norm": the same of the norm.
         batch_size: Not read for "example"; for the others part of the definition.
     """
     if kind == "example":
         objective = bind(learner.model, variables.stats, learner.loss)
         value = empirical_fisher_diagonal(objective, variables.params, data)
         return Importance(value, jnp.asarray(1, jnp.int32))
+    if kind == "class_batch":
+        order = jnp.argsort(jnp.asarray(data.targets), stable=True)
+        data = jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], data)
     losses = {"label_free": squared_norm, "norm": _norm}
     value = batch_gradient_moment(
         bind(learner.model, variables.stats, losses.get(kind, learner.loss)),

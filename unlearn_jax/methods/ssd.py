@@ -4,6 +4,7 @@ from unlearn_jax.methods.dampening import dampening_method
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method
 from unlearn_jax.options import check_whole
+from unlearn_jax.train.loss import target_kind
 from unlearn_jax.train.recipe import Learner
 
 
@@ -51,6 +52,7 @@ def ssd_batch(
     alpha: float = 10.0,
     dampening: float = 1.0,
     importance_batch: int = 64,
+    by_class: bool = False,
 ) -> Method:
     """:func:`ssd` with the importance of the published code, squares of batch means.
 
@@ -60,8 +62,23 @@ def ssd_batch(
         dampening: Strength of the shrinkage on the same ratio (no unit).
         importance_batch: Examples averaged before a gradient is squared; at least 2
             (``ssd`` takes per-example squares).
+        by_class: Batches of one class after another, as the released loader of class
+            requests gives them; else in the order of the data, so that classes mix and
+            importances are smaller.
+
+    Raises:
+        ValueError: ``importance_batch`` below 2, or ``by_class`` without classes.
+
+    Source: as :func:`ssd`. As released with ``by_class``; there the forgotten class
+        comes last, which is not known before the request.
     """
     check_whole("ssd_batch: importance_batch", importance_batch, least=2)
-    return ssd(
-        learner, alpha=alpha, dampening=dampening, importance_batch=importance_batch
+    if by_class and target_kind(learner.loss) not in ("classes", "anything"):
+        raise ValueError(
+            "ssd_batch: by_class sorts by class, and this learner's targets are "
+            f"{target_kind(learner.loss)}: leave it out"
+        )
+    kind = "class_batch" if by_class else "batch"
+    return dampening_method(
+        learner, kind, importance_batch, alpha=alpha, dampening=dampening
     )
