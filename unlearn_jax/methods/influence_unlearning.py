@@ -42,7 +42,8 @@ def influence_unlearning(
         variant: "intended": F is the empirical Fisher of the samples, inverted by
             conjugate gradients. "published": what the released code computes, see
             :func:`published_correction`; about one plain step along v.
-        samples: Retain examples that F is made of, drawn at random.
+        samples: N, the retain examples that F is made of, drawn at random; "published"
+            reads the first N + 2 in order, as its loop does.
         damping: λ of the inverse; "published" knows only 1.
         tol: Relative residual at which the solver stops (no unit).
         max_steps: Most products of the solver.
@@ -82,10 +83,11 @@ def influence_unlearning(
         whole = out + kept
         share = out / jnp.where(whole > 0, whole, 1)
         vector = tree.scale(share, tree.subtract(*slopes))
-        chosen = draw(key, request.retain, samples)
         if variant == "published":
+            chosen = first(request.retain, samples + 2)
             step = published_correction(objective, params, chosen, vector, samples)
         else:
+            chosen = draw(key, request.retain, samples)
             size = min(batch_size, samples)
             fisher = over_batches(
                 empirical_fisher, objective, params, chosen, batch_size=size
@@ -107,6 +109,12 @@ def draw(key: PRNGKey, data: Batch, samples: int) -> Batch:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], data)
 
 
+def first(data: Batch, count: int) -> Batch:
+    """The first examples of positive weight; of weight zero if too few."""
+    order = jnp.argsort(data.weights <= 0, stable=True)[:count]
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], data)
+
+
 def published_correction(
     objective: Objective, params: Params, data: Batch, vector: Params, samples: int
 ) -> Params:
@@ -122,7 +130,7 @@ def published_correction(
         params: Where the gradients are taken.
         data: Examples, those of positive weight first; weights count as 0 or 1.
         vector: v.
-        samples: N.
+        samples: N; the released loop stops only after N + 2 examples.
 
     Cost: one gradient per example, one at a time.
     """
