@@ -153,6 +153,19 @@ def test_scrub_without_ascent_never_uses_the_forget_set(learner, original, reque
     assert_trees_close(blind, moved, rtol=0)
 
 
+def test_scrub_steps_a_tenth_as_far_after_its_third_epoch(learner, original, request_a):
+    def moved(epochs, falling):
+        settings = strong(learning_rate=1e-3, epochs=epochs, falling=falling)
+        return run(scrub(learner, **settings), original, request_a).params
+
+    third = moved(3, True)
+    short, long = (
+        float(tree.norm(tree.subtract(moved(4, falling), third)))
+        for falling in (True, False)
+    )
+    assert short == pytest.approx(0.1 * long, rel=0.02)
+
+
 def test_scrub_descends_on_the_weighted_task_loss(learner, original, request_a):
     settings = strong(epochs=1, ascent_epochs=0, learning_rate=0.25, retain_batch=64)
     method = scrub(learner, alpha=0.0, gamma=0.5, **settings)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.loop import rounds
@@ -13,6 +14,9 @@ from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
 from unlearn_jax.train.loss import kl_divergence
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+
+FALLS = (3, 5, 9)
+"""Epochs after which the released learning rate falls tenfold."""
 
 
 @entrance(zero=("ascent_epochs",))
@@ -28,6 +32,7 @@ def scrub(
     retain_batch: int = 128,
     forget_batch: int = 32,
     weight_decay: float = 5e-4,
+    falling: bool = True,
 ) -> Method:
     """Alternate: raise KL(original ‖ student) on the forget set, lower it on the rest.
 
@@ -36,7 +41,7 @@ def scrub(
         epochs: Passes over the retain set, minimising gamma · loss + alpha · T² · KL.
         ascent_epochs: In the first so many epochs a pass over the forget set comes
             first, maximising T² · KL.
-        learning_rate: Constant step size of SGD with momentum 0.9.
+        learning_rate: Step size of SGD with momentum 0.9.
         alpha: Weight of the divergence on the retain set.
         gamma: Weight of the task loss on the retain set.
         temperature: T, divides all outputs before the softmax.
@@ -44,6 +49,8 @@ def scrub(
         forget_batch: Examples per step on the forget set; its ratio to ``retain_batch``
             decides about stability.
         weight_decay: Of the optimiser.
+        falling: The step size falls tenfold after epochs 3, 5 and 9, as released; else
+            it is constant.
 
     Batch statistics move.
 
@@ -84,6 +91,12 @@ def scrub(
     def teach(inputs: Array, teacher: Variables) -> Array:
         return jax.nn.log_softmax(model.apply(teacher, inputs) / temperature)
 
+    def pace(epoch: Any, state: TrainState) -> Any:
+        if not falling or epochs <= FALLS[0]:
+            return None
+        factor = 0.1 ** jnp.sum(epoch >= jnp.asarray(FALLS))
+        return jax.tree.map(lambda _: factor, state.variables.params)
+
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         loop = choose_fit_loop(learner, request.retain, key, variables)
 
@@ -111,6 +124,7 @@ def scrub(
                         (disobey, obey)[kind],
                         (ascent, descent)[kind],
                         total_steps=total,
+                        pace=pace(first + index, state),
                         loop=loop,
                     )
                 return state
