@@ -29,7 +29,13 @@ _SMALL_OPTIONS = Options(
         "bad_teacher": {"learning_rate": 0.002, "batch_size": 64},
         "scrub": {"learning_rate": 0.01},
         "dmm": {"learning_rate": 0.002, "batch_size": 64},
-        "oracle_matching": {"epochs": 10, "learning_rate": 0.005, "batch_size": 64},
+        "oracle_matching": {
+            "epochs": 10,
+            "learning_rate": 0.005,
+            "batch_size": 64,
+            "retain_ratio": 20,
+            "forget_copies": 5,
+        },
     }
 )
 
@@ -59,7 +65,12 @@ _IMAGE_OPTIONS = Options(
             "forget_batch": 512,
         },
         "dmm": {"learning_rate": 0.002},
-        "oracle_matching": {"learning_rate": 0.002},
+        "oracle_matching": {
+            "epochs": 4,
+            "learning_rate": 0.002,
+            "retain_ratio": 20,
+            "forget_copies": 5,
+        },
     }
 )
 

@@ -1,5 +1,7 @@
 """Matching outputs: targets are reached, predictions are the attribution's."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +126,19 @@ def test_oracle_matching_ends_at_its_own_oracle(convex, request_a):
     before = tree.norm(tree.subtract(original.params, oracle.params))
     after = tree.norm(tree.subtract(moved.params, oracle.params))
     assert after < 0.1 * before
+
+
+@pytest.mark.parametrize(
+    ("method", "released"),
+    [
+        (datamodel_matching, (4, 1e-4, 20, 5)),  # the runs on CIFAR-10
+        (oracle_matching, (5, 5e-4, 3, 1)),  # the function
+    ],
+)
+def test_the_defaults_are_the_released_ones(method, released):
+    names = ("epochs", "learning_rate", "retain_ratio", "forget_copies")
+    known = inspect.signature(method).parameters
+    assert tuple(known[name].default for name in names) == released
 
 
 def test_a_second_request_predicts_only_what_is_new(convex, by_influence, train):
