@@ -12,15 +12,24 @@ from experiments.compare.trace import trace_of_original
 from experiments.frame.price import priced
 from experiments.frame.problem import seed_key
 from unlearn_jax.evaluation.cost import Compiled, Cost
+from unlearn_jax.solvers.solution import Report
 from unlearn_jax.types import Variables
 
 
 class Forgotten(NamedTuple):
-    """An unlearned model and its price; ``prepare`` is None where nothing was done."""
+    """An unlearned model and its price.
+
+    Attributes:
+        variables: The model.
+        prepare: Price of what was done before; None where nothing was.
+        forget: Price of the request.
+        report: How the method's solver ended; None without one.
+    """
 
     variables: Variables
     prepare: Cost | None
     forget: Cost
+    report: Report | None
 
 
 class Forgetter:
@@ -47,16 +56,17 @@ class Forgetter:
                 cost = _added(cost, self._trace(i)[1])
             self._prepared = ((name, i), (state, cost))
         state, prepare_cost = self._prepared[1]
-        (variables, _), cost = self._run(
+        (variables, _, *report), cost = self._run(
             (name, "forget"),
-            method.forget,
+            method.reported or method.forget,
             seed_key("unlearn", i, j),
             state,
             original,
             case.request,
         )
         prepares = bool(jax.tree.leaves(state))
-        return Forgotten(variables, prepare_cost if prepares else None, cost)
+        before = prepare_cost if prepares else None
+        return Forgotten(variables, before, cost, report[0] if report else None)
 
     def _trace(self, i: int) -> Any:
         if i not in self._traces:

@@ -29,6 +29,7 @@ from unlearn_jax.evaluation.cost import Cost
 from unlearn_jax.evaluation.tasks import TASKS
 from unlearn_jax.results.rows import Row
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
+from unlearn_jax.solvers.solution import DIRECT, Report, acceptable
 from unlearn_jax.storage.names import file_name
 from unlearn_jax.storage.piece import Piece
 from unlearn_jax.train.exchange import SUFFIXES, write_variables
@@ -215,7 +216,24 @@ def _collect(losses: Losses, where: str, piece: Piece) -> None:
 
 
 def _method_costs(done: Forgotten) -> list[Row]:
-    return cost_rows(done.forget, done.prepare)
+    return cost_rows(done.forget, done.prepare) + report_rows(done.report)
+
+
+def report_rows(report: Report | None) -> list[Row]:
+    """How a solver ended; no row where none ran, no steps where it was direct.
+
+    ``solver_failure`` is 0 where the solve is acceptable, else an index into
+    ``solvers.solution.REASONS``.
+    """
+    if report is None:
+        return []
+    failure = 0.0 if bool(acceptable(report)) else float(report.code)
+    iterated = int(report.code) != DIRECT
+    return [
+        row("solver_failure", failure),
+        row("solver_steps", float(report.steps) if iterated else None, "steps"),
+        row("solver_residual", float(report.residual) if iterated else None),
+    ]
 
 
 def cost_rows(forget: Cost, prepare: Cost | None) -> list[Row]:

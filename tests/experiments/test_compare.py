@@ -10,6 +10,7 @@ from experiments.frame import ensembles
 from experiments.frame.config import parse
 from experiments.frame.study import configured, report, run
 from unlearn_jax.methods import METHODS
+from unlearn_jax.solvers.solution import OUT_OF_STEPS
 from unlearn_jax.train.exchange import write_variables
 
 TINY = (
@@ -143,3 +144,19 @@ def test_an_original_that_does_not_fit_is_refused_before_anything_is_trained(
     with pytest.raises(ValueError, match=message):
         run(compare.STUDY, [*given, "--results", str(tmp_path)])
     assert trainings == []
+
+
+def test_how_a_solver_ended_reaches_the_table(study_run, capsys):
+    results = study_run(
+        compare.STUDY,
+        [
+            *f"{TINY} --methods newton_removal ssd --options".split(),
+            "newton_removal.max_steps=1",
+        ],
+    )
+    rows = results.rows.where(method="newton_removal")
+    assert rows.value("solver_failure") == OUT_OF_STEPS
+    assert rows.value("solver_steps") == 1
+    assert 0 < rows.value("solver_residual") < 1
+    assert not results.rows.where("solver_steps", method="ssd")
+    assert "solver out of steps" in capsys.readouterr().out

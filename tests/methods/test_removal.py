@@ -15,8 +15,16 @@ from unlearn_jax.curvature.kronecker_inverse import kronecker_operator
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.methods import make_request
 from unlearn_jax.methods.influence_removal import influence_removal
+from unlearn_jax.methods.influence_unlearning import influence_unlearning
 from unlearn_jax.methods.newton_removal import newton_removal
 from unlearn_jax.solvers.inverse import INVERSES
+from unlearn_jax.solvers.solution import (
+    CONVERGED,
+    OUT_OF_STEPS,
+    Report,
+    acceptable,
+    both_reports,
+)
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Recipe
 from unlearn_jax.train.trajectory import training_time
@@ -274,3 +282,45 @@ def test_impossible_settings_are_refused_when_built(net, options, sentence):
     for make in (influence_removal, newton_removal):
         with pytest.raises(ValueError, match=sentence):
             make(net[0], **options)
+
+
+SOLVING = {
+    "influence_removal": influence_removal,
+    "newton_removal": lambda learner, **o: newton_removal(learner, iterations=2, **o),
+    "influence_unlearning": influence_unlearning,
+}
+
+
+@pytest.mark.parametrize("name", SOLVING)
+def test_a_solver_is_heard(name):
+    """The report is that of the solve, and the model the one of ``forget``."""
+    learner, data, solve = ridge()
+    request = make_request(data, GONE)
+    start = Variables(solve(data.weights), {})
+    told = {}
+    for most in (1, 100):
+        method = SOLVING[name](learner, damping=0.01, tol=1e-10, max_steps=most)
+
+        @tiny.quick_jit
+        def both_ways(variables, request, data, method=method):
+            state = method.prepare(KEY, variables, data)
+            arguments = KEY, state, variables, request
+            return method.forget(*arguments), method.reported(*arguments)
+
+        silent, (*loud, told[most]) = both_ways(start, request, data)
+        assert_trees_close(silent, tuple(loud), rtol=0, atol=0)
+    assert int(told[1].code) == OUT_OF_STEPS
+    assert float(told[1].residual) > 1e-10
+    assert acceptable(told[100])
+    rounds = 2 if name == "newton_removal" else 1
+    assert int(told[1].steps) == rounds
+    assert rounds < int(told[100].steps) <= 100 * rounds
+
+
+def test_a_report_keeps_the_first_failure_and_counts_all_steps():
+    good = Report(*map(jnp.asarray, (1e-7, 4, CONVERGED)))
+    bad = Report(*map(jnp.asarray, (0.5, 7, OUT_OF_STEPS)))
+    for first, second in ((good, bad), (bad, good)):
+        told = both_reports(first, second)
+        assert (int(told.code), int(told.steps)) == (OUT_OF_STEPS, 11)
+        assert float(told.residual) == 0.5

@@ -5,9 +5,11 @@ from results.fake_records import METHODS, fake_records, fake_run
 
 from unlearn_jax.evaluation import METRICS
 from unlearn_jax.results.about import MEASURED, about
+from unlearn_jax.results.checks import SOLVER_NOTE
 from unlearn_jax.results.columns import CAN_ONE_TELL, WHAT_IT_COSTS, WHAT_IT_DOES
 from unlearn_jax.results.comparison import answer, by_request, comparison_tables
 from unlearn_jax.results.summary import summarise
+from unlearn_jax.solvers.solution import CONVERGED, OUT_OF_STEPS
 
 RECORDS = fake_records()
 DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
@@ -213,3 +215,38 @@ def test_two_requests_are_two_groups():
         comparison_tables(both, fake_run())
     with pytest.raises(ValueError, match="got 0"):
         comparison_tables([], fake_run())
+
+
+def solver_records(codes):
+    """Records of newton's solver: a code for each training seed."""
+    place = next(r for r in RECORDS if r.method == "newton")._replace(split="")
+    return [
+        place._replace(metric=name, value=value, oracle=None, unit=unit, train_seed=i)
+        for i, code in enumerate(codes)
+        for name, value, unit in (
+            ("solver_failure", float(code), "1"),
+            ("solver_steps", 10.0 + i, "steps"),
+            ("solver_residual", 0.02, "1"),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("codes", "word"),
+    [
+        ([CONVERGED] * 5, ""),
+        ([OUT_OF_STEPS] * 5, "solver out of steps"),
+        ([CONVERGED, OUT_OF_STEPS] + [CONVERGED] * 3, "solver failed on some seeds"),
+    ],
+)
+def test_a_removal_whose_solver_failed_is_marked(codes, word):
+    found = tables([*RECORDS, *solver_records(codes)])
+    said = cell(found["what it does"], "newton", "check").text
+    assert ("solver" in said) == bool(word)
+    assert word in said
+    noted = any(note == SOLVER_NOTE for note in found["what it does"].footnotes)
+    assert noted == bool(word)
+    assert cell(found["what it costs"], "newton", "solver").text.startswith("12.0")
+    assert cell(found["what it costs"], "newton", "residual").text == "0.0200 ± 0"
+    assert cell(found["what it costs"], "ssd", "residual").text == DASH
+    assert not any(table.failures for table in found.values())

@@ -53,12 +53,20 @@ def guarded(learner: Learner, method: Method) -> Method:
         with inside():
             return method.prepare(key, original, train, *trace)
 
-    def forget(
-        key: PRNGKey, state: Any, variables: Variables, request: Request
-    ) -> tuple[Variables, Any]:
-        for name, part in zip(("forget set", "retain set"), request, strict=True):
-            check_learnable(learner, part, name=name, variables=variables, empty=True)
-        with inside():
-            return method.forget(key, state, variables, request)
+    def checked(forget: Callable[..., Any]) -> Callable[..., Any]:
+        def begin(
+            key: PRNGKey, state: Any, variables: Variables, request: Request
+        ) -> Any:
+            for name, part in zip(("forget set", "retain set"), request, strict=True):
+                check_learnable(
+                    learner, part, name=name, variables=variables, empty=True
+                )
+            with inside():
+                return forget(key, state, variables, request)
 
-    return method._replace(prepare=prepare, forget=forget)
+        return begin
+
+    reported = checked(method.reported) if method.reported is not None else None
+    return method._replace(
+        prepare=prepare, forget=checked(method.forget), reported=reported
+    )

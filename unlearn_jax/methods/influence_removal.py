@@ -4,10 +4,10 @@ from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import as_trained
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.guard import entrance
-from unlearn_jax.methods.method import Method, Request
+from unlearn_jax.methods.method import Method, Request, solving
 from unlearn_jax.methods.removal import removal_slope, stiffness_of
 from unlearn_jax.solvers.inverse import Settings, check_choice, curvature_of, solve
-from unlearn_jax.solvers.solution import usable
+from unlearn_jax.solvers.solution import Report, report, usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, Params, PRNGKey, Variables
@@ -81,9 +81,9 @@ def influence_removal(
         alone = objective_of(original)._replace(l2=0.0)
         return risk_gradient(alone, original.params, train, batch_size=examples)
 
-    def forget(
+    def reported(
         key: PRNGKey, state: Params, variables: Variables, request: Request
-    ) -> tuple[Variables, Params]:
+    ) -> tuple[Variables, Params, Report]:
         objective, params = objective_of(variables), variables.params
         slope = removal_slope(objective, params, request, state, batch_size=examples)
         matrix = curvature_of(
@@ -91,12 +91,13 @@ def influence_removal(
         )
         spring = stiffness(request)
         known = settings._replace(damping=spring)
-        step = usable(solve(key, matrix, slope, inverse, known))
+        solution = solve(key, matrix, slope, inverse, known)
+        step = usable(solution)
         # ∇R_retain there, to first order: ∇R_all − slope + scale · (H without l2) step,
         # and H step is the slope less what damping and l2 hold.
         left = tree.axpy(scale - 1, slope, state)
         left = tree.axpy(-scale * (spring + learner.l2), step, left)
         moved = tree.axpy(scale, step, params)
-        return variables._replace(params=moved), left
+        return variables._replace(params=moved), left, report(solution)
 
-    return Method(prepare, forget)
+    return solving(reported, prepare)

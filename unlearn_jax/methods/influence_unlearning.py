@@ -12,9 +12,9 @@ from unlearn_jax.curvature.over_batches import over_batches
 from unlearn_jax.loop import repeat
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.guard import entrance
-from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.methods.method import Method, Request, solving
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
-from unlearn_jax.solvers.solution import usable
+from unlearn_jax.solvers.solution import Report, direct, report, usable
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, Params, PRNGKey, Variables
@@ -72,7 +72,9 @@ def influence_unlearning(
             f"variant for another"
         )
 
-    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+    def reported(
+        key: PRNGKey, state: tuple[()], variables: Variables, request: Request
+    ) -> tuple[Variables, tuple[()], Report]:
         objective = bind(learner.model, variables.stats, learner.loss)
         params = variables.params
         slopes = [
@@ -85,21 +87,22 @@ def influence_unlearning(
         vector = tree.scale(share, tree.subtract(*slopes))
         if variant == "published":
             chosen = first(request.retain, samples + 2)
-            step = published_correction(objective, params, chosen, vector, samples)
+            solution = direct(
+                published_correction(objective, params, chosen, vector, samples)
+            )
         else:
             chosen = draw(key, request.retain, samples)
             size = min(batch_size, samples)
             fisher = over_batches(
                 empirical_fisher, objective, params, chosen, batch_size=size
             )
-            step = usable(
-                conjugate_gradient(
-                    damped(fisher, damping), vector, tol=tol, max_steps=max_steps
-                )
+            solution = conjugate_gradient(
+                damped(fisher, damping), vector, tol=tol, max_steps=max_steps
             )
-        return variables._replace(params=tree.axpy(alpha, step, params))
+        moved = tree.axpy(alpha, usable(solution), params)
+        return variables._replace(params=moved), state, report(solution)
 
-    return stateless(forget)
+    return solving(reported)
 
 
 def draw(key: PRNGKey, data: Batch, samples: int) -> Batch:

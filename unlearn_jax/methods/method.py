@@ -10,6 +10,7 @@ import numpy as np
 from unlearn_jax import tree
 from unlearn_jax.data.batch import bucket, pad, take
 from unlearn_jax.data.forget import check_indices
+from unlearn_jax.solvers.solution import Report
 from unlearn_jax.types import Batch, Path, PRNGKey, Variables
 
 
@@ -36,11 +37,15 @@ class Method(NamedTuple):
         reads_trace: Whether ``prepare`` has one argument more, the
             :class:`unlearn_jax.attribution.trace.Trace` of the run that gave the
             original.
+        reported: As ``forget``, with a third result, the
+            :class:`unlearn_jax.solvers.solution.Report` of its solver; None where no
+            solver is.
     """
 
     prepare: Callable[..., Any]
     forget: Callable[[Any, Any, Variables, Request], tuple[Variables, Any]]
     reads_trace: bool = False
+    reported: Callable[[Any, Any, Variables, Request], Any] | None = None
 
 
 def make_request(train: Batch, indices: Any) -> Request:
@@ -76,20 +81,38 @@ def stateless(
 ) -> Method:
     """A method with nothing to prepare."""
 
-    def prepare(key: PRNGKey, original: Variables, train: Batch) -> tuple[()]:
-        del key, original, train
-        return ()
-
     def step(
         key: PRNGKey, state: tuple[()], variables: Variables, request: Request
     ) -> tuple[Variables, tuple[()]]:
         return forget(key, variables, request), state
 
-    return Method(prepare, step)
+    return Method(nothing, step)
+
+
+def nothing(key: PRNGKey, original: Variables, train: Batch) -> tuple[()]:
+    """The ``prepare`` of a method that has nothing to prepare."""
+    del key, original, train
+    return ()
+
+
+def solving(
+    reported: Callable[[Any, Any, Variables, Request], tuple[Variables, Any, Report]],
+    prepare: Callable[..., Any] = nothing,
+) -> Method:
+    """A method whose solver is heard: ``forget`` is ``reported`` less the report."""
+
+    def forget(
+        key: PRNGKey, state: Any, variables: Variables, request: Request
+    ) -> tuple[Variables, Any]:
+        return reported(key, state, variables, request)[:2]
+
+    return Method(prepare, forget, reported=reported)
 
 
 def chain(*methods: Method) -> Method:
     """One method after the other on the same request; the state is a tuple of theirs.
+
+    What their solvers report is dropped.
 
     Raises:
         ValueError: no method given.
@@ -150,4 +173,4 @@ def restrict(method: Method, where: Callable[[Path], bool]) -> Method:
         )
         return variables._replace(params=params), state
 
-    return method._replace(forget=forget)
+    return method._replace(forget=forget, reported=None)

@@ -9,10 +9,10 @@ from unlearn_jax.attribution.attribution import as_trained
 from unlearn_jax.loop import rounds
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.guard import entrance
-from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.methods.method import Method, Request, solving
 from unlearn_jax.methods.removal import removal_slope, stiffness_of
 from unlearn_jax.solvers.inverse import Settings, check_choice, curvature_of, solve
-from unlearn_jax.solvers.solution import usable
+from unlearn_jax.solvers.solution import Report, both_reports, no_report, report, usable
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Params, PRNGKey, Variables
@@ -83,7 +83,10 @@ def newton_removal(
         )
     examples = batch_size or 256
 
-    def newton(index: Any, params: Params, constants: Any) -> Params:
+    def newton(
+        index: Any, place: tuple[Params, Report], constants: Any
+    ) -> tuple[Params, Report]:
+        params, told = place
         key, start, spring, request, pull = constants
         objective = bind(learner.model, start.stats, learner.loss, learner.l2)
         slope = risk_gradient(objective, params, request.retain, batch_size=examples)
@@ -94,9 +97,13 @@ def newton_removal(
         )
         known = settings._replace(damping=spring)
         draw = jax.random.fold_in(key, index)
-        return tree.subtract(params, usable(solve(draw, matrix, slope, inverse, known)))
+        solution = solve(draw, matrix, slope, inverse, known)
+        told = both_reports(told, report(solution))
+        return tree.subtract(params, usable(solution)), told
 
-    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+    def reported(
+        key: PRNGKey, state: tuple[()], variables: Variables, request: Request
+    ) -> tuple[Variables, tuple[()], Report]:
         step_key, noise_key = jax.random.split(key)
         objective = bind(learner.model, variables.stats, learner.loss, learner.l2)
         kept = risk_gradient(
@@ -107,10 +114,11 @@ def newton_removal(
         )
         pull = tree.add(kept, removed)
         constants = (step_key, variables, stiffness(request), request, pull)
-        params = rounds(iterations, newton, variables.params, constants)
+        start = variables.params, no_report()
+        params, told = rounds(iterations, newton, start, constants)
         if noise:
             draw = tree.random_like(noise_key, params, jax.random.normal)
             params = tree.axpy(noise, draw, params)
-        return variables._replace(params=params)
+        return variables._replace(params=params), state, told
 
-    return stateless(forget)
+    return solving(reported)

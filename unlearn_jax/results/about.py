@@ -37,6 +37,13 @@ MEASURED = {
     "forget_cpu_seconds": About(
         "s", "down", "processor time of one request, warm, over that of one retraining"
     ),
+    "solver_failure": About(
+        "1", "", "0 where a solver ended well, else the number of its reason"
+    ),
+    "solver_steps": About("steps", "", "iterations of the method's solver"),
+    "solver_residual": About(
+        "1", "", "what the solver left of the right-hand side, relative, as measured"
+    ),
     "compile_seconds": About("s", "down", "time to compile, paid once per shape"),
     "peak_bytes": About(
         "bytes", "down", "arguments, outputs and temporaries of the compiled program"

@@ -24,6 +24,7 @@ from unlearn_jax.results.summary import (
     aims_at_oracle,
     lookup,
 )
+from unlearn_jax.solvers.solution import REASONS
 
 CORE = (
     ("accuracy", "retain"),
@@ -49,6 +50,10 @@ FOOTNOTE = (
     "furthest of them, in units of what is allowed. Rows: the nearest first."
 )
 
+SOLVER_NOTE = (
+    'check: "solver ..." the method\'s own solve ended so, short of its tolerance: the '
+    "model is what it had by then, not what the method's formula asks for."
+)
 
 _UNKNOWN = (math.nan, math.inf, math.nan, math.inf)
 
@@ -81,11 +86,22 @@ def words(method: str, summaries: Mapping[CellKey, Summary]) -> tuple[str, ...]:
         told_apart=apart,
     )
     far = furthest(found)
+    said = (*said, *_solver(method, summaries))
     if far is None:
         return said or ("failed: gaps incomplete",)
     if math.isfinite(far.floors) and math.isfinite(far.half_width):
         return (*said, f"{_short(far.floors)} floors ({far.name})")
     return said
+
+
+def _solver(method: str, summaries: Mapping[CellKey, Summary]) -> tuple[str, ...]:
+    """How a solver failed; nothing where it did not, or where there is none."""
+    found = lookup(summaries, method, "solver_failure", None)
+    if found is None or found.failure or not found.mean > 0:
+        return ()
+    if found.standard_error > 0 and math.isfinite(found.standard_error):
+        return ("solver failed on some seeds",)
+    return (f"solver {REASONS[round(found.mean)].partition(':')[0]}",)
 
 
 def comparisons(

@@ -61,6 +61,8 @@ WHAT_IT_COSTS = (
     Column("forget_seconds", None, "forget"),
     Column("prepare_cpu_seconds", None, "prepare ÷ retraining", "price", optional=True),
     Column("forget_cpu_seconds", None, "request ÷ retraining", "price"),
+    Column("solver_steps", None, "solver", optional=True),
+    Column("solver_residual", None, "residual", optional=True),
     Column("compile_seconds", None, "compile"),
     Column("peak_bytes", None, "peak", factor=1e-6, unit="MB", optional=True),
 )

@@ -174,6 +174,10 @@ def _table(
     notes = footnotes(columns)
     if with_check:
         notes.append(checks.FOOTNOTE)
+        if any(
+            word.startswith("solver ") for said in checked.values() for word in said
+        ):
+            notes.append(checks.SOLVER_NOTE)
         if checks.indistinct(summaries, methods):
             notes.insert(
                 0,

@@ -73,6 +73,39 @@ class Solution(NamedTuple):
     code: Int[Array, "..."]
 
 
+class Report(NamedTuple):
+    """Value: a solution without its value, for who carries on with that.
+
+    Attributes:
+        residual: As in :class:`Solution`; NaN where none was measured.
+        steps: Iterations begun.
+        code: Index into ``REASONS``.
+    """
+
+    residual: Float[Array, "..."]
+    steps: Int[Array, "..."]
+    code: Int[Array, "..."]
+
+
+def report(solution: Solution) -> Report:
+    """What is told of a solve beside its value, in 32 bits whatever the dtype."""
+    counts = (solution.steps.astype(jnp.int32), solution.code.astype(jnp.int32))
+    return Report(solution.residual.astype(jnp.float32), *counts)
+
+
+def no_report() -> Report:
+    """Before the first of several solves, for :func:`both_reports`."""
+    none = jnp.zeros((), jnp.int32)
+    return Report(jnp.asarray(jnp.nan, jnp.float32), none, none + CONVERGED)
+
+
+def both_reports(first: Report, second: Report) -> Report:
+    """Of two solves one after the other: all steps, and the first that failed."""
+    good = acceptable(first)
+    kept: Report = jax.tree.map(lambda a, b: jnp.where(good, b, a), first, second)
+    return kept._replace(steps=first.steps + second.steps)
+
+
 def acceptable(solution: Any) -> Bool[Array, "..."]:
     """Whether a value is within the tolerance, or as good as its dtype can have.
 
