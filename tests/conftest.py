@@ -6,11 +6,15 @@ import gc
 import compiling
 import jax
 import pytest
+import typed
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Where an operation was written is looked up for every one that is lowered.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 compiling.keep_programs()
+typed.check_leaves_quickly()
 
 _HOOK = install_import_hook(["unlearn_jax", "unlearn_kernels"], "typed.checked_once")
 
@@ -41,9 +45,11 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    # What is imported by now stays: later searches for garbage need not walk it.
+    # What is imported by now stays: later searches for garbage need not walk it, nor
+    # look every 700 objects, since tracing makes millions that live.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
 
 
 def pytest_terminal_summary(terminalreporter):

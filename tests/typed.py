@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jaxtyping._typeguard
 from beartype import beartype
 
 CHECKS: dict[Any, Any] = {}
@@ -24,3 +25,24 @@ def checked_once(function):
     except TypeError:  # a hint that cannot be hashed
         return beartype(function)
     return CHECKS[key]
+
+
+def leaf_check(function):
+    """What ``jaxtyping`` asks of each leaf of a ``PyTree[kind]``, by ``isinstance``.
+
+    Its own copy of typeguard reads the function's signature anew for every leaf of
+    every argument of every call: a tenth of the suite's time.
+    """
+    (kind,) = function.__annotations__.values()
+
+    def accepts(leaf):
+        if not isinstance(leaf, kind):
+            raise TypeError(f"{type(leaf)} is no {kind}")
+
+    return accepts
+
+
+def check_leaves_quickly():
+    """Put ``leaf_check`` where ``PyTree[kind]`` looks for its checker."""
+    assert callable(jaxtyping._typeguard.typechecked)
+    jaxtyping._typeguard.typechecked = leaf_check

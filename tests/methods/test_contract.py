@@ -1,5 +1,7 @@
 """What every entry of METHODS keeps, whatever it does."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,13 +87,13 @@ IDLE_ON_NOTHING = NOT_RANDOM | {
     "dmm",
     "oracle_matching",
 }
-NETS = ("mlp", "norm")
-BOTH = [(name, net) for name in METHODS for net in NETS]
-# Two more programs for each pair: on the smaller net, whose layers the other has too,
-# the slow suite compiles them.
-TOGETHER = [
-    pytest.param(pair, marks=[pytest.mark.slow] if pair[1] == "mlp" else [])
-    for pair in BOTH
+# The net with batch-norms has the layers of the plain one too, whose programs, four for
+# each method, the slow suite compiles.
+NETS = {"mlp": [pytest.mark.slow], "norm": []}
+BOTH = [
+    pytest.param((name, net), marks=marks)
+    for name in METHODS
+    for net, marks in NETS.items()
 ]
 
 
@@ -166,7 +168,6 @@ def test_another_request_or_model_compiles_nothing(case):
     assert case.traced == 1
 
 
-@pytest.mark.parametrize("case", TOGETHER, indirect=True, ids="-".join)
 def test_vmap_over_models_on_a_wider_request_equals_one_by_one(case):
     # One program for two laws, since compiling is what costs here: models together
     # are models apart, and padding up to a larger bucket changes nothing.
@@ -244,64 +245,55 @@ def test_nothing_to_forget_changes_nothing_where_it_should(case):
     assert same(moved, case.original) == (case.name in IDLE_ON_NOTHING)
 
 
+@functools.cache
+def problem(kind):
+    """Learner, data, and the shapes of an original and of the trace of its training."""
+    learner, data = tiny.learner("norm", jnp.float32), tiny.examples(np.float32)
+    if kind == "regression":
+        learner = tiny.learner("mlp", jnp.float32, loss=squared_error)
+        targets = np.eye(tiny.CLASSES, dtype=np.float32)[data.targets]
+        data = Batch(data.inputs, targets, data.weights)
+    if kind == "foreign":
+        learner = tiny.learner("mlp")._replace(model=tiny.raw_convolution())
+        data = tiny.examples()
+    return learner, data, trace_like(learner, data, points=2, segments=1)
+
+
+def keeps_its_kind(name, kind, *, request_inside):
+    # Tracing is enough: shapes and dtypes are known before anything is compiled.
+    key = jax.random.key(0)
+    learner, data, (variables, trace) = problem(kind)
+    method = method_of(name, learner)
+    traces = (trace,) if method.reads_trace else ()
+    state = jax.eval_shape(method.prepare, key, variables, data, *traces)
+    request = make_request(data, [0, 5, 6])
+    given = (key, state, variables)
+    if request_inside:
+        kept = jax.eval_shape(lambda *a: method.forget(*a, request), *given)
+    else:
+        kept = jax.eval_shape(method.forget, *given, request)
+    assert kept == (variables, state)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_float32_stays_float32(name):
-    learner = tiny.learner("norm", jnp.float32)
-    _keeps_its_kind(method_of(name, learner), learner, tiny.examples(np.float32))
+    _, _, (variables, _) = problem("float32")
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    keeps_its_kind(name, "float32", request_inside=False)
 
 
 @pytest.mark.parametrize(
     "name", [name for name, entry in METHODS.items() if "regression" in entry.tasks]
 )
 def test_regression_is_served_where_it_is_promised(name):
-    learner = tiny.learner("mlp", jnp.float32, loss=squared_error)
-    data = tiny.examples(np.float32)
-    targets = np.eye(tiny.CLASSES, dtype=np.float32)[data.targets]
-    method = method_of(name, learner)
-    _keeps_its_kind(method, learner, Batch(data.inputs, targets, data.weights))
+    keeps_its_kind(name, "regression", request_inside=False)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_foreign_convolutions_may_be_traced_with_data_outside(name):
     # Loops around XLA's own convolution run on the host where they can; under vmap
     # over models they cannot, even though the data are plain arrays.
-    model = tiny.raw_convolution()
-    learner = tiny.learner("mlp")._replace(model=model)
-    method = method_of(name, learner)
-    data = tiny.examples()
-    key = jax.random.key(0)
-    variables = jax.eval_shape(model.init, key)
-    state = state_of(method, learner, data)
-    request = make_request(data, [0, 5, 6])
-    kept = jax.eval_shape(
-        lambda key, state, variables: method.forget(key, state, variables, request),
-        key,
-        state,
-        variables,
-    )
-    assert kept == (variables, state)
-
-
-def state_of(method, learner, data):
-    """Shapes and dtypes of a method's state."""
-    key = jax.random.key(0)
-    if method.reads_trace:
-        given = trace_like(learner, data, points=2, segments=1)
-    else:  # the trace of a whole training is left out: it takes most of the time
-        given = (jax.eval_shape(learner.model.init, key),)
-    variables, *trace = given
-    return jax.eval_shape(method.prepare, key, variables, data, *trace)
-
-
-def _keeps_its_kind(method, learner, data):
-    # Tracing is enough: shapes and dtypes are known before anything is compiled.
-    key = jax.random.key(0)
-    variables = jax.eval_shape(learner.model.init, key)
-    state = state_of(method, learner, data)
-    request = make_request(data, [0, 5, 6])
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    kept = jax.eval_shape(method.forget, key, state, variables, request)
-    assert kept == (variables, state)
+    keeps_its_kind(name, "foreign", request_inside=True)
 
 
 def test_check_task_accepts_what_the_table_promises():
