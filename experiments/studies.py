@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.attribution_fidelity import STUDY as attribution_fidelity
 from experiments.compare import STUDY as compare
 from experiments.continual import STUDY as continual
 from experiments.corrective import STUDY as corrective
@@ -25,6 +26,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         continual,
         curvature_fidelity,
         exactness,
+        attribution_fidelity,
         datamodels,
         corrective,
         scaling,

@@ -193,8 +193,8 @@ class Study(NamedTuple, Generic[ConfigT, SettingT]):
     Attributes:
         name: Of the command, ``python -m experiments.NAME``.
         text: Question, command, what to expect and whence; the package's docstring.
-        presets: Configurations by scale, for a data set's name; the first is the
-            default one.
+        presets: Configurations by scale, for a data set's name and, where there is a
+            ``model``, a model's; the first is the default one.
         build: Loads, draws and refuses; trains nothing.
         measure: The science: every number, in a fixed order.
         show: Rows to tables and figures, and nothing else: ``report`` calls it again.
@@ -202,11 +202,13 @@ class Study(NamedTuple, Generic[ConfigT, SettingT]):
         files: What a configuration only names: files whose contents belong to the run.
         x64: Whether it computes in 64-bit floats.
         data: Name of the data set that presets are for by default.
+        model: Name of the model that they are for by default; empty if they are for
+            any.
     """
 
     name: str
     text: str | None
-    presets: Callable[[str], Mapping[str, ConfigT]]
+    presets: Callable[..., Mapping[str, ConfigT]]
     build: Callable[[ConfigT], SettingT]
     measure: Callable[[Bench, SettingT], Iterable[Row]]
     show: Callable[[ConfigT, Results], list[Finding]]
@@ -214,6 +216,7 @@ class Study(NamedTuple, Generic[ConfigT, SettingT]):
     files: Callable[[ConfigT], Iterable[Path]] | None = None
     x64: bool = False
     data: str = "digits"
+    model: str = ""
 
     @property
     def title(self) -> str:
@@ -246,9 +249,11 @@ def configured(study: Study[ConfigT, Any], arguments: Sequence[str]) -> ConfigT:
     Raises:
         ValueError: a rule is broken.
     """
-    name = word_after(arguments, "--data.name") or study.data
+    names = [word_after(arguments, "--data.name") or study.data]
+    if study.model:
+        names.append(word_after(arguments, "--model.name") or study.model)
     config = parse(
-        study.presets(name),
+        study.presets(*names),
         arguments,
         prog=f"python -m experiments.{study.name}",
         text=f"{study.text or ''}\n{FULL} prints every column on a terminal.",
