@@ -5,18 +5,24 @@ Makes everything anew that the study itself wrote beside its numbers (tables in
 Markdown, LaTeX and CSV, figures, the page) and prints the tables: laid out on a
 terminal, as Markdown into a pipe. Exit code 0; 1 with a list if a number is missing or
 failed; 2 with one sentence if there is nothing to report.
+
+Several runs (``python -m experiments.report A B C``) are compared: their tables side by
+side, a column of each run for every column that matters most. Nothing is written then.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from experiments.frame.command import main
-from experiments.frame.study import read_results, report, told
+from experiments.frame.export import export as export_run
+from experiments.frame.findings import Finding, print_findings
+from experiments.frame.side import side_by_side
+from experiments.frame.study import Study, read_results, report, shown, told
 from experiments.studies import STUDIES
 
 
@@ -27,18 +33,27 @@ def command(arguments: Sequence[str]) -> int:
         folders: Annotated[tuple[Path, ...], tyro.conf.Positional],
         full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
         columns: tuple[str, ...] = (),
+        export: str = "",
     ) -> int:
-        """Make tables, figures and a page from what runs wrote.
+        """Make tables, figures and a page of a run; compare several.
 
         Args:
             folders: Of the runs.
             full: On a terminal, print every column and how to read it.
             columns: Of the LaTeX tables, by the beginnings of their titles:
-                ``--columns "accuracy forget" check``. All by default.
+                ``--columns "accuracy forget" check``. All by default. Of several
+                runs: what is compared.
+            export: ``tensorboard`` or ``wandb``: write the run's numbers for it into a
+                folder of that name beside them, and nothing else.
         """
         if not folders:
             raise ValueError("name the folder of a run, results/compare/RUN")
-        return max(_report(folder, full, columns) for folder in folders)
+        if export:
+            return max(_export(folder, export) for folder in folders)
+        first, *others = folders
+        if others:
+            return _compare(folders, full, columns)
+        return _report(first, full, columns)
 
     try:
         prog = "python -m experiments.report"
@@ -50,14 +65,32 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _report(folder: Path, full: bool, columns: Sequence[str]) -> int:
+    results, findings = report(_study(folder), folder, columns)
+    return told(folder, findings, results.rows, full=full)
+
+
+def _compare(folders: Sequence[Path], full: bool, columns: Sequence[str]) -> int:
+    runs = []
+    for folder in folders:
+        results, findings = shown(_study(folder), folder)
+        runs.append((results.run, [t for found in findings for t in found.tables]))
+    print_findings([Finding(side_by_side(runs, columns))], full=full)
+    return 0
+
+
+def _export(folder: Path, kind: str) -> int:
+    print(f"{kind}: {export_run(read_results(folder), folder, kind)}", file=sys.stderr)
+    return 0
+
+
+def _study(folder: Path) -> Study[Any, Any]:
     name = read_results(folder).run.experiment
     if name not in STUDIES:
         raise ValueError(
             f"{folder} was written by {name!r}, which is none of the studies here: "
             f"{', '.join(STUDIES)}; one of your own calls frame.study.report itself"
         )
-    results, findings = report(STUDIES[name], folder, columns)
-    return told(folder, findings, results.rows, full=full)
+    return STUDIES[name]
 
 
 if __name__ == "__main__":

@@ -373,19 +373,25 @@ def reason_of(error: BaseException) -> str:
 def report(
     study: Study[Any, Any], folder: Path, columns: Sequence[str] = ()
 ) -> tuple[Results, list[Finding]]:
-    """Make tables, figures and page of a finished run anew, from what it wrote.
+    """Make tables, figures and page of a finished run anew: :func:`shown`, written.
 
     Nothing is trained. ``columns``: of the LaTeX, see :func:`write_findings`.
+    """
+    results, findings = shown(study, folder)
+    write_findings(Path(folder), results.run, findings, study.question, columns)
+    return results, findings
+
+
+def shown(study: Study[Any, Any], folder: Path) -> tuple[Results, list[Finding]]:
+    """Tables and figures of a finished run, from what it wrote.
 
     Raises:
         FileNotFoundError: no such run, or not finished.
         RecordError: a damaged file.
-        ValueError: the run is of another version of the study, or no such columns.
+        ValueError: the run is of another version of the study.
     """
     results = read_results(folder)
     kind = type(next(iter(study.presets(study.data).values())))
     config = restored(kind, results.run.config)
     with jax.enable_x64(results.run.x64):
-        findings = study.show(config, results)
-    write_findings(Path(folder), results.run, findings, study.question, columns)
-    return results, findings
+        return results, study.show(config, results)

@@ -5,16 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from results.fake_records import (
-    METHODS,
-    fake_losses,
-    fake_records,
-    fake_run,
-    rows_of,
-)
+from results.fake_folders import CONFIG, FEW, fill, written
+from results.fake_records import fake_losses, fake_records, fake_run, rows_of
 
-from experiments.compare.config import Config
-from experiments.frame.problem import Network
 from experiments.frame.study import report as reproduce
 from experiments.report import command
 from experiments.studies import STUDIES
@@ -22,10 +15,6 @@ from unlearn_jax.results.record import RecordError
 from unlearn_jax.results.rows import write_rows
 from unlearn_jax.results.run import write_run
 from unlearn_jax.storage.arrays import write_arrays
-from unlearn_jax.storage.plain import plain_config
-
-FEW = {name: METHODS[name] for name in ("original", "ssd", "newton", "oracle")}
-CONFIG = plain_config(Config(model=Network("mlp")))
 
 
 @pytest.fixture
@@ -37,21 +26,6 @@ def folder(tmp_path):
 
 def records(**options):
     return fake_records(train=3, unlearn=1, evaluate=1, methods=FEW, **options)
-
-
-def fill(folder, found, **changes):
-    rows = rows_of(found)
-    run = fake_run(config=CONFIG, dataset="Digits (8x8, scikit-learn)", **changes)
-    write_run(folder, run._replace(records=len(rows)))
-    write_rows(folder / "rows.jsonl", rows)
-
-
-def written(folder):
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in folder.rglob("*")
-        if p.is_file()
-    }
 
 
 def test_everything_is_written_for_every_request(folder, capsys):
