@@ -9,6 +9,7 @@ from experiments.continual import STUDY as continual
 from experiments.corrective import STUDY as corrective
 from experiments.curvature_fidelity import STUDY as curvature_fidelity
 from experiments.datamodels import STUDY as datamodels
+from experiments.dmm import STUDY as dmm
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
 from experiments.scaling import STUDY as scaling
@@ -25,6 +26,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         unlearn,
         continual,
         curvature_fidelity,
+        dmm,
         exactness,
         attribution_fidelity,
         datamodels,

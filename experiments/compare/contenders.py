@@ -1,11 +1,10 @@
 """Who competes: every method with its options, and every setting of a sweep."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.compare.config import FACTORIES, Config, entry_of, methods_of
-from experiments.frame.options import parse_options
+from experiments.frame.options import grid, parse_options
 from experiments.frame.plugins import short_name
 from unlearn_jax.methods import METHODS, Entry
 
@@ -92,10 +91,4 @@ def parse_sweep(
         if name in own or len(set(read)) < len(read):
             raise ValueError(f"the sweep gives a value of {target} twice; give it once")
         own[name] = read
-    return {method: _grid(own) for method, own in axes.items()}
-
-
-def _grid(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values of some options."""
-    combined = itertools.product(*axes.values())
-    return [dict(zip(axes, values, strict=True)) for values in combined]
+    return {method: grid(own) for method, own in axes.items()}

@@ -13,7 +13,6 @@ from experiments.compare.court import Court, Judged
 from experiments.compare.forget import Forgetter, Forgotten
 from experiments.compare.judge import judge, row
 from experiments.compare.models import (
-    features_of,
     known,
     oracles,
     original_words,
@@ -23,6 +22,7 @@ from experiments.compare.models import (
 )
 from experiments.compare.setting import Setting, case_of
 from experiments.frame.plugins import brought_digest
+from experiments.frame.requests import trained_features
 from experiments.frame.study import Bench, piece_of, reason_of, rows_of
 from unlearn_jax.evaluation import METRICS
 from unlearn_jax.evaluation.cost import Cost
@@ -45,7 +45,9 @@ _LEAF = "model/"
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     """Every number, request by request; losses for the histograms are published."""
     trained = originals(bench, setting)
-    features = functools.lru_cache(functools.partial(features_of, setting, trained[0]))
+    features = functools.lru_cache(
+        functools.partial(trained_features, setting.learner, setting.train, trained[0])
+    )
     judged = judge(setting)
     courts = []
     for asked in setting.asked:

@@ -13,12 +13,10 @@ from experiments.frame.price import priced
 from experiments.frame.problem import seed_key
 from experiments.frame.study import Bench
 from unlearn_jax import tree
-from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
 from unlearn_jax.ensembles.plan import Plan
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.piece import Piece
 from unlearn_jax.train.fit import fit
-from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, PRNGKey, Variables
 
@@ -59,19 +57,6 @@ def training_cost(bench: Bench, setting: Setting, case: Case) -> dict[str, Any]:
 
     words = {**known(setting), **request_words(case)}
     return bench.keep(f"retraining/{case.name}", measure, known_by=words).data
-
-
-def features_of(setting: Setting, original: Variables, kind: str) -> np.ndarray:
-    """Features of all training examples under an original, for requests by cluster."""
-    model, train = setting.learner.model, setting.train
-    if kind == "clustered":
-        return np.asarray(embeddings(model, original, train))
-    objective = bind(model, original.stats, setting.learner.loss)
-
-    def features(key: PRNGKey, params: Any, data: Batch) -> Any:
-        return gradient_features(key, objective, params, data)
-
-    return np.asarray(jax.jit(features)(jax.random.key(0), original.params, train))
 
 
 def _retrain(learner: Learner, key: PRNGKey, data: Batch) -> Variables:

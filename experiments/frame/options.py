@@ -8,6 +8,7 @@ hyper-parameters are written once in the code base. On the command line they are
 import ast
 import functools
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -58,20 +59,42 @@ class Options(Mapping[str, Mapping[str, Any]]):
     def words(self) -> list[str]:
         """As they are typed, ``ssd.alpha=5.0``."""
         return [
-            f"{name}.{option}={value}"
+            f"{name}.{option}={_told(value)}"
             for name, own in self.items()
             for option, value in own.items()
         ]
 
+    def settings(self, name: str) -> list[dict[str, Any]]:
+        """Every combination of the values of one factory's options.
 
-def words_of(factories: Mapping[str, Factory]) -> Any:
-    """What ``Annotated[Options, ...]`` needs to be read from the command line."""
+        Each option holds several values, see :func:`words_of`; one empty setting where
+        there is no option.
+        """
+        return grid(self.of(name))
+
+
+def grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of values, the last name's running fastest."""
+    combined = itertools.product(*axes.values())
+    return [dict(zip(axes, values, strict=True)) for values in combined]
+
+
+def words_of(factories: Mapping[str, Factory], *, several: bool = False) -> Any:
+    """What ``Annotated[Options, ...]`` needs to be read from the command line.
+
+    Args:
+        factories: Whose options.
+        several: Whether an option takes several values, ``ssd.alpha=1,3,10``, to be
+            tried one by one; it then is a tuple, of one value also.
+    """
     from tyro.constructors import PrimitiveConstructorSpec
 
+    value = "VALUE[,VALUE ...]" if several else "VALUE"
+    read = functools.partial(_parsed, factories=factories, several=several)
     return PrimitiveConstructorSpec(
         nargs="*",
-        metavar="[NAME.OPTION=VALUE ...]",
-        instance_from_str=functools.partial(_parsed, factories=factories),
+        metavar=f"[NAME.OPTION={value} ...]",
+        instance_from_str=read,
         is_instance=lambda value: isinstance(value, Options),
         str_from_instance=lambda options: options.words(),
     )
@@ -81,15 +104,24 @@ class OptionError(Exception):
     """Words that are no options; not a ValueError, of which tyro makes pages."""
 
 
-def _parsed(words: list[str], factories: Mapping[str, Factory]) -> Options:
+def _parsed(
+    words: list[str], factories: Mapping[str, Factory], several: bool
+) -> Options:
     try:
-        return parse_options(words, factories)
+        return parse_options(words, factories, several=several)
     except ValueError as error:
         raise OptionError(str(error)) from None
 
 
-def parse_options(words: Sequence[str], factories: Mapping[str, Factory]) -> Options:
+def parse_options(
+    words: Sequence[str], factories: Mapping[str, Factory], *, several: bool = False
+) -> Options:
     """Turn "name.option=value" words into values of the options' own types.
+
+    Args:
+        words: As typed.
+        factories: Whose options.
+        several: See :func:`words_of`.
 
     Raises:
         ValueError: no such name or option, not a value of its kind, or one that is
@@ -110,8 +142,19 @@ def parse_options(words: Sequence[str], factories: Mapping[str, Factory]) -> Opt
             raise ValueError(
                 f"the options set {name}.{option} twice; give it one value"
             )
-        own[option] = read_option(text, value, default)
+        if not several:
+            own[option] = read_option(text, value, default)
+            continue
+        read = tuple(read_option(text, one, default) for one in value.split(","))
+        if len(set(read)) < len(read):
+            raise ValueError(f"{text!r} gives a value twice; give it once")
+        own[option] = read
     return Options(parsed)
+
+
+def _told(value: Any) -> str:
+    several = isinstance(value, tuple | list)
+    return ",".join(map(str, value)) if several else str(value)
 
 
 def option_default(name: str, factory: Factory, option: str) -> Any:

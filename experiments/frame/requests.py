@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.data.forget import class_set, draw
 from unlearn_jax.data.hard_sets import clustered_set, draw_hard
 from unlearn_jax.data.indices import UNREADABLE
+from unlearn_jax.train.objective import bind
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 Features = Callable[[str], np.ndarray]
 """Features of all training examples under an original, by the kind that asks."""
@@ -102,6 +107,28 @@ def draw_request(
         ValueError: the data set has no such examples.
     """
     return KINDS[asked.kind].draw(asked, dataset, seed, features)
+
+
+def trained_features(
+    learner: Learner, train: Batch, original: Variables, kind: str, *, seed: int = 0
+) -> np.ndarray:
+    """Features of all training examples, for kinds that are ``trained``.
+
+    Args:
+        learner: Whose model and loss.
+        train: Training examples, on the device.
+        original: The model that is asked.
+        kind: "clustered" for embeddings, "gradients" for sketches of gradients.
+        seed: Draws the sketch.
+    """
+    if kind == "clustered":
+        return np.asarray(embeddings(learner.model, original, train))
+    objective = bind(learner.model, original.stats, learner.loss)
+
+    def features(key: PRNGKey, params: Params, data: Batch) -> Array:
+        return gradient_features(key, objective, params, data)
+
+    return np.asarray(jax.jit(features)(jax.random.key(seed), original.params, train))
 
 
 def request_files(texts: tuple[str, ...]) -> list[Path]:

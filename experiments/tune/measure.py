@@ -13,7 +13,6 @@ from experiments.compare.forget import Forgetter
 from experiments.compare.judge import Judge, judge, split
 from experiments.compare.measure import cell, floor_rows, placed
 from experiments.compare.models import (
-    features_of,
     known,
     oracles,
     original_words,
@@ -24,6 +23,7 @@ from experiments.compare.setting import Case, Setting, case_of
 from experiments.compare.show import records_of
 from experiments.frame.plugins import brought_digest
 from experiments.frame.problem import seed_key
+from experiments.frame.requests import trained_features
 from experiments.frame.study import Bench, piece_of, rows_of
 from experiments.tune.config import Config
 from experiments.tune.halves import case_in_halves
@@ -60,7 +60,9 @@ class Bar(NamedTuple):
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     """Signals of every trial on every original, and one distance of each trial."""
     models = originals(bench, setting)
-    features = functools.lru_cache(functools.partial(features_of, setting, models[0]))
+    features = functools.lru_cache(
+        functools.partial(trained_features, setting.learner, setting.train, models[0])
+    )
     judged = judge(setting)
     bars = []
     for asked in setting.asked:

@@ -1,34 +1,50 @@
 """The study of distributions end to end, as small as it can be."""
 
 import numpy as np
+import pytest
 
 from experiments import dmm
-from experiments._dmm_run import train_all
-from experiments._dmm_setting import Config, build
-from experiments._study import parse
-from unlearn_jax.results.record import read_records
+from experiments.dmm.unlearn import Unlearner
+from experiments.frame import ensembles
 
 WORDS = (
     "--scale smoke --model.name linear --model.width 0 --data.limit 120 "
-    "--requests random:10 --recipe.epochs 2 --points 20"
-).split()
+    "--requests random:10 --recipe.epochs 2 --points 20 --methods finetune ssd"
+)
 
 
-def test_study_ends_with_everybody_and_a_second_run_trains_nothing(tmp_path, capsys):
-    words = [*WORDS, "--results", str(tmp_path)]
-    assert dmm.command(words) == 0
-    told = capsys.readouterr().out
-    for name in ("floor (simulated)", "oracle vs oracle", "dmm: ekfac", "scrub"):
-        assert name in told
-    (folder,) = (tmp_path / "dmm").iterdir()
-    records = read_records(folder / "records.jsonl")
-    found = {(r.method, r.split): r.value for r in records if r.metric == "klom_p95"}
-    families = {"original", "oracle vs oracle", "finetune", "gradient_ascent", "ssd"}
-    assert families <= {method for method, _ in found}
-    assert np.all(np.isfinite(list(found.values())))
-    assert (folder / "figures" / "dmm.png").stat().st_size > 10_000
-    ensembles = {p: p.stat().st_mtime_ns for p in tmp_path.glob("ensembles/*/*/*.npy")}
-    assert ensembles
-    config = parse(Config, dmm.presets("digits"), words, "dmm", None)
-    train_all(build(config))
-    assert ensembles == {p: p.stat().st_mtime_ns for p in ensembles}
+def test_study_ends_with_everybody_and_a_second_run_does_only_what_is_new(
+    study_run, monkeypatch
+):
+    first = study_run(dmm.STUDY, WORDS)
+    known = {
+        *("original", "oracle vs oracle", "finetune", "ssd"),
+        *("direct: ekfac_influence", "dmm: ekfac_influence", "oracle matching"),
+    }
+    assert set(first.rows.places("method")) == known
+    assert np.all(np.isfinite([row.value for row in first.rows]))
+    splits = first.rows.where("klom_p95", method="ssd").places("split")
+    assert splits == ["forget", "retain", "validation"]
+    for name in ("ssd", "dmm: ekfac_influence"):
+        assert first.rows.value("prepare_seconds", method=name) > 0
+    assert not first.rows.where("prepare_seconds", method="finetune")
+
+    done, trained = [], []
+    unlearn, train = Unlearner.__call__, ensembles.train_ensemble
+    monkeypatch.setattr(
+        Unlearner, "__call__", lambda *a: done.append(a[1].setting) or unlearn(*a)
+    )
+    monkeypatch.setattr(
+        ensembles,
+        "train_ensemble",
+        lambda folder, *given, **how: (
+            trained.append(any(folder.glob("members-*")))
+            or train(folder, *given, **how)
+        ),
+    )
+    again = study_run(dmm.STUDY, f"{WORDS} --options ssd.alpha=5,7 --settings 2")
+    assert all(trained)
+    assert "alpha 7" in done
+    assert "alpha 5" not in done
+    for row in first.rows.where(method="ssd"):
+        assert again.rows.value(row.metric, **row.at) == pytest.approx(row.value, abs=0)

@@ -1,0 +1,85 @@
+"""Unlearn every original with one contender; its margins, and what it costs."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.dmm.contenders import Contender
+from experiments.dmm.models import Case, Trained
+from experiments.dmm.setting import Setting
+from unlearn_jax.attribution.output_functions import margin
+from unlearn_jax.evaluation.cost import Compiled, Cost, compile_once, run
+
+
+class Unlearner:
+    """Applies contenders to the originals; holds the states of the latest one."""
+
+    def __init__(self, setting: Setting, trained: Trained):
+        self._setting, self._trained = setting, trained
+        self._seed = setting.config.seed
+        self._apply = jax.jit(setting.problem.learner.model.apply)
+        self._margins = jax.jit(margin)
+        self._whose: Any = None
+        self._states: dict[int, Any] = {}
+        self._prepare: Compiled | None = None
+        self._prepared: Cost | None = None
+
+    def __call__(
+        self, contender: Contender, case: Case
+    ) -> tuple[np.ndarray, dict[str, Cost]]:
+        """Unlearn every original, one after the other, as a user would.
+
+        Returns:
+            (margins, costs): (originals, points), and the price of one request,
+            "forget", and of what was done before it, "prepare", where anything was.
+        """
+        found, costs, program = [], {}, None
+        for i, original in enumerate(self._trained.originals):
+            state = self._state(contender, case, i)
+            key = jax.random.fold_in(jax.random.key(self._seed + 1), i)
+            arguments = (key, state, original, case.request, case.points)
+            if program is None:
+                program = compile_once(contender.forget, *arguments)
+                result, costs["forget"] = run(program, *arguments)
+            else:
+                result = program.call(*arguments)
+            outputs = result if contender.direct else self._outputs(result, case)
+            found.append(self._margins(outputs, case.points.targets))
+            if contender.prepare is not None and jax.tree.leaves(state):
+                assert self._prepared is not None
+                costs["prepare"] = self._prepared
+        return np.stack(found), costs
+
+    def margins(self, models: list[Any], case: Case) -> np.ndarray:
+        """(models, points) of models as they are."""
+        targets = case.points.targets
+        found = [self._margins(self._outputs(one, case), targets) for one in models]
+        return np.stack(found)
+
+    def _outputs(self, variables: Any, case: Case) -> Any:
+        return self._apply(variables, case.points.inputs)
+
+    def _state(self, contender: Contender, case: Case, i: int) -> Any:
+        """What is known before the request: of original i, or of all of them."""
+        if contender.prepare is None:
+            return case.oracles[self._setting.config.originals + i]
+        name, seed = contender.attribution, self._seed
+        whose = name or (contender.family, contender.setting)
+        if whose != self._whose:
+            self._whose, self._states, self._prepare = whose, {}, None
+        place = 0 if name else i
+        if place in self._states:
+            return self._states[place]
+        if name:
+            key, given = jax.random.key(seed), self._trained.evidence
+        else:
+            key = jax.random.fold_in(jax.random.key(seed + 2), i)
+            given = self._trained.originals[i]
+        arguments = (key, given, self._setting.problem.train)
+        if self._prepare is None:
+            self._prepare = compile_once(contender.prepare, *arguments)
+            self._states[place], self._prepared = run(self._prepare, *arguments)
+        else:
+            self._states[place] = self._prepare.call(*arguments)
+        return self._states[place]
