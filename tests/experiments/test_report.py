@@ -34,10 +34,10 @@ def test_everything_is_written_for_every_request(folder, capsys):
         f"figures/{stem}.{suffix}"
         for stem in (
             "1-mlp-random-5-gap",
-            "1-mlp-random-5-cost",
+            "1-mlp-random-5-price",
             "1-mlp-random-5-losses",
             "2-mlp-class-3-gap",
-            "2-mlp-class-3-cost",
+            "2-mlp-class-3-price",
         )
         for suffix in ("pdf", "png", "csv")
     }

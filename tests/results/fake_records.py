@@ -20,7 +20,14 @@ METHODS = {
     "lfssd": ((0.4, 8.6, 0.2), 0.64, 0.04),
     "oracle": ((0.0, 0.0, 0.0), 0.50, 6.2),
 }
-COSTS = ("prepare_seconds", "forget_seconds", "compile_seconds", "peak_bytes")
+COSTS = (
+    "prepare_seconds",
+    "forget_seconds",
+    "prepare_cpu_seconds",
+    "forget_cpu_seconds",
+    "compile_seconds",
+    "peak_bytes",
+)
 
 
 def fake_run(**changes):
@@ -95,7 +102,7 @@ def fake_records(
                 if seconds is None:
                     continue
                 for name in COSTS:
-                    if name == "prepare_seconds" and "ss" not in method:
+                    if name.startswith("prepare") and "ss" not in method:
                         continue
                     scale = {"compile_seconds": 1.9, "peak_bytes": 7.3e7}.get(
                         name, seconds

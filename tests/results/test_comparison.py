@@ -185,13 +185,8 @@ def test_regression_has_rmse_in_its_own_unit():
 
 
 def test_prices_are_in_units_of_one_retraining_and_the_answer_names_them():
-    priced = [
-        r._replace(metric=r.metric.replace("_seconds", "_cpu_seconds"))
-        for r in RECORDS
-        if r.metric in ("forget_seconds", "prepare_seconds")
-    ]
-    table = tables([*RECORDS, *priced])["what it costs"]
-    summaries = summarise(priced)
+    table = tables(RECORDS)["what it costs"]
+    summaries = summarise(RECORDS)
     whole = summaries["oracle", "forget_cpu_seconds", "all"].mean
     for method, metric, title in (
         ("newton", "forget_cpu_seconds", "request ÷ retraining"),
@@ -202,7 +197,7 @@ def test_prices_are_in_units_of_one_retraining_and_the_answer_names_them():
             summaries[method, metric, "all"].mean / whole, rel=0.005
         )
     assert cell(table, "oracle", "request ÷ retraining").text == "1.00"
-    said = answer([*RECORDS, *priced])
+    said = answer(RECORDS)
     assert said.startswith("Nearest to retraining: newton (0.")
     assert "of its price" in said
     assert "inside the floor: newton" in said

@@ -6,9 +6,11 @@ import pytest
 from results.fake_records import METHODS, fake_losses, fake_records
 from results.overlaps import overlaps
 
-from unlearn_jax.results.plot import cost_figure, gap_figure, loss_histograms
-from unlearn_jax.results.plot_data import cost_data, gap_data, loss_data
+from unlearn_jax.results import checks
+from unlearn_jax.results.plot import gap_figure, loss_histograms, price_figure
+from unlearn_jax.results.plot_data import gap_data, loss_data, price_data
 from unlearn_jax.results.plot_style import COLOURS, PANEL_INCHES, colour, save_figure
+from unlearn_jax.results.summary import summarise
 
 RECORDS = fake_records(unlearn=1, evaluate=1)
 MANY = {f"method_{i}": ((-0.1 * i, 0.2 * i, 0.1), 0.5, 0.1 * 1.1**i) for i in range(18)}
@@ -52,7 +54,7 @@ def test_no_text_of_a_figure_lies_over_another(crowd):
     arrays = fake_losses(methods=methods)
     for figure in (
         gap_figure(records),
-        cost_figure(records),
+        price_figure(records),
         loss_histograms(arrays, "random 5%", list(methods)[:6]),
     ):
         assert overlaps(figure) == []
@@ -61,8 +63,9 @@ def test_no_text_of_a_figure_lies_over_another(crowd):
 def test_every_dot_has_its_name_or_a_number_of_the_key():
     for methods, keyed in ((METHODS, False), (METHODS | SAME, True)):
         records = fake_records(unlearn=1, evaluate=1, methods=methods)
-        names = [row["method"] for row in cost_data(records)]
-        figure = cost_figure(records)
+        prices = [row for row in price_data(records) if row["request"] > 0]
+        names = [row["method"] for row in prices]
+        figure = price_figure(records)
         shown = [text.get_text() for text in figure.axes[0].texts]
         keys = [t.get_text() for each in figure.legends for t in each.get_texts()]
         numbers = [str(i + 1) for i in range(len(names))]
@@ -71,10 +74,21 @@ def test_every_dot_has_its_name_or_a_number_of_the_key():
         assert keys == (told if keyed else [])
 
 
-def test_cost_is_the_mean_absolute_gap():
-    gaps = [abs(row["gap"]) for row in gap_data(RECORDS) if row["method"] == "ssd"]
-    (row,) = (row for row in cost_data(RECORDS) if row["method"] == "ssd")
-    np.testing.assert_allclose(row["average_gap"], np.mean(gaps))
+def test_prices_are_shares_of_retraining_and_distances_those_of_the_check():
+    summaries = summarise(RECORDS)
+    whole = summaries["oracle", "forget_cpu_seconds", "all"].mean
+    rows = {row["method"]: row for row in price_data(RECORDS)}
+    for method, row in rows.items():
+        assert row["floors"] == checks.distance(method, summaries)
+        if method == "original":
+            assert row["request"] == row["prepare"] == 0.0
+            continue
+        own = summaries[method, "forget_cpu_seconds", "all"].mean
+        assert row["request"] == pytest.approx(own / whole)
+        assert (row["prepare"] > 0) == ("ss" in method)
+    assert "oracle" not in rows
+    unpriced = [r for r in RECORDS if r.metric != "forget_cpu_seconds"]
+    assert price_data(unpriced) == []
 
 
 def test_loss_histograms_are_shares_of_all_examples():
@@ -117,6 +131,6 @@ def test_figures_are_saved_with_their_numbers(tmp_path, train):
 
 
 def test_no_records_no_error(tmp_path):
-    figures = [gap_figure([]), cost_figure([]), loss_histograms({}, "r", [])]
+    figures = [gap_figure([]), price_figure([]), loss_histograms({}, "r", [])]
     for i, figure in enumerate(figures):
         save_figure(figure, tmp_path / str(i), [])

@@ -5,12 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unlearn_jax.results.plot import (
-    cost_figure,
-    gap_figure,
-    loss_histograms,
-)
-from unlearn_jax.results.plot_data import cost_data, gap_data, loss_data
+from unlearn_jax.results.plot import gap_figure, loss_histograms, price_figure
+from unlearn_jax.results.plot_data import gap_data, loss_data, price_data
 from unlearn_jax.results.record import Record
 from unlearn_jax.results.summary import ORACLE, ORIGINAL
 
@@ -21,7 +17,7 @@ class Picture(NamedTuple):
     """Description: one figure of a comparison.
 
     Attributes:
-        kind: "gap", "cost" or "losses".
+        kind: "price", "gap" or "losses".
         figure: What is drawn.
         data: The numbers in it, as rows.
         caption: What it shows.
@@ -38,14 +34,14 @@ class Picture(NamedTuple):
 def comparison_pictures(
     records: Sequence[Record], arrays: Mapping[str, Any], request: str
 ) -> list[Picture]:
-    """Every figure that the records allow: gaps, costs, losses.
+    """Every figure that the records allow: prices, gaps, losses.
 
     Args:
         records: Of one request.
         arrays: ``losses/REQUEST/METHOD/{forget,unseen}``; may be empty.
         request: Which request.
     """
-    gaps, costs = gap_data(records), cost_data(records)
+    gaps, prices = gap_data(records), price_data(records)
     sizes: dict[str, list[float]] = {}
     for row in gaps:
         sizes.setdefault(row["method"], []).append(abs(row["gap"]))
@@ -53,6 +49,16 @@ def comparison_pictures(
     methods = [ORIGINAL, ORACLE, *near][:LOSS_PANELS]
     losses = loss_data(arrays, request, methods)
     made = []
+    if prices:
+        listed = "; ".join(
+            f"{r['method']} {r['request']:.3g} of retraining, {r['floors']:.3g} floors"
+            for r in prices
+        )
+        caption = (
+            "How far from the oracles, in floors, against the price of a request in "
+            "units of one retraining; low and left wins."
+        )
+        made.append(Picture("price", price_figure(records), prices, caption, listed))
     if gaps:
         listed = "; ".join(
             f"{r['method']} {r['split']} {r['gap']:+.3g} {r['unit']}" for r in gaps
@@ -62,15 +68,6 @@ def comparison_pictures(
             "training seeds. Grey: what the mean of fresh oracles would show."
         )
         made.append(Picture("gap", gap_figure(records), gaps, caption, listed))
-    if costs:
-        listed = "; ".join(
-            f"{r['method']} {r['forget_seconds']:.3g} s, gap {r['average_gap']:.3g}"
-            for r in costs
-        )
-        caption = (
-            "Time of one request against the mean absolute gap; low and left wins."
-        )
-        made.append(Picture("cost", cost_figure(records), costs, caption, listed))
     if losses:
         figure = loss_histograms(arrays, request, methods)
         caption = (

@@ -1,4 +1,4 @@
-"""The figures of a comparison: gaps, costs, losses."""
+"""The figures of a comparison: prices, gaps, losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unlearn_jax.results.plot_data import (
+    NEAREST,
     SPLITS,
     Row,
-    cost_data,
     gap_data,
     loss_data,
+    price_data,
 )
 from unlearn_jax.results.plot_style import (
     BLACK,
     FLOOR_GREY,
+    GREY,
+    PANEL_INCHES,
     colour,
     name_dots,
     note,
@@ -22,6 +25,7 @@ from unlearn_jax.results.plot_style import (
 )
 from unlearn_jax.results.plot_style import save_figure as save_figure
 from unlearn_jax.results.record import Record
+from unlearn_jax.results.summary import ORIGINAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,29 +65,45 @@ def gap_figure(records: Sequence[Record]) -> "Figure":
     return figure
 
 
-def cost_figure(records: Sequence[Record]) -> "Figure":
-    """Seconds to forget (logarithmic) against the mean |gap|; a labelled dot each."""
-    rows = cost_data(records)
-    figure, (panel,) = panels(1, 1, 2.7)
+def price_figure(records: Sequence[Record]) -> "Figure":
+    """Distance to retraining against price, both logarithmic; a named dot each.
+
+    A line runs from a request's price, the dot, to that with the preparation. Dots that
+    are filled lie inside the floor, which is grey; dashed: the original.
+    """
+    rows = [row for row in price_data(records) if row["request"] > 0]
+    original = [row for row in price_data(records) if row["method"] == ORIGINAL]
+    figure, (panel,) = panels(1, 1, 2.9)
+    figure.set_size_inches(1.5 * PANEL_INCHES, 2.9)
     panel.set_xscale("log")
-    panel.set_xlabel("seconds to forget (logarithmic)")
+    panel.set_yscale("log")
+    panel.set_xlabel("price (processor time ÷ retraining)")
+    panel.set_ylabel("distance to the oracles (floors)")
+    dots = [(row["request"], max(row["floors"], NEAREST)) for row in rows]
+    for row, (x, y) in zip(rows, dots, strict=True):
+        hue = colour(row["method"])
+        if row["prepare"] > 0:
+            panel.plot([x, x + row["prepare"]], [y, y], color=hue, linewidth=0.6)
+        face = hue if row["floors"] <= 1.0 else "white"
+        panel.plot(x, y, "o", color=hue, markerfacecolor=face, markersize=4)
     if rows:
-        seconds = [row["forget_seconds"] for row in rows]
-        gaps = [row["average_gap"] for row in rows]
-        _floor_band(panel, rows[0]["floor"], vertical=False)
-        for row, x, y in zip(rows, seconds, gaps, strict=True):
-            panel.plot(x, y, "o", color=colour(row["method"]), markersize=4)
-        edge = _shorten(panel.yaxis, gaps, rows[0]["floor"])
-        ends = np.log10([min(seconds) / 3.0, max(seconds) * 3.0])
-        if np.floor(ends[1]) - np.ceil(ends[0]) < 1:  # two decades must show
-            ends = [np.floor(ends[0]), np.ceil(ends[1])]
-        panel.set_xlim(10.0 ** ends[0], 10.0 ** ends[1])
-        panel.xaxis.set_minor_formatter("")
-        panel.set_ylim(bottom=-0.06 * min(edge, panel.get_ylim()[1]))
-        unit = _unit(rows[0]["unit"], edge)
-        panel.set_ylabel(f"mean |gap| to the oracle\n{unit}")
-    note(figure, f"mean over retain, forget, test; {_band(rows)}")
-    dots = [(row["forget_seconds"], row["average_gap"]) for row in rows]
+        ends = [
+            x
+            for row, (x, _) in zip(rows, dots, strict=True)
+            for x in (x, x + row["prepare"], 1.0)
+        ]
+        panel.set_xlim(min(ends) / 2, max(ends) * 2)
+        far = [y for _, y in dots] + [row["floors"] for row in original]
+        panel.set_ylim(min(*far, 0.5) / 1.5, max(*far, 2.0) * 1.8)
+        panel.axhspan(panel.get_ylim()[0], 1.0, color=FLOOR_GREY, linewidth=0, zorder=0)
+        panel.axvline(1.0, color=BLACK, linewidth=0.6)
+    for row in original:
+        panel.axhline(row["floors"], color=GREY, linewidth=0.8, linestyle="--")
+    note(
+        figure,
+        "dot: one request, filled inside the floor (grey);\n"
+        "line: with preparation; dashed: the original; upright: retraining",
+    )
     name_dots(figure, [(panel, dots, [row["method"] for row in rows])])
     return figure
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from unlearn_jax.results import checks
 from unlearn_jax.results.record import Record
 from unlearn_jax.results.summary import (
     FLOOR,
     ORACLE,
-    REFERENCES,
+    ORIGINAL,
+    Summary,
     lookup,
     methods_in_order,
     summarise,
@@ -18,6 +20,9 @@ from unlearn_jax.results.summary import (
 SPLITS = ("retain", "forget", "test")
 LEAST_LOSS = 1e-6
 """Losses under it are drawn at it: the axis is logarithmic."""
+
+NEAREST = 0.05
+"""Floors; what is nearer is drawn at it: the axis is logarithmic."""
 
 Row = dict[str, Any]
 
@@ -51,29 +56,42 @@ def gap_data(records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def cost_data(records: Sequence[Record]) -> list[Row]:
-    """Per method: seconds to forget against the mean |gap| over the splits.
+def price_data(records: Sequence[Record]) -> list[Row]:
+    """Per method: its price, in units of retraining, and its distance, in floors.
 
-    ``floor`` is the mean over splits of the floor's half-width.
+    ``request`` is the processor time of one request over that of one training run of an
+    oracle; ``prepare`` that of what is done before any request, 0 where nothing is.
+    Rows without a price or a distance (failed, not finite) are left out; the original,
+    whose price is 0, is there.
     """
     summaries = summarise(records)
+    whole = lookup(summaries, ORACLE, "forget_cpu_seconds", None)
+    if whole is None or whole.failure or not whole.mean > 0:
+        return []
     rows = []
-    gaps = gap_data(records)
     for method in methods_in_order(records):
-        own = [row for row in gaps if row["method"] == method]
-        spent = lookup(summaries, method, "forget_seconds", None)
-        if method in REFERENCES or not own or spent is None or spent.failure:
+        far = checks.distance(method, summaries)
+        if method in (ORACLE, FLOOR) or not np.isfinite(far):
+            continue
+        request, prepare = (
+            _mean(lookup(summaries, method, f"{step}_cpu_seconds", None))
+            for step in ("forget", "prepare")
+        )
+        if request is None and method != ORIGINAL:
             continue
         rows.append(
             {
                 "method": method,
-                "forget_seconds": spent.mean,
-                "average_gap": float(np.mean([abs(row["gap"]) for row in own])),
-                "unit": own[0]["unit"],
-                "floor": float(np.mean([row["floor"] for row in own])),
+                "request": (request or 0.0) / whole.mean,
+                "prepare": (prepare or 0.0) / whole.mean,
+                "floors": far,
             }
         )
     return rows
+
+
+def _mean(found: Summary | None) -> float | None:
+    return None if found is None or found.failure else found.mean
 
 
 def loss_data(
