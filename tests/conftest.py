@@ -22,7 +22,7 @@ _HOOK = install_import_hook(["unlearn_jax", "unlearn_kernels"], "typed.checked_o
 LONG = (
     "methods/test_contract.py",
     "curvature/test_per_example.py",
-    "experiments/test_kill.py",
+    "experiments/test_studies.py",
     "solvers/test_ridge.py",
     "kernels/test_convolution.py",
 )

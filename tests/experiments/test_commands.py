@@ -2,7 +2,6 @@
 
 import sys
 
-import pytest
 from results.fake_records import fake_run
 
 from experiments import __main__ as console
@@ -54,15 +53,6 @@ def test_runs_are_found_by_their_words(tmp_path):
     (tmp_path / "compare" / "20260101T000000-ab12cd" / "run.json").write_text("{")
     damaged = runs_table(tmp_path, [])
     assert any("damaged" in row[1] for row in damaged)
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_every_rule_is_about_a_setting_that_there_is(name):
-    from experiments.frame.rules import unknown_settings
-
-    study = STUDIES[name]
-    for config in study.presets(study.data).values():
-        assert unknown_settings(config, study.rules) == []
 
 
 def test_full_is_about_printing_and_no_setting(monkeypatch):
