@@ -9,7 +9,8 @@ from results.overlaps import overlaps
 from unlearn_jax.results import checks
 from unlearn_jax.results.plot import gap_figure, loss_histograms, price_figure
 from unlearn_jax.results.plot_data import gap_data, loss_data, price_data
-from unlearn_jax.results.plot_style import COLOURS, PANEL_INCHES, colour, save_figure
+from unlearn_jax.results.plot_looks import LOOKS, colour, look
+from unlearn_jax.results.plot_style import PANEL_INCHES, save_figure
 from unlearn_jax.results.summary import summarise
 
 RECORDS = fake_records(unlearn=1, evaluate=1)
@@ -18,8 +19,18 @@ MANY = {f"method_{i}": ((-0.1 * i, 0.2 * i, 0.1), 0.5, 0.1 * 1.1**i) for i in ra
 
 def test_colours_are_fixed_okabe_ito():
     assert colour("oracle") == "#000000"
-    assert all(re.fullmatch("#[0-9A-F]{6}", value) for value in COLOURS.values())
+    hues = [own["color"] for own in LOOKS.values()]
+    assert all(re.fullmatch("#[0-9A-F]{6}", hue) for hue in hues)
     assert colour("my_own_method") == colour("my_own_method")
+
+
+def test_a_variant_has_the_colour_of_its_family():
+    assert colour("ssd alpha=3") == colour("ssd")
+    assert colour("ssd_batch") == colour("ssd_batch alpha=3")
+    assert colour("source: segments=2") == colour("source")
+    assert look("ssd", marker=".")["marker"] == "D"
+    assert look("ssd alpha=3", marker=".")["marker"] == "."
+    assert look("EK-FAC, 3")["color"] == look("K-FAC")["color"]
 
 
 def test_gap_figure_has_a_panel_per_split_and_a_dot_per_method():

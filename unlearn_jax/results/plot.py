@@ -13,17 +13,8 @@ from unlearn_jax.results.plot_data import (
     loss_data,
     price_data,
 )
-from unlearn_jax.results.plot_style import (
-    BLACK,
-    FLOOR_GREY,
-    GREY,
-    PANEL_INCHES,
-    colour,
-    name_dots,
-    note,
-    panels,
-)
-from unlearn_jax.results.plot_style import save_figure as save_figure
+from unlearn_jax.results.plot_looks import BLACK, FLOOR_GREY, GREY, colour
+from unlearn_jax.results.plot_style import PANEL_INCHES, name_dots, note, panels
 from unlearn_jax.results.record import Record
 from unlearn_jax.results.summary import ORIGINAL
 

@@ -4,42 +4,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unlearn_jax.results.plot_data import Row
-from unlearn_jax.results.plot_style import (
+from unlearn_jax.results.plot_looks import (
     BLACK,
-    BLUE,
     FLOOR_GREY,
-    GREEN,
     GREY,
-    PURPLE,
-    SKY,
-    VERMILION,
-    note,
-    panels,
+    LOOKS,
+    MARKERS,
+    colour,
 )
+from unlearn_jax.results.plot_style import legend, note, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_LOOKS = {
-    # at the end of training
-    "influence": (BLUE, "o"),
-    "ekfac_influence": (BLUE, "s"),
-    "trak": (VERMILION, "o"),
-    "logra": (VERMILION, "s"),
-    "representer": (VERMILION, "^"),
-    # through training
-    "tracin": (GREEN, "o"),
-    "source": (GREEN, "s"),
-    "metagradient": (GREEN, "*"),
-    # from models of subsets
-    "datamodel": (PURPLE, "o"),
-    "sparse_datamodel": (PURPLE, "s"),
-    "empirical_leave_one_out": (PURPLE, "^"),
-    "random": (GREY, "x"),
-}
-_MARKERS = "DvP<X>d^pso"
-"""For variants with options, which have the colour of their kind."""
 
 
 def attribution_figure(rows: Sequence[Row]) -> "Figure":
@@ -67,7 +44,12 @@ def attribution_figure(rows: Sequence[Row]) -> "Figure":
     draw = {"scores": _scores, "example": _example, "removals": _removals}
     for panel, name in zip(axes, shown, strict=False):
         draw[name](panel, [row for row in rows if row["panel"] == name], looks)
-    _legend(figure, looks)
+    inches = 0.5 + 0.06 * max(map(len, looks))
+    legend(
+        figure,
+        {n: dict(color=c, marker=m, linestyle="none") for n, (c, m) in looks.items()},
+        columns=max(1, min(5, int(figure.get_figwidth() / inches))),
+    )
     note(
         figure,
         "bars: standard error; hollow: from fewer models or members; grey band: "
@@ -80,11 +62,15 @@ def attribution_figure(rows: Sequence[Row]) -> "Figure":
 
 def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour by kind, marker within it; variants take markers that are left."""
-    looks = {name: _LOOKS[name] for name in names if name in _LOOKS}
+    looks = {
+        name: (LOOKS[name]["color"], LOOKS[name]["marker"])
+        for name in names
+        if "marker" in LOOKS.get(name, {})
+    }
     for name in names:
-        hue, _ = _LOOKS.get(name.split(":")[0], (SKY, ""))
+        hue = colour(name)
         taken = [marker for other, marker in looks.values() if other == hue]
-        left = [marker for marker in _MARKERS if marker not in taken]
+        left = [marker for marker in MARKERS if marker not in taken]
         looks.setdefault(name, (hue, left[0] if left else "."))
     return {name: looks[name] for name in names}
 
@@ -160,20 +146,3 @@ def _removals(
     panel.set_xticks([])
     panel.set_xlabel("supporters taken out, a dot for each query")
     panel.set_ylabel("change of the margin (nats)")
-
-
-def _legend(figure: "Figure", looks: dict[str, tuple[str, str]]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=hue, marker=marker, linestyle="none", label=name)
-        for name, (hue, marker) in looks.items()
-    ]
-    inches = 0.5 + 0.06 * max(map(len, looks))
-    figure.legend(
-        handles=handles,
-        loc="outside upper center",
-        ncols=max(1, min(5, int(figure.get_figwidth() / inches))),
-        frameon=False,
-        fontsize=7,
-    )

@@ -1,37 +1,18 @@
 """Figure of a stream of learning and forgetting, one panel for each question."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unlearn_jax.results.plot_data import Row
-from unlearn_jax.results.plot_style import (
-    BLACK,
-    BLUE,
-    FLOOR_GREY,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    note,
-    panels,
-)
+from unlearn_jax.results.plot_looks import FLOOR_GREY, look
+from unlearn_jax.results.plot_style import legend, note, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LINES: dict[str, dict[str, Any]] = {
-    "ridge from scratch": {"color": BLACK},
-    "ACU": {"color": BLUE, "linewidth": 2.2, "alpha": 0.8},
-    "ACU, inverse": {"color": VERMILION, "linestyle": (0, (4, 2))},
-    "inverse recomputed": {"color": PURPLE, "linestyle": (0, (1, 1.5))},
-    "SGD retrain": {"color": GREY},
-    "SGD fine-tune": {"color": ORANGE},
-    "SGD, SSD": {"color": GREEN},
-}
 _WIDE, _TALL = 7.0, 1.45
 
 
@@ -65,7 +46,8 @@ def continual_figure(rows: Sequence[Row]) -> "Figure":
             rotation_mode="anchor",
             fontsize=7,
         )
-        _legend(figure, axes, methods)
+        legend(figure, {name: look(name) for name in methods})
+        figure.align_ylabels(list(axes))
     note(figure, "grey column: learning phase; cross: applied though never learned")
     return figure
 
@@ -91,21 +73,6 @@ def _draw(
         if logarithmic:
             y = np.where(y > 0, y, np.nan)  # equality has no place there
         refused = np.array([row["kind"] == "never learned" for row in own], dtype=bool)
-        style = _LINES.get(method, {"color": GREY})
+        style = look(method)
         panel.plot(x[~refused], y[~refused], marker="o", markersize=2.2, **style)
         panel.plot(x[refused], y[refused], "x", color=style["color"], markersize=5)
-
-
-def _legend(figure: "Figure", axes: Sequence["Axes"], methods: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [Line2D([], [], **_LINES.get(name, {"color": GREY})) for name in methods]
-    figure.legend(
-        lines,
-        list(methods),
-        loc="outside upper center",
-        ncols=4,
-        frameon=False,
-        fontsize=7,
-    )
-    figure.align_ylabels(list(axes))

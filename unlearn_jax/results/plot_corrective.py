@@ -1,38 +1,18 @@
 """Figure of corrective unlearning: accuracy over the known share of bad examples."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unlearn_jax.results.plot_data import Row
-from unlearn_jax.results.plot_style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    note,
-    panels,
-)
+from unlearn_jax.results.plot_looks import look
+from unlearn_jax.results.plot_style import legend, note, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LINES: dict[str, dict[str, Any]] = {
-    "original": {"color": GREY, "linestyle": (0, (4, 2))},
-    "retrain": {"color": BLACK, "marker": "o"},
-    "finetune": {"color": ORANGE, "marker": "s"},
-    "gradient_ascent": {"color": SKY, "marker": "v"},
-    "scrub": {"color": VERMILION, "marker": "D"},
-    "ssd": {"color": GREEN, "marker": "^"},
-    "influence_removal": {"color": BLUE, "marker": "x"},
-    "potion": {"color": PURPLE, "marker": "P"},
-}
 _SPLITS = {
     "corrected": "accuracy where it was\nmanipulated (%)",
     "retained": "accuracy elsewhere (%)",
@@ -73,16 +53,17 @@ def corrective_figure(rows: Sequence[Row]) -> "Figure":
             panel.set_ylabel(_SPLITS[split])
         else:
             panel.tick_params(labelleft=False)
-    _legend(figure, methods)
+    thin = {"linewidth": 1.0, "markersize": 3.5}
+    legend(figure, {name: look(name, marker=".") | thin for name in methods})
     note(figure, "bars: standard error over seeds; dashed: before correction")
     return figure
 
 
 def _draw(panel: "Axes", rows: Sequence[Row], method: str, shift: float) -> None:
-    style = _LINES.get(method, {"color": GREY, "marker": "."})
+    style = look(method, marker=".")
     if method == "original":
         for row in rows:
-            panel.axhline(row["value"], linewidth=1.0, zorder=1, **style)
+            panel.axhline(row["value"], linewidth=1.0, zorder=1, **look(method))
         return
     own = sorted(rows, key=lambda row: row["share"])
     x = np.array([row["share"] for row in own]) + shift
@@ -96,21 +77,3 @@ def _draw(panel: "Axes", rows: Sequence[Row], method: str, shift: float) -> None
 def _error(row: Row) -> float:
     """Standard error; nothing where one seed tells none."""
     return float(np.nan_to_num(row["stderr"]))
-
-
-def _legend(figure: "Figure", methods: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    fallback = {"color": GREY, "marker": "."}
-    lines = [
-        Line2D([], [], linewidth=1.0, markersize=3.5, **_LINES.get(name, fallback))
-        for name in methods
-    ]
-    figure.legend(
-        lines,
-        list(methods),
-        loc="outside upper center",
-        ncols=4,
-        frameon=False,
-        fontsize=7,
-    )

@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unlearn_jax.results.plot_data import Row
-from unlearn_jax.results.plot_style import (
+from unlearn_jax.results.plot_looks import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
-    ORANGE,
     PURPLE,
-    SKY,
     VERMILION,
-    name_dots,
-    note,
-    panels,
+    colour,
 )
+from unlearn_jax.results.plot_style import name_dots, note, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,23 +23,6 @@ if TYPE_CHECKING:
 
 LEAST_ERROR = 1e-9
 """Errors under it are drawn at it: the axis is logarithmic."""
-FAMILIES = {
-    "CG": BLUE,
-    "MINRES": BLUE,
-    "Neumann": BLUE,
-    "K-FAC": ORANGE,
-    "EK-FAC": ORANGE,
-    "low rank": PURPLE,
-    "WoodFisher": PURPLE,
-    "diagonal": GREEN,
-    "damping": GREY,
-    "Hutchinson": VERMILION,
-    "Bekas": VERMILION,
-    "Hadamard": VERMILION,
-    "sampled": VERMILION,
-    "empirical": GREEN,
-}
-"""Colours by how a name begins."""
 LEAST_COUNT = 0.02
 """Eigenvalues per decade where the axis begins."""
 
@@ -94,7 +74,7 @@ def error_figure(rows: Sequence[Row]) -> "Figure":
         panel.set_yscale("log")
         for row in own:
             x, y = row["forget_seconds"], row["average_gap"]
-            panel.plot(x, y, "o", color=_family(row["method"]), markersize=4)
+            panel.plot(x, y, "o", color=colour(row["method"]), markersize=4)
         _widen(panel, own)
         panel.set_xlabel(f"seconds for one {name} (logarithmic)")
         dots = [(row["forget_seconds"], row["average_gap"]) for row in own]
@@ -116,14 +96,6 @@ def _widen(panel: "Axes", rows: Sequence[Row]) -> None:
         if np.floor(high) - np.ceil(low) < 1:
             low, high = np.floor(low), np.ceil(high)
         setter(10.0**low, 10.0**high)
-
-
-def _family(name: str) -> str:
-    """One colour per family of approximations."""
-    for start, hue in FAMILIES.items():
-        if name.startswith(start):
-            return hue
-    return SKY
 
 
 def spectrum_figure(rows: Sequence[Row]) -> "Figure":

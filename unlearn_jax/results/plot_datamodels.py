@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unlearn_jax.results.plot_data import Row
-from unlearn_jax.results.plot_style import BLUE, note, panels
+from unlearn_jax.results.plot_looks import BLUE
+from unlearn_jax.results.plot_style import note, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

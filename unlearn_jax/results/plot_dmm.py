@@ -4,32 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unlearn_jax.results.plot_data import Row
-from unlearn_jax.results.plot_style import (
-    BLACK,
-    BLUE,
-    FLOOR_GREY,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    note,
-    panels,
-)
+from unlearn_jax.results.plot_looks import BLACK, FLOOR_GREY, GREY, LOOKS, TURNS
+from unlearn_jax.results.plot_style import legend, note, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_FIXED = {
-    "finetune": (ORANGE, "o"),
-    "gradient_ascent": (ORANGE, "^"),
-    "scrub": (VERMILION, "s"),
-    "ssd": (GREEN, "D"),
-    "oracle matching": (BLACK, "*"),
-}
-_TURNS = (BLUE, PURPLE, SKY, "#8C564B", "#17A589")
 
 
 def dmm_figure(rows: Sequence[Row]) -> "Figure":
@@ -68,7 +48,10 @@ def dmm_figure(rows: Sequence[Row]) -> "Figure":
             panel.set_ylabel(f"KLoM P95, {splits[line]}\n(nats, logarithmic)")
         if line == len(splits) - 1:
             panel.set_xlabel("example gradients at the request")
-    _legend(figure, looks)
+    legend(
+        figure,
+        {n: dict(color=c, marker=m, linestyle="none") for n, (c, m) in looks.items()},
+    )
     note(
         figure,
         "filled: setting chosen on the first forget set; grey: at most the simulated "
@@ -82,12 +65,12 @@ def _looks(families: Sequence[str]) -> dict[str, tuple[str, str]]:
     looks, turn = {}, 0
     names = list(dict.fromkeys(f.split(": ")[-1] for f in families if ": " in f))
     for family in families:
-        if family in _FIXED:
-            looks[family] = _FIXED[family]
+        if "marker" in LOOKS.get(family, {}):
+            looks[family] = (LOOKS[family]["color"], LOOKS[family]["marker"])
             continue
         turn = names.index(family.split(": ")[-1]) if ": " in family else turn + 1
         direct = family.startswith("direct")
-        looks[family] = (_TURNS[turn % len(_TURNS)], "x" if direct else "o")
+        looks[family] = (TURNS[turn % len(TURNS)], "x" if direct else "o")
     return looks
 
 
@@ -116,19 +99,3 @@ def _draw(
                 linestyle="none",
                 alpha=1 if full else 0.6,
             )
-
-
-def _legend(figure: "Figure", looks: dict[str, tuple[str, str]]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=hue, marker=marker, linestyle="none", label=name)
-        for name, (hue, marker) in looks.items()
-    ]
-    figure.legend(
-        handles=handles,
-        loc="outside upper center",
-        ncols=4,
-        frameon=False,
-        fontsize=7,
-    )

@@ -1,21 +1,13 @@
 """Figure of errors over a stream of requests, a panel for each ridge."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unlearn_jax.results.plot_data import Row
-from unlearn_jax.results.plot_style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    VERMILION,
-    note,
-    panels,
-)
+from unlearn_jax.results.plot_looks import GREY, look
+from unlearn_jax.results.plot_style import legend, note, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,13 +16,6 @@ if TYPE_CHECKING:
 LEAST = 1e-18
 """Errors under it, 0 among them, are drawn at it."""
 BOUND = 1e-8
-_FORMS: dict[str, dict[str, Any]] = {
-    "sums": {"color": BLUE, "marker": "o", "fillstyle": "none", "markersize": 8},
-    "sums and inverse": {"color": GREEN, "marker": "D", "markersize": 4},
-    "inverse": {"color": VERMILION, "marker": "s", "markersize": 4},
-    "fresh Cholesky": {"color": BLACK, "marker": "^", "markersize": 4},
-    "fresh QR": {"color": ORANGE, "marker": "v", "markersize": 4},
-}
 
 
 def exactness_figure(rows: Sequence[Row]) -> "Figure":
@@ -58,7 +43,10 @@ def exactness_figure(rows: Sequence[Row]) -> "Figure":
             panel.set_xlabel("requests")
         if column == 0:
             panel.set_ylabel(f"relative error of {quantity}\n(logarithmic)")
-    _legend(figure, list(dict.fromkeys(row["form"] for row in rows)))
+    forms = dict.fromkeys(row["form"] for row in rows)
+    legend(
+        figure, {f: look(f, marker="o") | {"linewidth": 1.0} for f in forms}, columns=5
+    )
     words = "marks: against the truth; lines: against the sums; crosses: refused; "
     note(figure, f"{words}grey line: bound of predictions; smallest drawn {LEAST:g}")
     return figure
@@ -68,7 +56,7 @@ def _draw(panel: "Axes", rows: Sequence[Row]) -> None:
     panel.set_yscale("log")
     panel.axhline(BOUND, color=GREY, linewidth=0.8, zorder=0)
     for form in dict.fromkeys(row["form"] for row in rows):
-        style = _FORMS.get(form, {"color": GREY, "marker": "o"})
+        style = look(form, marker="o")
         for kind in ("watched", "checked", "refused"):
             own = [r for r in rows if (r["form"], r["kind"]) == (form, kind)]
             x = np.array([row["position"] for row in own])
@@ -82,17 +70,3 @@ def _draw(panel: "Axes", rows: Sequence[Row]) -> None:
                 low = np.full(len(x), 0.03)
                 across = panel.get_xaxis_transform()
                 panel.plot(x, low, "x", color=style["color"], transform=across)
-
-
-def _legend(figure: "Figure", forms: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [Line2D([], [], linewidth=1.0, **_FORMS.get(form, {})) for form in forms]
-    figure.legend(
-        lines,
-        list(forms),
-        loc="outside upper center",
-        ncols=5,
-        frameon=False,
-        fontsize=7,
-    )

@@ -6,25 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unlearn_jax.results.plot_data import Row
-from unlearn_jax.results.plot_style import (
-    BLACK,
-    BLUE,
-    GREY,
-    ORANGE,
-    STYLE,
-    VERMILION,
-    note,
-    panels,
-)
+from unlearn_jax.results.plot_looks import BLACK, BLUE, GREY, look
+from unlearn_jax.results.plot_style import STYLE, note, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_GROUPS = {
-    "within": {"color": BLUE},
-    "to be deleted": {"color": ORANGE},
-    "deleted": {"color": VERMILION},
-}
+_GROUPS = ("within", "to be deleted", "deleted")
 _MARKS = {"residual": "o", "leverage": "s"}
 
 
@@ -89,7 +77,7 @@ def state_figure(rows: Sequence[Row]) -> "Figure":
 
 def _attacks(panel: Any, rows: Sequence[Row]) -> None:
     panel.axhline(0.5, color=GREY, linewidth=0.8)
-    for group, style in _GROUPS.items():
+    for group in _GROUPS:
         for score, mark in _MARKS.items():
             own = [r for r in rows if (r["group"], r["score"]) == (group, score)]
             x, y, error = (
@@ -103,7 +91,7 @@ def _attacks(panel: Any, rows: Sequence[Row]) -> None:
                 markersize=3.5,
                 linestyle="-" if score == "residual" else "--",
                 label=group if score == "residual" else None,
-                **style,
+                **look(group),
             )
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter("{x:g}")

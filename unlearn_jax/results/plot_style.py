@@ -1,4 +1,4 @@
-"""The house figure style: sizes, colours, panels, notes, and names beside dots."""
+"""The house figure style: sizes, panels, notes, legends, and names beside dots."""
 
 import csv
 import io
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unlearn_jax.results.cells import csv_cell
 from unlearn_jax.results.html import DPI
+from unlearn_jax.results.plot_looks import GREY
 from unlearn_jax.storage.write import write_bytes
 
 if TYPE_CHECKING:
@@ -31,57 +32,6 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
 }
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-BLACK, GREY, FLOOR_GREY = "#000000", "#767676", "#DDDDDD"
-COLOURS = {
-    "original": GREY,
-    "oracle": BLACK,
-    "identity": GREY,
-    "retrain": BLACK,
-    # descends or ascends
-    "finetune": ORANGE,
-    "gradient_ascent": ORANGE,
-    "random_labels": ORANGE,
-    "l1_sparse": ORANGE,
-    "prioritised_finetune": ORANGE,
-    "ewc": ORANGE,
-    "l2_to_init": ORANGE,
-    "fisher_merging": ORANGE,
-    # teacher and student, masks
-    "scrub": VERMILION,
-    "bad_teacher": VERMILION,
-    "salun": VERMILION,
-    # diagonal curvature
-    "ssd": GREEN,
-    "ssd_batch": GREEN,
-    "assd": GREEN,
-    "lfssd": GREEN,
-    "potion": GREEN,
-    "fisher_forgetting": GREEN,
-    # full curvature, and what training left
-    "influence_removal": BLUE,
-    "newton_removal": BLUE,
-    "influence_unlearning": BLUE,
-    "source_removal": BLUE,
-    "natural_ascent": BLUE,
-    "unrolled_removal": BLUE,
-    # outputs of the oracle
-    "oracle_matching": PURPLE,
-    "datamodel_matching": PURPLE,
-    "dmm": PURPLE,
-    # closed form
-    "analytic": SKY,
-    "acu": SKY,
-}
-"""Okabe and Ito's palette, one colour per family; names tell its members apart."""
-
-_SPARE = (SKY, BLUE, PURPLE, GREEN, VERMILION, ORANGE)
-
-
-def colour(method: str) -> str:
-    """The method's colour in every figure; a fixed one for unknown names too."""
-    return COLOURS.get(method, _SPARE[sum(map(ord, method)) % len(_SPARE)])
 
 
 def panels(
@@ -107,6 +57,21 @@ def panels(
 def note(figure: "Figure", text: str) -> None:
     """How to read the figure, in small letters below it."""
     figure.supxlabel(text, fontsize=7, color="#444444")
+
+
+def legend(
+    figure: "Figure", looks: Mapping[str, Mapping[str, Any]], *, columns: int = 4
+) -> None:
+    """Names above the panels, each beside what it is drawn with."""
+    from matplotlib.lines import Line2D
+
+    figure.legend(
+        handles=[Line2D([], [], label=name, **own) for name, own in looks.items()],
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        fontsize=7,
+    )
 
 
 def save_figure(
