@@ -1,6 +1,7 @@
 """The one-way rule: a room imports only rooms to its left."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,6 +98,23 @@ def test_dependencies_stay_in_their_room():
             if homes is not None and not short(path).startswith(homes):
                 wrong.append(f"{short(path)} imports {dotted}")
     assert not wrong
+
+
+def test_no_two_modules_import_each_other():
+    """Nor do more of them in a ring, wherever in the file the import stands."""
+    names = {
+        short(path)
+        .removesuffix(".py")
+        .removesuffix("/__init__")
+        .replace("/", "."): path
+        for path in FILES
+        if short(path).startswith("unlearn_jax/")
+    }
+    graph = {
+        name: [other for other in imports(path) if other in names and other != name]
+        for name, path in names.items()
+    }
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(names)
 
 
 def test_files_stay_short():

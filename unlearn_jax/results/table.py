@@ -5,7 +5,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from unlearn_jax.results.cells import csv_cell
 from unlearn_jax.results.latex import float_of, slug
@@ -97,12 +97,6 @@ class Table(NamedTuple):
         writer.writerow([csv_cell(title) for title in self.header])
         writer.writerows([csv_cell(cell.text) for cell in row] for row in self.rows)
         return text.getvalue()
-
-    def to_rich(self, width: int = 100) -> Any:
-        """What rich prints, ``width`` characters wide; a wide table comes in parts."""
-        from unlearn_jax.results.terminal import for_terminal
-
-        return for_terminal(self, width)
 
     def to_html(self) -> str:
         """A ``figure`` with caption, table and notes, without any style of its own."""
