@@ -1,6 +1,7 @@
 """Ensembles are found again by what decides them, and by nothing else."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 from results.fake_records import fake_run
 
+from experiments import attribution_fidelity, datamodels
 from experiments.frame import ensembles
 from experiments.frame.config import labelled
 from experiments.frame.ensembles import stream_keys, stream_plan, training_words
 from experiments.frame.problem import Data, Network
 from experiments.frame.study import Bench
 from experiments.studies import STUDIES
+from unlearn_jax import tree
 from unlearn_jax.storage.store import Store
 from unlearn_jax.train.recipe import Recipe
 
@@ -69,3 +72,44 @@ def test_a_preset_stays_one_where_no_number_depends_on_the_change():
     elsewhere = dataclasses.replace(preset, name="mine", members="loop")
     assert labelled(elsewhere, preset).scale == "small"
     assert labelled(dataclasses.replace(preset, oracles=99), preset).scale == "custom"
+
+
+def test_studies_ask_for_the_same_models_of_subsets(monkeypatch, tmp_path):
+    """Whoever comes second finds what the first has trained."""
+    asked = []
+
+    def trained(folder, learner, data, points, plan, **_):
+        count, n = plan.weights.shape
+        if (plan.weights.sum(axis=1) == n // 2).all():
+            asked.append((folder, plan))
+        one = learner.model.init(jax.random.key(0))
+        return SimpleNamespace(
+            folder=folder,
+            count=count,
+            points=len(points),
+            shape=(10,),
+            dtype="float32",
+            seconds=1.0,
+            models=lambda: tree.stack([one] * count),
+        )
+
+    monkeypatch.setattr(ensembles, "train_ensemble", trained)
+    same: Any = {
+        "data": Data(limit=40),
+        "model": Network(name="linear"),
+        "recipe": Recipe(epochs=1, batch_size=20),
+    }
+    first = datamodels.config.Config(**same, l2=0.0, members=16, queries=3)
+    second = attribution_fidelity.config.Config(
+        **same, members=24, queries=3, removal_queries=0, models=1, checkpoints=1
+    )
+    with Store(tmp_path / "run") as store:
+        bench = Bench(store, tmp_path, fake_run())
+        next(datamodels.measure.measure(bench, datamodels.measure.build(first)))
+        setting = attribution_fidelity.setting.build(second)
+        found = attribution_fidelity.evidence.train_evidence(bench, setting).evidence
+    (one, plan), (other, more) = asked
+    assert one == other
+    np.testing.assert_array_equal(plan.keys[:24], more.keys)
+    np.testing.assert_array_equal(plan.weights[:24], more.weights)
+    np.testing.assert_array_equal(found.ensemble.masks, more.weights)
