@@ -19,8 +19,7 @@ from experiments.frame.ensembles import (
 )
 from experiments.frame.study import Bench
 from unlearn_jax import tree
-from unlearn_jax.attribution.attribution import Ensemble as Subsets
-from unlearn_jax.attribution.attribution import Evidence, Trajectory
+from unlearn_jax.attribution.attribution import Evidence, Subsets, Trajectory
 from unlearn_jax.attribution.output_functions import margin
 from unlearn_jax.data.subsets import subset_masks
 from unlearn_jax.ensembles.read import Ensemble

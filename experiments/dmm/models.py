@@ -18,7 +18,7 @@ from experiments.frame.ensembles import (
 from experiments.frame.requests import draw_request, trained_features
 from experiments.frame.study import Bench
 from unlearn_jax import tree
-from unlearn_jax.attribution.attribution import Ensemble, Evidence
+from unlearn_jax.attribution.attribution import Evidence, Subsets
 from unlearn_jax.data.batch import concatenate, take
 from unlearn_jax.methods import Request, make_request
 from unlearn_jax.storage.digest import digest_arrays
@@ -105,7 +105,7 @@ def points_of(setting: Setting, forget: np.ndarray) -> tuple[Batch, np.ndarray]:
     return batch, np.repeat(["forget", "retain", "validation"], counts)
 
 
-def _subsets(bench: Bench, setting: Setting) -> Ensemble | None:
+def _subsets(bench: Bench, setting: Setting) -> Subsets | None:
     """Models of random subsets, where an attribution reads them."""
     made, masks = setting.problem, setting.masks
     if masks is None:
@@ -113,7 +113,7 @@ def _subsets(bench: Bench, setting: Setting) -> Ensemble | None:
     training = subset_training(made, setting.config.seed, masks)
     given = {"name": "train subsets", "known_by": known(setting)}
     trained = kept_ensemble(bench, *training, **given)
-    return Ensemble(jnp.asarray(masks, made.train.weights.dtype), trained.models())
+    return Subsets(jnp.asarray(masks, made.train.weights.dtype), trained.models())
 
 
 def _models(

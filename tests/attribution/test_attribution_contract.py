@@ -11,8 +11,8 @@ import tiny
 from unlearn_jax import tree
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.attribution import (
-    Ensemble,
     Evidence,
+    Subsets,
     Trajectory,
     as_trained,
 )
@@ -64,7 +64,7 @@ def problem():
         models,
         keys,
         Trajectory(*pieces),
-        Ensemble(rows[COUNT:], jax.tree.map(lambda leaf: leaf[COUNT:], of_subsets)),
+        Subsets(rows[COUNT:], jax.tree.map(lambda leaf: leaf[COUNT:], of_subsets)),
     )
 
     def outputs(variables):

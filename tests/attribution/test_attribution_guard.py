@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from unlearn_jax.attribution import ATTRIBUTIONS
-from unlearn_jax.attribution.attribution import Ensemble, Evidence, Trajectory
+from unlearn_jax.attribution.attribution import Evidence, Subsets, Trajectory
 from unlearn_jax.attribution.data_diet import el2n, grand
 from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
 from unlearn_jax.attribution.output_functions import component
@@ -32,7 +32,7 @@ def evidence(model):
         models,
         jax.random.split(KEY, 2),
         Trajectory(point, jnp.ones(2), jnp.ones(2)),
-        Ensemble(masks, members),
+        Subsets(masks, members),
     )
 
 

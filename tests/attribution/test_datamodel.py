@@ -10,7 +10,7 @@ import tiny
 from asserts import assert_trees_close
 from sklearn.linear_model import Lasso, Ridge
 
-from unlearn_jax.attribution.attribution import Ensemble, Evidence
+from unlearn_jax.attribution.attribution import Evidence, Subsets
 from unlearn_jax.attribution.curvature_influence import influence
 from unlearn_jax.attribution.datamodel import (
     Datamodel,
@@ -174,7 +174,7 @@ def test_what_cannot_be_is_refused():
     models = jax.vmap(learner.model.init)(jax.random.split(jax.random.key(0), 3))
     with pytest.raises(ValueError, match="no ensemble"):
         datamodel(learner).prepare(jax.random.key(0), Evidence(models), data)
-    wrong = Evidence(models, ensemble=Ensemble(jnp.ones((3, 5)), models))
+    wrong = Evidence(models, ensemble=Subsets(jnp.ones((3, 5)), models))
     with pytest.raises(ValueError, match="one row per member"):
         datamodel(learner).prepare(jax.random.key(0), wrong, data)
 
@@ -194,7 +194,7 @@ def test_sparse_attribution_chooses_by_members_kept_apart():
     masks = (random.random((30, 9)) < 0.5).astype(np.float64)
     table = 4 * masks[:, [2, 5]] - masks[:, [7, 8]] + random.normal(size=(30, 2))
     models = Variables({"table": jnp.asarray(np.stack([table, -table], 2))}, {})
-    evidence = Evidence(models, ensemble=Ensemble(jnp.asarray(masks), models))
+    evidence = Evidence(models, ensemble=Subsets(jnp.asarray(masks), models))
     learner = Learner(table_model(), cross_entropy)
     train = Batch(jnp.zeros(9, jnp.int32), jnp.zeros(9, jnp.int32), jnp.ones(9))
     queries = Batch(jnp.arange(2), jnp.zeros(2, jnp.int32), jnp.ones(2))
@@ -229,7 +229,7 @@ def regression():
         weights = 1 + scale * random.choice([-1.0, 1.0], size=(members, 20))
         params = [jax.tree.map(np.asarray, solve(row)) for row in weights]
         stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *params)
-        return Ensemble(jnp.asarray(weights), Variables(stacked, {}))
+        return Subsets(jnp.asarray(weights), Variables(stacked, {}))
 
     queries = Batch(data.inputs[:4] + 0.5, data.targets[:4], jnp.ones(4))
     return learner, data, solve, full, around, queries
@@ -302,7 +302,7 @@ def test_exactly_linear_outputs_give_the_influence_back(regression):
         return jax.lax.map(one, weights)
 
     models = Variables(members(params, data, jnp.asarray(weights)), {})
-    evidence = Evidence(full, ensemble=Ensemble(jnp.asarray(weights), models))
+    evidence = Evidence(full, ensemble=Subsets(jnp.asarray(weights), models))
     found = effects_of(
         datamodel(learner, l2=1e-10), evidence, data, queries, component(0)
     )

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from scipy import stats
 
-from unlearn_jax.attribution.attribution import Ensemble, Evidence
+from unlearn_jax.attribution.attribution import Evidence, Subsets
 from unlearn_jax.attribution.output_functions import component
 from unlearn_jax.attribution.subset_means import (
     empirical_leave_one_out,
@@ -70,7 +70,7 @@ def test_members_that_lack_one_example_each_give_retraining_itself():
     stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *params)
     models = jax.tree.map(lambda leaf: leaf[None], Variables(full, {}))
     evidence = Evidence(
-        models, ensemble=Ensemble(jnp.asarray(masks), Variables(stacked, {}))
+        models, ensemble=Subsets(jnp.asarray(masks), Variables(stacked, {}))
     )
     queries = Batch(data.inputs[:3] + 0.5, data.targets[:3], jnp.ones(3))
     attribution = empirical_leave_one_out(learner, reference="models")

@@ -25,8 +25,8 @@ from experiments.frame.problem import Problem
 from experiments.frame.study import Bench, Results
 from unlearn_jax.attribution.attribution import (
     Attribution,
-    Ensemble,
     Evidence,
+    Subsets,
     Trajectory,
 )
 from unlearn_jax.results.rows import Rows
@@ -183,7 +183,7 @@ def whole():
         Variables({"w": jnp.zeros(2)}, {}),
         stream_keys(0, 0, 2),
         Trajectory(Variables({"w": jnp.zeros((2, 3))}, {}), jnp.ones(3), jnp.ones(3)),
-        Ensemble(jnp.zeros((8, N)), Variables({"w": jnp.zeros(8)}, {})),
+        Subsets(jnp.zeros((8, N)), Variables({"w": jnp.zeros(8)}, {})),
     )
 
 

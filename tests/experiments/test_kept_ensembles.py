@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from results.fake_records import fake_run
 
-from experiments import attribution_fidelity, datamodels
+from experiments import attribution_fidelity, datamodels, dmm
 from experiments.frame import ensembles
 from experiments.frame.config import labelled
 from experiments.frame.ensembles import stream_keys, stream_plan, training_words
@@ -103,13 +103,19 @@ def test_studies_ask_for_the_same_models_of_subsets(monkeypatch, tmp_path):
     second = attribution_fidelity.config.Config(
         **same, members=24, queries=3, removal_queries=0, models=1, checkpoints=1
     )
+    third = dmm.config.Config(
+        **same, members=20, originals=4, models=1, requests=("random:4",)
+    )
     with Store(tmp_path / "run") as store:
         bench = Bench(store, tmp_path, fake_run())
         next(datamodels.measure.measure(bench, datamodels.measure.build(first)))
         setting = attribution_fidelity.setting.build(second)
-        found = attribution_fidelity.evidence.train_evidence(bench, setting).evidence
-    (one, plan), (other, more) = asked
-    assert one == other
-    np.testing.assert_array_equal(plan.keys[:24], more.keys)
-    np.testing.assert_array_equal(plan.weights[:24], more.weights)
-    np.testing.assert_array_equal(found.ensemble.masks, more.weights)
+        found = attribution_fidelity.evidence.train_evidence(bench, setting)
+        other = dmm.models.train_all(bench, dmm.setting.build(third))
+    assert len({folder for folder, _ in asked}) == 1
+    (_, plan), *fewer = asked
+    for evidence, (_, own) in zip((found, other), fewer, strict=True):
+        count = len(own.keys)
+        np.testing.assert_array_equal(plan.keys[:count], own.keys)
+        np.testing.assert_array_equal(plan.weights[:count], own.weights)
+        np.testing.assert_array_equal(evidence.evidence.ensemble.masks, own.weights)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from unlearn_jax.attribution.attribution import (
     Attribution,
-    Ensemble,
     Evidence,
+    Subsets,
     Trajectory,
 )
 from unlearn_jax.attribution.curvature_influence import ekfac_influence, influence
@@ -63,8 +63,8 @@ ATTRIBUTIONS: Mapping[str, Entry] = {
 __all__ = [
     "ATTRIBUTIONS",
     "Attribution",
-    "Ensemble",
     "Entry",
     "Evidence",
+    "Subsets",
     "Trajectory",
 ]

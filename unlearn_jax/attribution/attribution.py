@@ -26,7 +26,7 @@ class Trajectory(NamedTuple):
     steps: Float[Array, " c"]
 
 
-class Ensemble(NamedTuple):
+class Subsets(NamedTuple):
     """Value: models trained on subsets.
 
     Attributes:
@@ -53,7 +53,7 @@ class Evidence(NamedTuple):
     models: Variables
     keys: Any = None
     trajectory: Trajectory | None = None
-    ensemble: Ensemble | None = None
+    ensemble: Subsets | None = None
 
 
 class Attribution(NamedTuple):

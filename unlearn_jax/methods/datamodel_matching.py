@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.attribution import ATTRIBUTIONS
-from unlearn_jax.attribution.attribution import Attribution, Ensemble, Evidence
+from unlearn_jax.attribution.attribution import Attribution, Evidence, Subsets
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.matching import matching, outputs_of
 from unlearn_jax.methods.method import Method, Request
@@ -116,7 +116,7 @@ def datamodel_matching(
             mask_key, fit_key = jax.random.split(member_key)
             masks = _halves(mask_key, members, share, train.weights)
             keys = jax.random.split(fit_key, members)
-            ensemble = Ensemble(masks, _train_all(keys, learner, train, masks))
+            ensemble = Subsets(masks, _train_all(keys, learner, train, masks))
         return Evidence(found, ensemble=ensemble)
 
     return match_with(
