@@ -154,7 +154,7 @@ def test_the_same_command_goes_on_and_a_finished_run_starts_anew(tmp_path):
     assert (second.id, second.started) == (first.id, first.started)
     assert store.has("a")
     write_run(store.folder, second._replace(seconds=3.0))
-    (store.folder / "records.jsonl").touch()
+    (store.folder / "rows.jsonl").touch()
     store.close()
 
     store, third = open_run(tmp_path, later)
@@ -167,7 +167,7 @@ def test_the_same_command_goes_on_and_a_finished_run_starts_anew(tmp_path):
 def test_runs_within_one_second_do_not_share_a_folder(tmp_path):
     run = fake_run(seconds=1.0)
     write_run(run_folder(tmp_path, run), run)
-    (run_folder(tmp_path, run) / "records.jsonl").touch()
+    (run_folder(tmp_path, run) / "rows.jsonl").touch()
     store, other = open_run(tmp_path, run._replace(seconds=None))
     store.close()
     assert other.id != run.id
@@ -181,7 +181,7 @@ def test_the_latest_unfinished_run_of_this_configuration_and_code_is_found(tmp_p
     for when, seconds in times.items():
         run = base._replace(id=f"{when}-ab12cd", seconds=seconds)
         write_run(run_folder(tmp_path, run), run)
-        (run_folder(tmp_path, run) / "records.jsonl").touch()
+        (run_folder(tmp_path, run) / "rows.jsonl").touch()
     other = base._replace(id="20260105T000000-ffffff")
     write_run(run_folder(tmp_path, other), other)
     found = find_unfinished(tmp_path, base)
@@ -223,9 +223,9 @@ def test_a_damaged_description_is_told_and_costs_no_piece(tmp_path):
         assert find_unfinished(tmp_path, run) is None
 
 
-def test_without_its_records_a_finished_run_is_gone_on_with(tmp_path):
+def test_without_its_rows_a_finished_run_is_gone_on_with(tmp_path):
     run = fake_run(seconds=2.0)
     write_run(run_folder(tmp_path, run), run)
     assert find_unfinished(tmp_path, run) == run_folder(tmp_path, run)
-    (run_folder(tmp_path, run) / "records.jsonl").touch()
+    (run_folder(tmp_path, run) / "rows.jsonl").touch()
     assert find_unfinished(tmp_path, run) is None

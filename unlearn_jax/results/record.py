@@ -1,23 +1,13 @@
-"""A result is a row: records (one number each) and the file that holds them."""
+"""A number of a comparison beside its oracle's; numbers as JSON holds them."""
 
-import json
 import math
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from unlearn_jax.storage.checksum import checked_row, with_check
-from unlearn_jax.storage.write import write_bytes
-
-RECORDS_FILE = "records.jsonl"
-
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-_NUMBERS = ("value", "oracle")
-_INTEGERS = ("train_seed", "unlearn_seed", "evaluate_seed")
 
 
 class Record(NamedTuple):
-    """One number, one row, one line of JSON.
+    """One number of a comparison, with the oracle's where there is one.
 
     Attributes:
         run: Id of the run it was measured in.
@@ -80,72 +70,3 @@ def decode_number(number: Any) -> float | None:
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise ValueError(f"{number!r} is not a number")
     return float(number)
-
-
-def record_to_dict(record: Record) -> dict[str, Any]:
-    """A record as strict JSON can hold it; ``record_from_dict`` gives it back.
-
-    Floats keep every digit (the shortest text that reads back to the same bits).
-    """
-    row = record._asdict()
-    row |= {name: encode_number(row[name]) for name in _NUMBERS}
-    row |= {name: int(row[name]) for name in _INTEGERS}
-    return row
-
-
-def record_from_dict(row: Any) -> Record:
-    """Undo ``record_to_dict``.
-
-    Raises:
-        ValueError: not an object, or a field is missing, unknown or of a wrong type.
-    """
-    if not isinstance(row, dict):
-        raise ValueError("expected an object")
-    required = set(Record._fields) - set(Record._field_defaults)
-    if missing := sorted(required - set(row)):
-        raise ValueError(f"missing {', '.join(missing)}")
-    if unknown := sorted(set(row) - set(Record._fields)):
-        raise ValueError(f"unknown {', '.join(unknown)}")
-    values = dict(row)
-    for name in _NUMBERS:
-        values[name] = decode_number(row[name])
-    for name in set(row) - set(_NUMBERS):
-        kind = int if name in _INTEGERS else str
-        if not isinstance(row[name], kind) or isinstance(row[name], bool):
-            raise ValueError(f"{name} is {row[name]!r}, expected {kind.__name__}")
-    return Record(**values)
-
-
-def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write all records at once, one JSON object a line; the file is never half done.
-
-    Each line ends with its own checksum, ``"check"``. There is no append: a file of
-    results is written whole (temporary file, forced to disk, renamed) or left as it
-    was.
-
-    Raises:
-        StorageError: the folder cannot take the file.
-    """
-    rows = [with_check(record_to_dict(record)) for record in records]
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-    write_bytes(Path(path), "".join(f"{line}\n" for line in lines).encode())
-
-
-def read_records(path: Path) -> list[Record]:
-    """Read what ``write_records`` wrote, every float to the same bits.
-
-    Raises:
-        FileNotFoundError: no such file.
-        RecordError: a damaged line, by file and number; the others are whole.
-    """
-    records = []
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
-        try:
-            records.append(record_from_dict(checked_row(line)))
-        except ValueError as error:
-            raise RecordError(
-                f"{path}, line {number}: not a record ({error}); put the file back "
-                "from a copy, or delete it and run the same command again: it goes on "
-                "from what is kept beside it"
-            ) from None
-    return records

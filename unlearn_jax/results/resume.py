@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unlearn_jax.results.record import RECORDS_FILE, RecordError
+from unlearn_jax.results.record import RecordError
 from unlearn_jax.results.rows import ROWS_FILE
 from unlearn_jax.results.run import Run, read_run, write_run
 from unlearn_jax.storage.names import file_name
@@ -32,7 +32,7 @@ def find_unfinished(root: Path, run: Run) -> Path | None:
 
     Returns:
         Its folder, or None. Finished means that ``run.json`` names the seconds taken
-        and the records lie beside it. The digits in a folder's name only find it; what
+        and the rows lie beside it. The digits in a folder's name only find it; what
         decides is the whole configuration, kept in ``run.json`` and once more as a
         piece.
     """
@@ -46,8 +46,7 @@ def find_unfinished(root: Path, run: Run) -> Path | None:
 def _goes_on(folder: Path, run: Run) -> bool:
     try:
         told = read_run(folder)
-        written = any((folder / n).is_file() for n in (ROWS_FILE, RECORDS_FILE))
-        if told.seconds is not None and written:
+        if told.seconds is not None and (folder / ROWS_FILE).is_file():
             return False
         return _identity(told) == _identity(run)
     except FileNotFoundError:
