@@ -145,3 +145,18 @@ def test_no_records_no_error(tmp_path):
     figures = [gap_figure([]), price_figure([]), loss_histograms({}, "r", [])]
     for i, figure in enumerate(figures):
         save_figure(figure, tmp_path / str(i), [])
+
+
+def test_an_original_that_equals_the_oracles_has_a_place_on_the_axis():
+    """Where nothing was to be forgotten, its distance is 0: none on such an axis."""
+    references = ("original", "oracle", "oracle vs oracle")
+    same = [
+        r._replace(value=90.0, oracle=90.0) if r.method in references else r
+        for r in RECORDS
+        if r.metric in ("accuracy", "parameter_change", "examples")
+    ]
+    priced = [r for r in RECORDS if r.metric == "forget_cpu_seconds"]
+    rows = price_data([*same, *priced])
+    assert next(r for r in rows if r["method"] == "original")["floors"] == 0
+    low, _ = price_figure([*same, *priced]).axes[0].get_ylim()
+    assert low > 0

@@ -63,7 +63,11 @@ def price_figure(records: Sequence[Record]) -> "Figure":
     are filled lie inside the floor, which is grey; dashed: the original.
     """
     rows = [row for row in price_data(records) if row["request"] > 0]
-    original = [row for row in price_data(records) if row["method"] == ORIGINAL]
+    before = [
+        max(row["floors"], NEAREST)
+        for row in price_data(records)
+        if row["method"] == ORIGINAL
+    ]
     figure, (panel,) = panels(1, 1, 2.9)
     figure.set_size_inches(1.5 * PANEL_INCHES, 2.9)
     panel.set_xscale("log")
@@ -84,12 +88,12 @@ def price_figure(records: Sequence[Record]) -> "Figure":
             for x in (x, x + row["prepare"], 1.0)
         ]
         panel.set_xlim(min(ends) / 2, max(ends) * 2)
-        far = [y for _, y in dots] + [row["floors"] for row in original]
+        far = [y for _, y in dots] + before
         panel.set_ylim(min(*far, 0.5) / 1.5, max(*far, 2.0) * 1.8)
         panel.axhspan(panel.get_ylim()[0], 1.0, color=FLOOR_GREY, linewidth=0, zorder=0)
         panel.axvline(1.0, color=BLACK, linewidth=0.6)
-    for row in original:
-        panel.axhline(row["floors"], color=GREY, linewidth=0.8, linestyle="--")
+    for floors in before:
+        panel.axhline(floors, color=GREY, linewidth=0.8, linestyle="--")
     note(
         figure,
         "dot: one request, filled inside the floor (grey);\n"
