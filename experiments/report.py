@@ -39,7 +39,8 @@ def command(arguments: Sequence[str]) -> int:
 
         Args:
             folders: Of the runs.
-            full: On a terminal, print every column and how to read it.
+            full: On a terminal, print every column and how to read it; several runs
+                are printed so anyway.
             columns: Of the LaTeX tables, by the beginnings of their titles:
                 ``--columns "accuracy forget" check``. All by default. Of several
                 runs: what is compared.
@@ -52,7 +53,7 @@ def command(arguments: Sequence[str]) -> int:
             return max(_export(folder, export) for folder in folders)
         first, *others = folders
         if others:
-            return _compare(folders, full, columns)
+            return _compare(folders, columns)
         return _report(first, full, columns)
 
     try:
@@ -69,12 +70,12 @@ def _report(folder: Path, full: bool, columns: Sequence[str]) -> int:
     return told(folder, findings, results.rows, full=full)
 
 
-def _compare(folders: Sequence[Path], full: bool, columns: Sequence[str]) -> int:
+def _compare(folders: Sequence[Path], columns: Sequence[str]) -> int:
     runs = []
     for folder in folders:
         results, findings = shown(_study(folder), folder)
         runs.append((results.run, [t for found in findings for t in found.tables]))
-    print_findings([Finding(side_by_side(runs, columns))], full=full)
+    print_findings([Finding(side_by_side(runs, columns))], full=True)
     return 0
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from unlearn_jax.results.plot_data import Row
 from unlearn_jax.results.plot_looks import (
     BLACK,
@@ -44,11 +46,10 @@ def attribution_figure(rows: Sequence[Row]) -> "Figure":
     draw = {"scores": _scores, "example": _example, "removals": _removals}
     for panel, name in zip(axes, shown, strict=False):
         draw[name](panel, [row for row in rows if row["panel"] == name], looks)
-    inches = 0.5 + 0.06 * max(map(len, looks))
     legend(
         figure,
         {n: dict(color=c, marker=m, linestyle="none") for n, (c, m) in looks.items()},
-        columns=max(1, min(5, int(figure.get_figwidth() / inches))),
+        columns=5,
     )
     note(
         figure,
@@ -106,6 +107,10 @@ def _scores(
                 markerfacecolor=hue if row is own[-1] else "white",
                 elinewidth=0.8,
             )
+    low, high = np.log10(panel.get_xlim())
+    if np.floor(high) - np.ceil(low) < 1:  # two decades must show
+        panel.set_xlim(10.0 ** np.floor(low), 10.0 ** np.ceil(high))
+    panel.xaxis.set_minor_formatter("")
     panel.set_xlabel("seconds, with training (logarithmic)")
     panel.set_ylabel("linear datamodelling score")
 

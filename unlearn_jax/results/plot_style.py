@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -55,14 +56,24 @@ def panels(
 
 
 def note(figure: "Figure", text: str) -> None:
-    """How to read the figure, in small letters below it."""
-    figure.supxlabel(text, fontsize=7, color="#444444")
+    """How to read the figure, in small letters below it, no wider than it is."""
+    letters = max(30, int(figure.get_figwidth() / _LETTER_INCHES))
+    lines = [textwrap.fill(line, letters) for line in text.splitlines()]
+    figure.supxlabel("\n".join(lines), fontsize=7, color="#444444")
 
 
 def legend(
     figure: "Figure", looks: Mapping[str, Mapping[str, Any]], *, columns: int = 4
 ) -> None:
-    """Names above the panels, each beside what it is drawn with."""
+    """Names above the panels, each beside what it is drawn with.
+
+    Args:
+        figure: Of its final width.
+        looks: What Matplotlib draws each name with.
+        columns: Of names side by side, fewer where the figure is narrow.
+    """
+    wide = 0.45 + 1.15 * _LETTER_INCHES * max(map(len, looks), default=0)
+    columns = max(1, min(columns, int(figure.get_figwidth() / wide)))
     from matplotlib.lines import Line2D
 
     figure.legend(
@@ -99,6 +110,8 @@ def save_figure(
     return paths
 
 
+_LETTER_INCHES = 0.05
+"""Width of a small letter, on average."""
 _NAMES_BELOW = 20
 """Names of a key that stand below one another."""
 _NEAR = 9
