@@ -12,6 +12,8 @@ from experiments.frame.plugins import found, user_file
 from experiments.frame.problem import PROBLEM_RULES, Data, Network
 from experiments.frame.requests import request_files
 from experiments.frame.rules import Rule, at_least, some
+from unlearn_jax.evaluation import METRICS, Metric
+from unlearn_jax.evaluation.metric import ANY_TASK
 from unlearn_jax.methods import METHODS, Entry
 from unlearn_jax.train.ensemble import Members
 from unlearn_jax.train.recipe import Recipe
@@ -30,6 +32,20 @@ def entry_of(name: str) -> Entry:
         raise ValueError(f"{name} is no factory of a method: it cannot be called")
     tasks = ("classification", "regression")
     return Entry(cast(Any, brought), tasks, "both", True, "brought along")
+
+
+def metric_of(name: str) -> Metric:
+    """A metric that is brought along; a mere function has no unit and no aim.
+
+    Raises:
+        ValueError: there is no such thing, or it is no function.
+    """
+    brought: Any = found(name, METRICS, "metrics")
+    if isinstance(brought, Metric):
+        return brought
+    if not callable(brought):
+        raise ValueError(f"{name} is no metric: it cannot be called")
+    return Metric(cast(Any, brought), "1", "oracle", ANY_TASK, "brought along")
 
 
 class _Factories(Mapping[str, Callable[..., Any]]):
@@ -95,6 +111,9 @@ class Config(StudyConfig):
         methods: Names that ``python -m experiments.list`` shows, or
             "my_file.py:my_method"; "all" stands for every one of the list that can do
             the task.
+        metrics: Further metrics, "my_file.py:my_metric": a function ``(key, unlearned,
+            references)`` to values by split, or a Metric, see
+            ``unlearn_jax.evaluation.metric``.
         options: Hyper-parameters, "method.name=value"; others stay as they are.
         sweep: Several values of one, "ssd.alpha=1,3,10": the method is tried with each;
             of two of the same method, with each pair.
@@ -118,6 +137,7 @@ class Config(StudyConfig):
     l2: float = 0.0
     requests: tuple[str, ...] = ("random:0.1",)
     methods: tuple[str, ...] = (ALL,)
+    metrics: tuple[str, ...] = ()
     options: Annotated[Options, words_of(FACTORIES)] = field(default_factory=Options)
     sweep: tuple[str, ...] = ()
     seeds: Seeds = field(default_factory=Seeds)
@@ -154,7 +174,7 @@ def check_oracles(config: Config) -> None:
 
 def files(config: Config) -> list[Path]:
     """Files whose contents the numbers depend on: requests, originals, plug-ins."""
-    names = (*config.methods, config.model.name, config.data.name)
+    names = (*config.methods, *config.metrics, config.model.name, config.data.name)
     brought = [user_file(name) for name in names]
     given = [
         file

@@ -24,9 +24,7 @@ from experiments.compare.setting import Setting, case_of
 from experiments.frame.plugins import brought_digest
 from experiments.frame.requests import trained_features
 from experiments.frame.study import Bench, piece_of, reason_of, rows_of
-from unlearn_jax.evaluation import METRICS
 from unlearn_jax.evaluation.cost import Cost
-from unlearn_jax.evaluation.tasks import TASKS
 from unlearn_jax.results.rows import Row
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
 from unlearn_jax.solvers.solution import DIRECT, Report, acceptable
@@ -104,7 +102,8 @@ def _references(
     config, case = setting.config, court.case
     yield from floor_rows(bench, setting, court)
     cost = Cost(**training_cost(bench, setting, case))
-    closeness = {n for n, m in METRICS.items() if m.direction in ("up", "down")}
+    metrics = setting.metrics.items()
+    closeness = {name for name, m in metrics if m.direction in ("up", "down")}
     for i in range(config.seeds.train):
         make = functools.partial(_oracle, court, i)
         piece = cell(bench, setting, court, ORACLE, (i, 0), make)
@@ -145,6 +144,7 @@ def cell(
         "seeds": [config.seeds.first, config.seeds.evaluate, *seeds],
         "oracles": config.oracles,
         "metrics": court.metrics,
+        **{name: brought_digest(name) for name in config.metrics},
         "relearn_steps": config.relearn_steps,
         **(words or {}),
     }
@@ -152,7 +152,7 @@ def cell(
         return bench.keep(f"judged/{name}", make, known_by=decides)
     except Exception as error:
         # A method may fail in any way; the comparison goes on and says so.
-        metrics = court.metrics or TASKS[setting.dataset.task].metrics
+        metrics = court.metrics or setting.metrics
         failed = [*metrics, "parameter_change", "forget_seconds"]
         return piece_of(row(m, None, failure=reason_of(error)) for m in failed)
 

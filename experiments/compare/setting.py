@@ -6,11 +6,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.compare.config import Config, check_oracles
+from experiments.compare.config import Config, check_oracles, metric_of
 from experiments.compare.contenders import Contender, contenders
+from experiments.frame.plugins import short_name
 from experiments.frame.problem import problem
 from experiments.frame.requests import Asked, Features, check_request, draw_request
 from unlearn_jax.data.batch import Dataset
+from unlearn_jax.evaluation import METRICS, Metric
+from unlearn_jax.evaluation.tasks import TASKS
 from unlearn_jax.methods import METHODS, Entry, Method, Request, make_request
 from unlearn_jax.train.exchange import check_format, read_variables
 from unlearn_jax.train.recipe import Learner
@@ -28,6 +31,7 @@ class Setting(NamedTuple):
     contenders: list[Contender]
     methods: dict[str, Method]
     identity: Entry
+    metrics: dict[str, Metric]
     given: tuple[Variables, ...] = ()
 
 
@@ -79,9 +83,9 @@ def build(
     control = METHODS["identity"]
     methods["identity"] = control.factory(learner)
     given = _given(config, learner, methods)
-    return Setting(
-        config, dataset, learner, train, asked, competing, methods, control, given
-    )
+    metrics = _metrics(config, dataset.task)
+    described = (config, dataset, learner, train, asked, competing, methods, control)
+    return Setting(*described, metrics, given)
 
 
 def case_of(
@@ -134,6 +138,28 @@ def _method(contender: Contender, learner: Learner) -> Method:
             "unlearn_jax.methods.Method: see stateless in unlearn_jax.methods.method"
         )
     return made
+
+
+def _metrics(config: Config, task: str) -> dict[str, Metric]:
+    """All metrics of the task, and those that are brought along, by their row's name.
+
+    Raises:
+        ValueError: a metric of another task, or of a name that is taken.
+    """
+    metrics = {name: METRICS[name] for name in TASKS[task].metrics}
+    for brought in config.metrics:
+        name, metric = short_name(brought), metric_of(brought)
+        if name in metrics:
+            raise ValueError(
+                f"there is a metric {name!r} already; give yours another name"
+            )
+        if task not in metric.tasks:
+            raise ValueError(
+                f"metric {name!r} is for {' and '.join(metric.tasks)}, this data set "
+                f"is a {task}; leave it out"
+            )
+        metrics[name] = metric
+    return metrics
 
 
 def fitting_tests(asked: Asked, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """Comparisons that build on one another, and methods that users bring along."""
 
 import jax
+import numpy as np
 import pytest
 
 from experiments import compare
@@ -160,3 +161,53 @@ def test_how_a_solver_ended_reaches_the_table(study_run, capsys):
     assert 0 < rows.value("solver_residual") < 1
     assert not results.rows.where("solver_steps", method="ssd")
     assert "solver out of steps" in capsys.readouterr().out
+
+
+RIGHT = """
+import numpy as np
+
+def surest(key, unlearned, references):
+    outputs = np.asarray(unlearned.forget.outputs)
+    return {"forget": outputs.max(), "test": np.asarray(unlearned.test.outputs).max()}
+
+def broken(key, unlearned, references):
+    return 1.0 / 0
+
+def shapeless(key, unlearned, references):
+    return 3.0
+"""
+
+
+def test_a_metric_of_ones_own_has_a_table_and_one_that_fails_is_named(
+    study_run, tmp_path
+):
+    file = tmp_path / "mine.py"
+    file.write_text(RIGHT)
+    metrics = " ".join(f"{file}:{name}" for name in ("surest", "broken", "shapeless"))
+    done = study_run(compare.STUDY, f"{TINY} --methods ssd --metrics {metrics}", code=1)
+    assert str(file) in done.run.inputs
+    for method in ("original", "ssd", "oracle"):
+        values = [r.value for r in done.rows.where(metric="surest", method=method)]
+        assert len(values) == 2
+        assert all(np.isfinite(values))
+    failures = {r.metric: r.failure for r in done.rows if r.failure}
+    assert set(failures) == {"broken", "shapeless"}
+    assert "division by zero" in failures["broken"]
+    assert "gave float, expected a dict" in failures["shapeless"]
+    (found,) = compare.show.show(compare.config.Config(), done)
+    table = next(t for t in found.tables if t.name.endswith("of one's own"))
+    assert "surest forget" in table.header
+
+
+def test_a_metric_of_ones_own_is_refused_before_anything_is_trained(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("accuracy = print\nthree = 3\n")
+    for name, sentence in (
+        (f"{file}:accuracy", "there is a metric 'accuracy' already"),
+        (f"{file}:three", "three is no metric: it cannot be called"),
+        (f"{file}:four", "defines no 'four'"),
+        ("rmse", "metric 'rmse' is for regression, this data set is a classification"),
+    ):
+        words = f"{TINY} --metrics {name}".split()
+        with pytest.raises(ValueError, match=sentence):
+            compare.STUDY.build(configured(compare.STUDY, words))

@@ -8,7 +8,7 @@ from results.overlaps import overlaps
 
 from unlearn_jax.results import checks
 from unlearn_jax.results.plot import gap_figure, loss_histograms, price_figure
-from unlearn_jax.results.plot_data import gap_data, loss_data, price_data
+from unlearn_jax.results.plot_data import NEAREST, gap_data, loss_data, price_data
 from unlearn_jax.results.plot_looks import LOOKS, colour, look
 from unlearn_jax.results.plot_style import PANEL_INCHES, save_figure
 from unlearn_jax.results.summary import summarise
@@ -100,6 +100,13 @@ def test_prices_are_shares_of_retraining_and_distances_those_of_the_check():
     assert "oracle" not in rows
     unpriced = [r for r in RECORDS if r.metric != "forget_cpu_seconds"]
     assert price_data(unpriced) == []
+
+
+def test_what_lies_at_the_oracles_is_drawn_at_the_edge(monkeypatch):
+    monkeypatch.setattr(checks, "distance", lambda method, summaries: 0.0)
+    (panel,) = price_figure(RECORDS).axes
+    low, high = panel.get_ylim()
+    assert 0 < low < NEAREST < 1 < high
 
 
 def test_loss_histograms_are_shares_of_all_examples():

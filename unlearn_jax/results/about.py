@@ -57,4 +57,4 @@ def about(metric: str) -> About:
     if metric in METRICS:
         entry = METRICS[metric]
         return About(entry.unit, entry.direction, entry.summary)
-    return MEASURED.get(metric, About("", "", "no description"))
+    return MEASURED.get(metric, About("", "", "a metric of one's own"))

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from unlearn_jax.results.about import ARROWS, about
+from unlearn_jax.evaluation import METRICS
+from unlearn_jax.results.about import ARROWS, MEASURED, about
 from unlearn_jax.results.summary import CellKey, Summary
 
 
@@ -66,6 +67,16 @@ WHAT_IT_COSTS = (
     Column("compile_seconds", None, "compile"),
     Column("peak_bytes", None, "peak", factor=1e-6, unit="MB", optional=True),
 )
+
+
+def brought(summaries: Mapping[CellKey, Summary]) -> tuple[Column, ...]:
+    """A column for each split of every metric that only the user knows."""
+    units = {key[1:]: summary.unit for key, summary in summaries.items()}
+    return tuple(
+        Column(metric, split, f"{metric} {split}".strip(), unit=unit)
+        for (metric, split), unit in units.items()
+        if metric not in METRICS and metric not in MEASURED
+    )
 
 
 def present(

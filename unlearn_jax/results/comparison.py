@@ -9,6 +9,7 @@ from unlearn_jax.results.columns import (
     WHAT_IT_COSTS,
     WHAT_IT_DOES,
     Column,
+    brought,
     footnotes,
     header,
     present,
@@ -60,7 +61,7 @@ _COMMON = (
 
 
 def comparison_tables(records: Sequence[Record], run: Run) -> list[Table]:
-    """Up to three tables of one request: a table without any column is left out.
+    """Up to four tables of one request: a table without any column is left out.
 
     Args:
         records: Of one dataset, model and request.
@@ -76,7 +77,7 @@ def comparison_tables(records: Sequence[Record], run: Run) -> list[Table]:
     methods = ranked(methods_in_order(records), summaries)
     caption = _caption(records, run)
     tables = []
-    for name, columns in TABLES:
+    for name, columns in (*TABLES, ("of one's own", brought(summaries))):
         shown = present(columns, summaries)
         if shown:
             tables.append(_table(name, caption, shown, methods, summaries))
@@ -191,7 +192,7 @@ def _table(
         rows=tuple(rows),
         footnotes=(*notes, *_COMMON),
         failures=tuple(failures),
-        first=FIRST[name],
+        first=FIRST.get(name, ()),
     )
 
 
