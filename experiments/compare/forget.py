@@ -8,10 +8,10 @@ import jax
 
 from experiments.compare.contenders import Contender
 from experiments.compare.setting import Case, Setting
-from experiments.compare.trace import trace_of_original
 from experiments.frame.price import priced
 from experiments.frame.problem import seed_key
-from unlearn_jax.evaluation.cost import Compiled, Cost
+from experiments.frame.trace import kept_trace
+from unlearn_jax.evaluation.cost import Compiled, Cost, added
 from unlearn_jax.solvers.solution import Report
 from unlearn_jax.types import Variables
 
@@ -53,7 +53,7 @@ class Forgetter:
                 arguments = (*arguments, self._trace(i)[0])
             state, cost = self._run((name, "prepare"), method.prepare, *arguments)
             if method.reads_trace:
-                cost = _added(cost, self._trace(i)[1])
+                cost = added(cost, self._trace(i)[1])
             self._prepared = ((name, i), (state, cost))
         state, prepare_cost = self._prepared[1]
         (variables, _, *report), cost = self._run(
@@ -70,8 +70,11 @@ class Forgetter:
 
     def _trace(self, i: int) -> Any:
         if i not in self._traces:
-            given = self._setting, self._folder, self._originals[i], i
-            self._traces = {i: trace_of_original(*given, self._programs)}
+            setting, seed = self._setting, self._setting.config.seeds.first + i
+            keys = seed_key("train", seed), seed_key("prepare", seed)
+            given = setting.learner, setting.train, self._originals[i], keys
+            place = self._folder / f"{seed}"
+            self._traces = {i: kept_trace(place, *given, self._programs)}
         return self._traces[i]
 
     def _run(
@@ -80,12 +83,3 @@ class Forgetter:
         setting = self._setting
         what = setting.learner, setting.train, function, *arguments
         return priced(*what, programs=self._programs, name=name)
-
-
-def _added(first: Cost, second: Cost) -> Cost:
-    """The price of one thing and another."""
-    return first._replace(
-        compile_seconds=first.compile_seconds + second.compile_seconds,
-        seconds=first.seconds + second.seconds,
-        cpu_seconds=first.cpu_seconds + second.cpu_seconds,
-    )

@@ -2,7 +2,8 @@
 
 Question: many originals are unlearned, each by itself, and as many oracles trained.
 Where do their margins differ (KLoM), at what compute? Datamodel matching with every
-attribution, against fine-tuning, ascent, SCRUB and SSD, and matching with true oracles.
+attribution, against fine-tuning, ascent, SCRUB, SSD and removal by the unrolled
+response, and matching with true oracles.
 Command: ``python -m experiments.dmm`` (digits, minutes on two CPU cores);
 ``--data.name fashion_mnist --data.dir FOLDER`` for 10,000 images of Fashion-MNIST
 (about an hour; ensembles and judgements are kept, the same command goes on).

@@ -23,6 +23,10 @@ FACTORIES = {
 # The published values are the first ones where a small net moves at all under them.
 # TRAK as published fixes the order of scores, not their scale; with the Gauss-Newton
 # matrix in place of its kernel they are changes of outputs.
+BASELINES = ("finetune", "gradient_ascent", "scrub", "ssd")
+RESPONSE = "unrolled_response"
+"""What ``unrolled_removal`` begins with, as an attribution: it reads a trace."""
+
 _VALUES = {
     "finetune": {"epochs": (1, 3), "learning_rate": (0.01, 0.1), "batch_size": (128,)},
     "gradient_ascent": {
@@ -74,7 +78,8 @@ class Config(StudyConfig):
         requests: Forget sets, as ``python -m experiments.list requests`` shows them.
             The first one chooses everybody's setting.
         methods: Names that ``python -m experiments.list`` shows.
-        attributions: Names of those that predict the oracle, for DMM.
+        attributions: Those that predict the oracle, for DMM: names in ATTRIBUTIONS, and
+            "unrolled_response", from a trace of each original's own training.
         options: Hyper-parameters of methods and attributions, "ssd.alpha=5,10": each
             combination of the values of a method is tried, an attribution takes one.
         matching: Settings of the fine-tune towards predicted or true oracles' outputs.
@@ -91,8 +96,8 @@ class Config(StudyConfig):
     model: Network = field(default_factory=Network)
     recipe: Recipe = field(default_factory=Recipe)
     requests: tuple[str, ...] = ("random:100",)
-    methods: tuple[str, ...] = ("finetune", "gradient_ascent", "scrub", "ssd")
-    attributions: tuple[str, ...] = ("ekfac_influence", "trak", "datamodel")
+    methods: tuple[str, ...] = (*BASELINES, "unrolled_removal")
+    attributions: tuple[str, ...] = ("ekfac_influence", "trak", "datamodel", RESPONSE)
     options: Annotated[Options, words_of(FACTORIES, several=True)] = OPTIONS
     matching: tuple[Matching, ...] = MATCHING
     originals: int = 64
@@ -110,7 +115,7 @@ RULES: tuple[Rule, ...] = (
     *at_least(1, "models", "points"),
     *at_least(0, "settings", "seed"),
     *one_of(METHODS, "methods"),
-    *one_of(ATTRIBUTIONS, "attributions"),
+    *one_of((*ATTRIBUTIONS, RESPONSE), "attributions"),
     *some("requests", "methods", "matching"),
     Rule("attributions", lambda v: len(set(v)) == len(v), "none of them twice", True),
 )
@@ -141,7 +146,7 @@ def presets(data: str) -> Mapping[str, Config]:
                 "random:100 clustered:6:100 clustered:250 gradients:100".split()
             ),
             # A datamodel asks hundreds of members for every prediction.
-            attributions=("ekfac_influence", "trak"),
+            attributions=("ekfac_influence", "trak", RESPONSE),
             originals=64,
             members=256,
             points=2000,
@@ -152,6 +157,7 @@ def presets(data: str) -> Mapping[str, Config]:
         data=replace(small.data, limit=400),
         recipe=replace(small.recipe, epochs=5),
         requests=("random:20", "clustered:20"),
+        methods=BASELINES,
         attributions=("ekfac_influence",),
         originals=4,
         models=2,

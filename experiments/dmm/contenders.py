@@ -5,11 +5,16 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from experiments.dmm.config import Config
+import jax
+import jax.numpy as jnp
+
+from experiments.dmm.config import RESPONSE, Config
 from experiments.frame.options import hyperparameters
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.attribution import Evidence, as_trained
-from unlearn_jax.methods import METHODS
+from unlearn_jax.attribution.trace import Trace, checkpoints_of, unrolled_response
+from unlearn_jax.data.accumulate import collect
+from unlearn_jax.methods import METHODS, Request
 from unlearn_jax.methods.datamodel_matching import MatchingState, predicted_outputs
 from unlearn_jax.methods.matching import matching, outputs_of
 from unlearn_jax.train.recipe import Learner
@@ -36,6 +41,7 @@ class Contender(NamedTuple):
             predicted outputs of the queries.
         direct: Whether it predicts outputs, and has no parameters of its own.
         price: None where it is not known.
+        traced: Whether ``prepare`` has one argument more, the trace of the original.
     """
 
     family: str
@@ -46,6 +52,7 @@ class Contender(NamedTuple):
     forget: Callable[..., Any]
     direct: bool
     price: Price | None
+    traced: bool = False
 
 
 def contenders(config: Config, learner: Learner) -> list[Contender]:
@@ -57,7 +64,8 @@ def contenders(config: Config, learner: Learner) -> list[Contender]:
     """
     found = [one for name in config.methods for one in _methods(config, learner, name)]
     for name in config.attributions:
-        direct, ahead = _predicted(config, learner, name)
+        make = _responded if name == RESPONSE else _predicted
+        direct, ahead = make(config, learner, name)
         found += [direct, *_matched(config, learner, f"dmm: {name}", direct, ahead)]
 
     def own(_: PRNGKey, oracle: Variables, *given: Any) -> Array:
@@ -83,7 +91,8 @@ def _methods(config: Config, learner: Learner, name: str) -> Iterator[Contender]
             "",
             lambda *given, run=method.forget: run(*given[:-1])[0],
             False,
-            _price(name, {**defaults, **options}),
+            _price(learner, name, {**defaults, **options}),
+            method.reads_trace,
         )
 
 
@@ -115,6 +124,39 @@ def _predicted(config: Config, learner: Learner, name: str) -> tuple[Contender, 
     alone: Price = lambda forgotten, _: ahead(forgotten, forgotten)  # noqa: E731
     given = (f"direct: {name}", "", known, prepare, name, predict, True, alone)
     return Contender(*given), ahead
+
+
+def _responded(config: Config, learner: Learner, name: str) -> tuple[Contender, Price]:
+    """The same of the unrolled response: outputs along its change of parameters."""
+    del config
+    points = checkpoints_of(learner)
+    if learner.recipe.optimizer != "sgd":
+        raise ValueError(
+            f"{name} reads a trace of training by 'sgd', got a recipe of "
+            f"{learner.recipe.optimizer!r}; leave it out of the attributions"
+        )
+
+    def predict(
+        _: PRNGKey, trace: Trace, at: Variables, request: Request, queries: Batch
+    ) -> Array:
+        kept = jnp.sum(request.retain.weights)
+        change, _ = unrolled_response(learner, trace, request.forget, kept)
+
+        def along(inputs: Any, at: Variables, change: Any) -> Array:
+            def outputs(params: Any) -> Array:
+                return learner.model.apply(at._replace(params=params), inputs)
+
+            own, moved = jax.jvp(outputs, (at.params,), (change,))
+            return own + moved
+
+        return collect(along, queries.inputs, at, change)
+
+    def ahead(queries: int, forgotten: int) -> float:
+        return 2 / 3 * queries + points * forgotten
+
+    alone: Price = lambda forgotten, _: ahead(forgotten, forgotten)  # noqa: E731
+    given = (f"direct: {name}", "", {}, lambda *given: given[-1], "", predict)
+    return Contender(*given, True, alone, traced=True), ahead
 
 
 def _matched(
@@ -149,9 +191,9 @@ def _matched(
         )
 
 
-def _price(name: str, options: Mapping[str, Any]) -> Price | None:
+def _price(learner: Learner, name: str, options: Mapping[str, Any]) -> Price | None:
     """Of a method; None where nobody has counted."""
-    epochs = options.get("epochs", 1)
+    epochs, points = options.get("epochs", 1), checkpoints_of(learner)
     return {
         "finetune": lambda forgotten, retained: epochs * retained,
         "gradient_ascent": lambda forgotten, retained: epochs * forgotten,
@@ -160,6 +202,11 @@ def _price(name: str, options: Mapping[str, Any]) -> Price | None:
             4 / 3 * (epochs * retained + options["ascent_epochs"] * forgotten)
         ),
         "ssd": lambda forgotten, retained: forgotten,
+        # At most: a step of either ascent that is not needed is not made.
+        "unrolled_removal": lambda forgotten, retained: (
+            (max(1, round(options["polish"] * learner.recipe.epochs)) + 2) * retained
+            + (points + 2 * options["steps"]) * forgotten
+        ),
     }.get(name)
 
 

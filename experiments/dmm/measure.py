@@ -21,7 +21,8 @@ ORIGINAL, ORACLE, CONTROL = "original", "oracle", "oracle vs oracle"
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     """Every number, request by request."""
     trained, half = train_all(bench, setting), setting.config.originals
-    unlearn = Unlearner(setting, trained)
+    words = {**known(setting), "seed": setting.config.seed, "study": "dmm"}
+    unlearn = Unlearner(setting, trained, bench.place("traces", words))
 
     @functools.lru_cache
     def margins(number: int, kind: str) -> np.ndarray:

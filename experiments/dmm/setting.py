@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.dmm.config import Config
+from experiments.dmm.config import RESPONSE, Config
 from experiments.dmm.contenders import Contender, contenders
 from experiments.frame.problem import Problem, problem
 from experiments.frame.requests import Asked, check_request
@@ -43,7 +43,8 @@ def build(config: Config) -> Setting:
             f"models is {config.models}; expected at most the {config.originals} "
             "originals"
         )
-    reads = {name: ATTRIBUTIONS[name].reads for name in config.attributions}
+    named = [name for name in config.attributions if name != RESPONSE]
+    reads = {name: ATTRIBUTIONS[name].reads for name in named}
     for name, fields in reads.items():
         if not set(fields) <= set(READABLE):
             raise ValueError(

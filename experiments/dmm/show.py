@@ -131,8 +131,9 @@ def _table(
         "Agreement: correlation over forgotten examples of the mean change of the "
         "margin with the oracles', each from another half of the originals. Seconds: "
         "one request of one original; of a direct prediction for all judged examples, "
-        "its gradients for the forgotten alone. Prepared: before any request, by a "
-        "method for one original, by an attribution for all of them.",
+        "its gradients for the forgotten alone. Prepared: before any request; for one "
+        "original by a method and for the unrolled response, for all of them by other "
+        "attributions.",
         f"Retraining takes {retained * config.recipe.epochs:g} example gradients; a "
         "forward pass counts a third.",
     )

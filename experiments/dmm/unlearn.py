@@ -1,5 +1,6 @@
 """Unlearn every original with one contender; its margins, and what it costs."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,18 +9,29 @@ import numpy as np
 from experiments.dmm.contenders import Contender
 from experiments.dmm.models import Case, Trained
 from experiments.dmm.setting import Setting
+from experiments.frame.ensembles import EVERYTHING, stream_keys
+from experiments.frame.trace import kept_trace
 from unlearn_jax.attribution.output_functions import margin
-from unlearn_jax.evaluation.cost import Compiled, Cost, compile_once, run
+from unlearn_jax.attribution.trace import Trace
+from unlearn_jax.evaluation.cost import Compiled, Cost, added, compile_once, run
 
 
 class Unlearner:
-    """Applies contenders to the originals; holds the states of the latest one."""
+    """Applies contenders to the originals; holds the states of the latest one.
 
-    def __init__(self, setting: Setting, trained: Trained):
+    Args:
+        setting: Whose contenders.
+        trained: The originals.
+        folder: Where traces are kept.
+    """
+
+    def __init__(self, setting: Setting, trained: Trained, folder: Path):
         self._setting, self._trained = setting, trained
         self._seed = setting.config.seed
         self._apply = jax.jit(setting.problem.learner.model.apply)
         self._margins = jax.jit(margin)
+        self._folder = folder
+        self._tracing: dict[Any, Compiled] = {}
         self._whose: Any = None
         self._states: dict[int, Any] = {}
         self._prepare: Compiled | None = None
@@ -76,10 +88,23 @@ class Unlearner:
         else:
             key = jax.random.fold_in(jax.random.key(seed + 2), i)
             given = self._trained.originals[i]
-        arguments = (key, given, self._setting.problem.train)
+        arguments: Any = (key, given, self._setting.problem.train)
+        before = None
+        if contender.traced:
+            trace, before = self._trace(i)
+            arguments = (*arguments, trace)
         if self._prepare is None:
             self._prepare = compile_once(contender.prepare, *arguments)
-            self._states[place], self._prepared = run(self._prepare, *arguments)
+            self._states[place], cost = run(self._prepare, *arguments)
+            self._prepared = cost if before is None else added(cost, before)
         else:
             self._states[place] = self._prepare.call(*arguments)
         return self._states[place]
+
+    def _trace(self, i: int) -> tuple[Trace, Cost]:
+        """What the training of original i has left, and its price."""
+        _, learner, train, _ = self._setting.problem
+        own = stream_keys(self._seed, EVERYTHING, i + 1)[i]
+        keys = own, jax.random.fold_in(jax.random.key(self._seed + 3), i)
+        given = learner, train, self._trained.originals[i], keys
+        return kept_trace(self._folder / f"{i}", *given, self._tracing)

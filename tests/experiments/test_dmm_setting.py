@@ -11,7 +11,9 @@ from experiments.frame.options import Options
 from experiments.frame.problem import Data, Network
 from experiments.frame.rules import check_rules
 from experiments.frame.study import configured
+from unlearn_jax.train.recipe import Recipe
 
+ADAM = Recipe(optimizer="adam")
 TINY = Config(
     data=Data(limit=60),
     model=Network(name="linear"),
@@ -54,6 +56,7 @@ def checked(config):
         ({"requests": ("clustered:60",)}, "1 to 59"),
         ({"requests": ("random:5", "clustered:3:40")}, "size 40"),
         ({"matching": ()}, "at least one"),
+        ({"recipe": ADAM, "methods": ("ssd",)}, "leave it out of the attributions"),
     ],
 )
 def test_impossible_values_are_refused_before_anything_is_trained(change, message):
@@ -71,7 +74,12 @@ def test_options_reach_the_contenders_typed_and_leave_the_others_alone():
     config = configured(dmm.STUDY, words.split())
     assert config.options.of("ssd") == {"alpha": (7.0, 9.0)}
     assert config.options.of("finetune") == Config().options.of("finetune")
+    assert "unrolled_removal" in config.methods
     made = {(c.family, c.setting): c for c in build(config).contenders}
+    traced = [family for (family, _), one in made.items() if one.traced]
+    assert set(traced) == {
+        *("unrolled_removal", "direct: unrolled_response", "dmm: unrolled_response")
+    }
     assert [s for f, s in made if f == "ssd"] == ["alpha 7", "alpha 9"]
     assert made["ssd", "alpha 9"].known_by == {"options": {"alpha": 9.0}}
     name = "epochs 3, learning_rate 0.05, forget_batch 64"

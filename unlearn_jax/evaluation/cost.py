@@ -104,6 +104,15 @@ def measured(
     return run(compile_once(function, *args, **static), *args)
 
 
+def added(first: Cost, second: Cost) -> Cost:
+    """The price of one thing and another; repeats and memory are those of the first."""
+    return first._replace(
+        compile_seconds=first.compile_seconds + second.compile_seconds,
+        seconds=first.seconds + second.seconds,
+        cpu_seconds=first.cpu_seconds + second.cpu_seconds,
+    )
+
+
 def _peak_bytes(program: Any) -> int | None:
     memory = program.memory_analysis()
     if memory is None:
