@@ -130,7 +130,7 @@ Named: TypeAlias = "tuple[Axes, Sequence[tuple[float, float]], Sequence[str]]"
 
 
 def name_dots(figure: "Figure", panels: "Sequence[Named]") -> None:
-    """Name every dot where its name meets no other name, no dot and no frame.
+    """Name every dot where its name meets no other name, dot or bar and no frame.
 
     Where names do not fit, the dots bear numbers, and the names stand beside the
     panels. Called last, when the layout is settled.
@@ -183,6 +183,8 @@ def _name_panel(named: "Named", renderer: Any, labels: "list[Annotation]") -> bo
     panel, dots, names = named
     places = [panel.transData.transform(dot) for dot in dots]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in places]
+    bars = [line for line in panel.lines if len(line.get_xdata()) == 2]
+    taken += [line.get_window_extent(renderer).padded(1) for line in bars]
     frame = panel.get_window_extent(renderer)
     for dot, name in zip(dots, names, strict=True):
         label = panel.annotate(
