@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from unlearn_jax.results.cells import csv_cell
 from unlearn_jax.results.html import DPI
 from unlearn_jax.results.plot_looks import GREY
@@ -183,7 +185,7 @@ def _name_panel(named: "Named", renderer: Any, labels: "list[Annotation]") -> bo
     panel, dots, names = named
     places = [panel.transData.transform(dot) for dot in dots]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in places]
-    bars = [line for line in panel.lines if len(line.get_xdata()) == 2]
+    bars = [line for line in panel.lines if np.size(line.get_xdata()) == 2]
     taken += [line.get_window_extent(renderer).padded(1) for line in bars]
     frame = panel.get_window_extent(renderer)
     for dot, name in zip(dots, names, strict=True):
