@@ -132,6 +132,16 @@ def _restored(kind: Any, told: Any) -> Any:
         return tuple(_restored(k, v) for k, v in zip(kinds, told, strict=True))
     if kind is float:
         return math.nan if told == "nan" else float(told)
-    if inspect.isclass(kind) and issubclass(kind, Path | Options):
+    if kind is Options:
+        # What is tried of an option is a tuple, which JSON holds as a list.
+        return Options(
+            {
+                name: {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in own.items()
+                }
+                for name, own in told.items()
+            }
+        )
+    if inspect.isclass(kind) and issubclass(kind, Path):
         return kind(told)
     return told
