@@ -87,9 +87,10 @@ def _answer(own: Sequence[Chosen]) -> str:
     medians = {
         name: float(np.median([one.regret(name) for one in own])) for name in CRITERIA
     }
-    best = min(medians, key=lambda name: medians[name])
+    least = min(medians.values())
+    best = ", ".join(name for name, median in medians.items() if median == least)
     return (
-        f"Least median regret: {best}, {medians[best]:.2g} floors; the middle "
+        f"Least median regret, {least:.2g} floors: {best}; the middle "
         f"trial has {np.median([one.chance for one in own]):.2g}."
     )
 
