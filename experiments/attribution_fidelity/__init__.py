@@ -32,5 +32,6 @@ STUDY = Study(
     measure.measure,
     show.show,
     rules=config.RULES,
+    files=config.files,
     model="mlp",
 )

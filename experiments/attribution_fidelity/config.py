@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from experiments.attribution_fidelity.variant import EVERYONE, Variant, Variants
 from experiments.frame.config import StudyConfig
+from experiments.frame.plugins import user_file
 from experiments.frame.problem import PROBLEM_RULES, Data, Network
 from experiments.frame.rules import at_least, share, some
 from unlearn_jax.train.recipe import Recipe
@@ -23,8 +25,8 @@ class Config(StudyConfig):
         data: Which data.
         model: Which model.
         recipe: How every model is trained.
-        attributions: Names in ATTRIBUTIONS, with hyper-parameters after a colon:
-            "trak:width=512,kernel=newton".
+        attributions: Names in ATTRIBUTIONS, or "my_file.py:my_attribution", with
+            hyper-parameters after a colon: "trak:width=512,kernel=newton".
         removals: Those of them whose strongest supporters are taken out.
         models: Models of all examples. What reads models is asked with one and with
             all of them.
@@ -164,3 +166,9 @@ def presets(data: str, model: str = "mlp") -> Mapping[str, Config]:
         removal_retrainings=10,
     )
     return {"small": small, "smoke": smoke, "paper": paper}
+
+
+def files(config: Config) -> list[Path]:
+    """Files whose contents the numbers depend on: of what was brought along."""
+    brought = [user_file(one.name) for one in config.attributions]
+    return [file for file in brought if file is not None]

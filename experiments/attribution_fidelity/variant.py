@@ -2,21 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from experiments.frame.options import OptionError, Options, parse_options
-from unlearn_jax.attribution import ATTRIBUTIONS, Attribution
+from experiments.frame.plugins import Factories, found
+from unlearn_jax.attribution import ATTRIBUTIONS, Attribution, Entry
 from unlearn_jax.attribution.attribution import as_trained
 from unlearn_jax.train.recipe import Learner
 
-_FACTORIES = {name: entry.factory for name, entry in ATTRIBUTIONS.items()}
+
+def entry_of(name: str) -> Entry:
+    """The entry of an attribution; a mere factory that is brought along reads models.
+
+    Raises:
+        ValueError: there is no such attribution.
+    """
+    brought: Any = found(name, ATTRIBUTIONS, "attributions")
+    if isinstance(brought, Entry):
+        return brought
+    if not callable(brought):
+        raise ValueError(f"{name} is no factory of an attribution: it cannot be called")
+    return Entry(cast(Any, brought), ("models",), "brought along")
+
+
+_FACTORIES = Factories(entry_of, ATTRIBUTIONS)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One that competes: a name in ATTRIBUTIONS, and options that are no defaults."""
+    """One that competes: a name in ATTRIBUTIONS or ``my_file.py:name``, and options."""
 
     name: str
     options: Options = field(default_factory=Options)
@@ -30,12 +46,23 @@ class Variant:
     @property
     def unit(self) -> str:
         """What it reads: "members" of subsets, or "models" of all examples."""
-        reads = ATTRIBUTIONS[self.name].reads
+        reads = entry_of(self.name).reads
         return "members" if "ensemble" in reads else "models"
 
     def made(self, learner: Learner) -> Attribution:
-        """The attribution."""
-        return _FACTORIES[self.name](as_trained(learner), **self.options.of(self.name))
+        """The attribution.
+
+        Raises:
+            ValueError: what was brought along gives none.
+        """
+        factory, options = entry_of(self.name).factory, self.options.of(self.name)
+        made = factory(as_trained(learner), **options)
+        if not isinstance(made, Attribution):
+            raise ValueError(
+                f"{self.name} gave {type(made).__name__}, expected a "
+                "unlearn_jax.attribution.Attribution"
+            )
+        return made
 
 
 def read_variants(words: Sequence[str]) -> tuple[Variant, ...]:
@@ -44,18 +71,18 @@ def read_variants(words: Sequence[str]) -> tuple[Variant, ...]:
     Raises:
         OptionError: no such attribution or hyper-parameter, or a wrong value.
     """
-    found = []
+    read = []
     for text in words:
-        name, _, rest = text.partition(":")
-        if name not in ATTRIBUTIONS:
-            known = ", ".join(ATTRIBUTIONS)
-            raise OptionError(f"there is no attribution {name!r}; choose from {known}")
+        first, *others = text.split(":")
+        brought = first not in ATTRIBUTIONS and bool(others)
+        name = f"{first}:{others.pop(0)}" if brought else first
         try:
-            own = [f"{name}.{word}" for word in rest.split(",") if word]
-            found.append(Variant(name, parse_options(own, _FACTORIES)))
+            entry_of(name)
+            own = [f"{name}.{word}" for word in ":".join(others).split(",") if word]
+            read.append(Variant(name, parse_options(own, _FACTORIES)))
         except ValueError as error:
             raise OptionError(str(error)) from None
-    return tuple(found)
+    return tuple(read)
 
 
 Variants: TypeAlias = Annotated[

@@ -1,14 +1,14 @@
 """What a comparison is asked."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from experiments.frame.config import StudyConfig
 from experiments.frame.options import Options, words_of
-from experiments.frame.plugins import found, user_file
+from experiments.frame.plugins import Factories, found, user_file
 from experiments.frame.problem import PROBLEM_RULES, Data, Network
 from experiments.frame.requests import request_files
 from experiments.frame.rules import Rule, at_least, some
@@ -48,23 +48,7 @@ def metric_of(name: str) -> Metric:
     return Metric(cast(Any, brought), "1", "oracle", ANY_TASK, "brought along")
 
 
-class _Factories(Mapping[str, Callable[..., Any]]):
-    """Factories of all methods by name, of those that are brought along too."""
-
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        try:
-            return entry_of(name).factory
-        except ValueError as error:
-            raise KeyError(str(error)) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(METHODS)
-
-    def __len__(self) -> int:
-        return len(METHODS)
-
-
-FACTORIES = _Factories()
+FACTORIES = Factories(entry_of, METHODS)
 
 
 ALL = "all"
@@ -174,8 +158,7 @@ def check_oracles(config: Config) -> None:
 
 def files(config: Config) -> list[Path]:
     """Files whose contents the numbers depend on: requests, originals, plug-ins."""
-    names = (*config.methods, *config.metrics, config.model.name, config.data.name)
-    brought = [user_file(name) for name in names]
+    brought = [user_file(name) for name in (*config.methods, *config.metrics)]
     given = [
         file
         for path in config.original

@@ -1,7 +1,8 @@
 """What a user brings: a name in a table, ``file.py:name``, ``module:name``, a plug-in.
 
 Entry points of installed packages are looked for under ``unlearn_jax.methods``,
-``unlearn_jax.models``, ``unlearn_jax.data``.
+``unlearn_jax.models``, ``unlearn_jax.data``, ``unlearn_jax.metrics``,
+``unlearn_jax.attributions``.
 """
 
 import functools
@@ -10,7 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -27,8 +28,8 @@ def found(name: str, table: Mapping[str, Value], kind: str) -> Value | Any:
         name: In the table, or ``my_file.py:factory``, ``my.module:factory``, or the
             name of an entry point.
         table: Those that come with the package.
-        kind: "methods", "models" or "data": the group of entry points, and the word in
-            the error.
+        kind: "methods", "models", "data", "metrics" or "attributions": the group of
+            entry points, and the word in the error.
 
     Raises:
         ValueError: there is no such thing; says what there is, and how to bring one.
@@ -48,6 +49,30 @@ def found(name: str, table: Mapping[str, Value], kind: str) -> Value | Any:
         f"there is no {kind.removesuffix('s')} {name!r}; choose from "
         f"{', '.join(table)}, or bring one: my_file.py:name"
     )
+
+
+class Factories(Mapping[str, Callable[..., Any]]):
+    """Factories by name, of those that are brought along too.
+
+    Args:
+        entry_of: From a name to its entry; a ValueError where there is none.
+        table: Those that come with the package.
+    """
+
+    def __init__(self, entry_of: Callable[[str], Any], table: Mapping[str, Any]):
+        self._entry_of, self._table = entry_of, table
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        try:
+            return self._entry_of(name).factory
+        except ValueError as error:
+            raise KeyError(str(error)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
 
 
 def user_file(name: str) -> Path | None:

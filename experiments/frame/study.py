@@ -6,7 +6,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -15,8 +14,9 @@ import numpy as np
 
 from experiments.frame.config import ConfigT, parse, restored, word_after
 from experiments.frame.findings import Finding, print_findings, write_findings
+from experiments.frame.plugins import user_file
 from experiments.frame.problem import data_digest
-from experiments.frame.progress import Advance, progress
+from experiments.frame.progress import progress
 from experiments.frame.rules import Rule, check_rules
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.results.record import RecordError
@@ -44,6 +44,8 @@ ARRAYS_FILE = "arrays.npz"
 FULL = "--full"
 _DECIDES = ("source", "jax", "flax", "device", "x64")
 """Fields of a run that its numbers depend on, whatever the study."""
+_MAY_BE_BROUGHT = ("model", "data")
+"""Parts of a configuration whose name may be that of a user's own file."""
 
 
 class Built(Protocol):
@@ -174,10 +176,7 @@ class Bench:
         """Hand an array to ``show``; it lies in ``arrays.npz`` beside the rows."""
         self._arrays[name] = np.asarray(array)
 
-    @staticmethod
-    def progress(title: str, total: float) -> AbstractContextManager[Advance]:
-        """See :func:`experiments.frame.progress.progress`."""
-        return progress(title, total)
+    progress = staticmethod(progress)
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray]:
@@ -199,7 +198,8 @@ class Study(NamedTuple, Generic[ConfigT, SettingT]):
         measure: The science: every number, in a fixed order.
         show: Rows to tables and figures, and nothing else: ``report`` calls it again.
         rules: Refusals that need no data.
-        files: What a configuration only names: files whose contents belong to the run.
+        files: What a configuration only names: files whose contents belong to the run,
+            beside a model and data of one's own.
         x64: Whether it computes in 64-bit floats.
         data: Name of the data set that presets are for by default.
         model: Name of the model that they are for by default; empty if they are for
@@ -288,7 +288,9 @@ def _run_config(study: Study[Any, Any], config: Any, full: bool) -> int:
 def described(study: Study[Any, Any], config: Any, setting: Built) -> Run:
     """The run of a configuration: what it is known by, before it begins."""
     files = study.files(config) if study.files is not None else ()
-    inputs = {str(file): file_digest(Path(file)) for file in files}
+    names = [getattr(getattr(config, part, ""), "name", "") for part in _MAY_BE_BROUGHT]
+    brought = [file for name in names if (file := user_file(name)) is not None]
+    inputs = {str(file): file_digest(Path(file)) for file in (*files, *brought)}
     data = setting.dataset
     if data is not None:
         inputs = {"data": data_digest(data), **inputs}

@@ -21,6 +21,7 @@ from experiments.attribution_fidelity.variant import Variant, read_variants
 from experiments.frame import study
 from experiments.frame.config import restored
 from experiments.frame.ensembles import stream_keys
+from experiments.frame.options import OptionError
 from experiments.frame.problem import Problem
 from experiments.frame.study import Bench, Results
 from unlearn_jax.attribution.attribution import (
@@ -279,3 +280,51 @@ def test_a_second_run_trains_nothing_and_says_the_same(study_run, tmp_path):
     assert times[0] == times[1]
     names = {"attainable", "ekfac_influence", "tracin", "datamodel"}
     assert set(first.places("attribution")) == names
+
+
+MINE = """
+from unlearn_jax.attribution import ATTRIBUTIONS
+
+def mine(learner, *, damping: float = 0.1):
+    return ATTRIBUTIONS["influence"].factory(learner, damping=damping)
+
+def nothing(learner):
+    return 3
+"""
+
+
+def test_an_attribution_of_ones_own_competes_and_its_file_counts(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    plain, own = read_variants([f"{file}:mine", f"{file}:mine:damping=0.5"])
+    assert own.options.of(own.name) == {"damping": 0.5}
+    assert own.label == f"{file}:mine:damping=0.5"
+    assert (own.unit, plain.options.of(plain.name)) == ("models", {})
+    assert isinstance(own.made(tiny.learner("mlp")), Attribution)
+    assert read_variants([own.label]) == (own,)
+    config = Config(attributions=(own,), removals=())
+    setting = SimpleNamespace(dataset=None, title="")
+    before = study.described(STUDY, config, setting)
+    file.write_text(MINE.replace("0.1", "0.2"))
+    assert study.described(STUDY, config, setting).inputs != before.inputs
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("trakk", "there is no attribution 'trakk'; choose from influence"),
+        ("mine.py:mine", "there is no file mine.py"),
+        ("trak:nope=1", "nope"),
+    ],
+)
+def test_attributions_that_do_not_exist_are_named(name, sentence):
+    with pytest.raises(OptionError, match=sentence):
+        read_variants([name])
+
+
+def test_what_is_no_attribution_is_refused(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    (wrong,) = read_variants([f"{file}:nothing"])
+    with pytest.raises(ValueError, match=r"nothing gave int, expected a unlearn_jax"):
+        wrong.made(tiny.learner("mlp"))
