@@ -57,6 +57,7 @@ RULES = (
     *PROBLEM_RULES,
     *one_of(BACKBONES, "model.name"),
     *at_least(2, "judged"),
+    *at_least(0, "seed"),
 )
 
 _OPTIONS = Options(

@@ -65,7 +65,7 @@ RULES = (
     *some("nets"),
     *one_of(NETS, "nets"),
     *at_least(1, "width", "epochs", "vectors"),
-    *at_least(0, "data.limit", "l2"),
+    *at_least(0, "data.limit", "l2", "seed"),
     *above(0, "damping"),
     *at_least(2, "effort.probes"),
     *at_least(1, *(f"effort.{name}" for name in ("samples", "steps", "rank", "rows"))),

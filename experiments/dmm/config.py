@@ -9,7 +9,7 @@ from experiments.frame.config import StudyConfig
 from experiments.frame.options import Options, words_of
 from experiments.frame.problem import PROBLEM_RULES, Data, Network
 from experiments.frame.requests import request_files
-from experiments.frame.rules import Rule, at_least, one_of, some
+from experiments.frame.rules import Rule, at_least, distinct, one_of, share, some
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.methods import METHODS
 from unlearn_jax.train.recipe import Recipe
@@ -117,7 +117,9 @@ RULES: tuple[Rule, ...] = (
     *one_of(METHODS, "methods"),
     *one_of((*ATTRIBUTIONS, RESPONSE), "attributions"),
     *some("requests", "methods", "matching"),
-    Rule("attributions", lambda v: len(set(v)) == len(v), "none of them twice", True),
+    *distinct("attributions"),
+    *at_least(4, "members"),
+    *share("share"),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from experiments.frame.backbone import BACKBONES
 from experiments.frame.config import StudyConfig
 from experiments.frame.problem import PROBLEM_RULES, Data, Network
-from experiments.frame.rules import above, at_least, one_of, some
+from experiments.frame.rules import above, at_least, distinct, one_of, some
 from unlearn_jax.train.recipe import Recipe
 
 PIXELS = "pixels"
@@ -56,9 +56,10 @@ RULES = (
     *PROBLEM_RULES,
     *one_of((PIXELS, *BACKBONES), "model.name"),
     *some("l2s"),
+    *distinct("single_l2s"),
     *above(0, "l2s", "single_l2s"),
     *at_least(1, "requests", "watch", "checks", "tested"),
-    *at_least(0, "kept_last", "single_last"),
+    *at_least(0, "kept_last", "single_last", "seed"),
 )
 
 PRESETS = {

@@ -54,7 +54,12 @@ def one_of(names: Collection[str], *settings: str) -> tuple[Rule, ...]:
 
 def some(*settings: str) -> tuple[Rule, ...]:
     """Lists that are not empty and name nothing twice: rows could not be told apart."""
-    return _each(settings, _distinct, "at least one, none of them twice", whole=True)
+    return _each(settings, _some, "at least one, none of them twice", whole=True)
+
+
+def distinct(*settings: str) -> tuple[Rule, ...]:
+    """Lists that name nothing twice, and may be empty."""
+    return _each(settings, _distinct, "none of them twice", whole=True)
 
 
 def check_rules(config: Any, rules: Iterable[Rule]) -> None:
@@ -108,6 +113,9 @@ def _is_share(value: Any) -> bool:
     return 0 < value < 1
 
 
+def _some(values: Any) -> bool:
+    return bool(values) and _distinct(values)
+
+
 def _distinct(values: Any) -> bool:
-    counts = Counter(values)
-    return bool(counts) and max(counts.values()) == 1
+    return max(Counter(values).values(), default=1) == 1

@@ -32,6 +32,7 @@ def _several(sizes: tuple[int, ...]) -> bool:
 
 RULES = (
     *at_least(1, *BESIDE, "batch_size"),
+    *at_least(0, "seed"),
     *(Rule(n, _several, "two different sizes for a slope", whole=True) for n in BESIDE),
 )
 

@@ -38,7 +38,12 @@ class Config(StudyConfig):
     seed: int = 0
 
 
-RULES = (*NET_RULES, *at_least(2, "probes"), *at_least(1, "steps", "outliers"))
+RULES = (
+    *NET_RULES,
+    *at_least(0, "data.limit", "l2", "seed"),
+    *at_least(2, "probes"),
+    *at_least(1, "steps", "outliers"),
+)
 
 
 def presets(data: str) -> Mapping[str, Config]:

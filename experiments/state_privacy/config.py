@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from experiments.frame.config import StudyConfig
 from experiments.frame.problem import Data
-from experiments.frame.rules import above, at_least, between, share, some
+from experiments.frame.rules import above, at_least, between, distinct, share, some
 from unlearn_jax.models.random_features import LARGEST_WIDTH
 
 
@@ -46,9 +46,10 @@ class Config(StudyConfig):
 
 
 RULES = (
-    *at_least(0, "data.limit"),
+    *at_least(0, "data.limit", "seed"),
     *between(1, LARGEST_WIDTH, "width", "noise_width"),
     *some("deleted", "ratios"),
+    *distinct("epsilons"),
     *at_least(1, "deleted", "trials", "starts", "steps", "draws"),
     *above(0, "ratios", "l2", "epsilons"),
     *share("delta"),

@@ -36,7 +36,7 @@ class Config(StudyConfig):
 RULES = (
     *above(0, "l2"),
     *share("share"),
-    *at_least(0, "data.limit", "leave_outs", "bootstrap"),
+    *at_least(0, "data.limit", "leave_outs", "bootstrap", "seed"),
     *at_least(3, "queries", "subsets"),
 )
 

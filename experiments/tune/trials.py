@@ -54,6 +54,7 @@ def trials(config: Config, task: str) -> list[Contender]:
     swept = parse_sweep(config.sweep, methods)
     found = []
     for method in methods:
+        entry = entry_of(method)
         preset = dict(config.options.of(method))
         named: dict[str, dict[str, Any]] = {PRESET: preset, DEFAULT: {}}
         for changed in swept.get(method) or settings(method, preset):
@@ -65,7 +66,6 @@ def trials(config: Config, task: str) -> list[Contender]:
                 f"{config.trials} trials; give it more by --sweep {method}.option=1,2 "
                 "or lower --trials"
             )
-        entry = entry_of(method)
         found += [
             Contender(f"{method} {name}", method, entry, different[name])
             for name in list(different)[: config.trials]

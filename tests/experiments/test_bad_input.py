@@ -13,6 +13,7 @@ from experiments import compare, unlearn
 from experiments.frame import command as commands
 from experiments.frame import problem
 from experiments.frame.command import main
+from experiments.studies import STUDIES
 
 HEADER = {"descr": "<i8", "fortran_order": False, "shape": (10**13,)}
 SMOKE = ["--scale", "smoke"]
@@ -91,6 +92,24 @@ def refuse(monkeypatch, capsys, tmp_path):
 )
 def test_refused_in_one_line(refuse, words, says):
     assert says in refuse([*SMOKE, *words])
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "says"),
+    [
+        ("tune", ["--methods", "nosuch"], "no method 'nosuch'; choose from"),
+        ("tune", ["--methods", "nowhere.py:mine"], "no file nowhere.py"),
+        ("spectrum", ["--l2", "nan"], "l2 is nan; expected at least 0"),
+        ("spectrum", ["--l2", "-1"], "l2 is -1.0; expected at least 0"),
+        ("dmm", ["--share", "nan"], "share is nan; expected a number between"),
+        ("dmm", ["--members", "0"], "members is 0; expected at least 4"),
+        ("state_privacy", ["--epsilons", "8", "8"], "none of them twice"),
+        ("exactness", ["--single_l2s", "1", "1"], "none of them twice"),
+        ("continual", ["--seed", "-1"], "seed is -1; expected at least 0"),
+    ],
+)
+def test_every_study_refuses_in_one_line(refuse, name, words, says):
+    assert says in refuse([*SMOKE, *words], STUDIES[name])
 
 
 @pytest.mark.parametrize(
