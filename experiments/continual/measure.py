@@ -17,7 +17,7 @@ from experiments.continual.heads import (
     naive,
     scratch,
 )
-from experiments.continual.sgd import sgd_heads
+from experiments.continual.sgd import head_methods, sgd_heads
 from experiments.continual.stream import Event, draw_stream, tasks_of
 from experiments.frame.backbone import kept_features
 from experiments.frame.problem import build_model, load
@@ -49,6 +49,7 @@ def build(config: Config) -> Setting:
     check_start(config.width, 0, config.l2, jnp.float64)
     random_kernel(jax.random.key(0), 1, config.width)  # refuses the width
     dataset = load(config.data)
+    head_methods(1, dataset.classes, config.head, config.options)  # refuses options
     tasks = tasks_of(dataset.classes, config.phases)
     events = draw_stream(
         np.asarray(dataset.splits.train.targets),

@@ -54,18 +54,27 @@ def sgd_heads(
         options: Hyper-parameters of the methods.
     """
     d = frozen.features.shape[1]
-    model = MODELS["linear"]((d,), frozen.classes, dtype=jnp.float32)
-    learner = Learner(model, cross_entropy, 0.0, recipe)
+    learner, methods = head_methods(d, frozen.classes, recipe, options)
     rows, programs = jnp.asarray(scaled(frozen.features)), _programs()
     return {
-        name: _contestant(
-            frozen,
-            name,
-            learner,
-            METHODS[name].factory(learner, **options.of(name)),
-            (rows, programs),
-        )
-        for name in SGD_METHODS
+        name: _contestant(frozen, name, learner, method, (rows, programs))
+        for name, method in methods.items()
+    }
+
+
+def head_methods(
+    width: int, classes: int, recipe: Recipe, options: Options
+) -> tuple[Learner, dict[str, Method]]:
+    """The learner of a softmax head, and the methods that forget in it.
+
+    Raises:
+        ValueError: an option out of range.
+    """
+    model = MODELS["linear"]((width,), classes, dtype=jnp.float32)
+    learner = Learner(model, cross_entropy, 0.0, recipe)
+    return learner, {
+        name: factory(learner, **options.of(name))
+        for name, factory in SGD_FACTORIES.items()
     }
 
 

@@ -44,7 +44,10 @@ def found(name: str, table: Mapping[str, Value], kind: str) -> Value | Any:
         return getattr(module, attribute)
     points = importlib.metadata.entry_points(group=f"unlearn_jax.{kind}", name=name)
     for point in points:
-        return point.load()
+        try:
+            return point.load()
+        except (Exception, SystemExit) as error:
+            raise _unfit(f"the plug-in {name!r} ({point.value})", error) from error
     raise ValueError(
         f"there is no {kind.removesuffix('s')} {name!r}; choose from "
         f"{', '.join(table)}, or bring one: my_file.py:name"
@@ -104,6 +107,8 @@ def _module(where: str) -> ModuleType:
             return importlib.import_module(where)
         except ModuleNotFoundError as error:
             raise ValueError(f"there is no module {where!r} ({error})") from None
+        except (Exception, SystemExit) as error:
+            raise _unfit(f"module {where!r}", error) from error
     path = Path(where).resolve()
     if not path.is_file():
         raise ValueError(f"there is no file {where}")
@@ -121,9 +126,12 @@ def _loaded(path: Path, digest: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ValueError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        raise _unfit(str(path), error) from error
     return module
+
+
+def _unfit(what: str, error: BaseException) -> ValueError:
+    """For what was brought and fails as it is imported; a script may even exit."""
+    return ValueError(f"{what} cannot be imported: {type(error).__name__}: {error}")

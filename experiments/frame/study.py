@@ -340,7 +340,10 @@ def read_results(folder: Path) -> Results:
     try:
         found = read_run(folder)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no run.json in {folder}") from None
+        raise FileNotFoundError(
+            f"there is no run.json in {folder}: nothing tells which study wrote its "
+            "rows; put it back from a copy, or run the study's command again"
+        ) from None
     if found.records not in (None, len(rows)):
         raise RecordError(
             f"{path} holds {len(rows)} rows, but the run wrote {found.records}; put "
@@ -349,7 +352,10 @@ def read_results(folder: Path) -> Results:
     try:
         arrays = read_arrays(folder / ARRAYS_FILE)
     except FileNotFoundError:
-        arrays = {}
+        raise FileNotFoundError(
+            f"there is no {ARRAYS_FILE} in {folder}, which figures are drawn from; put "
+            f"it back from a copy, or delete {ROWS_FILE} and run the same command again"
+        ) from None
     except ValueError as error:
         raise RecordError(str(error)) from None
     return Results(found, rows, arrays)

@@ -105,11 +105,31 @@ def test_refused_in_one_line(refuse, words, says):
         ("dmm", ["--members", "0"], "members is 0; expected at least 4"),
         ("state_privacy", ["--epsilons", "8", "8"], "none of them twice"),
         ("exactness", ["--single_l2s", "1", "1"], "none of them twice"),
+        ("continual", ["--options", "ssd.alpha=1e999"], "alpha must be a finite"),
         ("continual", ["--seed", "-1"], "seed is -1; expected at least 0"),
     ],
 )
 def test_every_study_refuses_in_one_line(refuse, name, words, says):
     assert says in refuse([*SMOKE, *words], STUDIES[name])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("raise SystemExit(0)", "SystemExit"), ("import nowhere", "No module")],
+)
+@pytest.mark.parametrize("written", ["{path}:mine", "brought_along:mine"])
+def test_what_a_user_brings_and_cannot_be_imported_is_refused(
+    refuse, monkeypatch, tmp_path_factory, written, content, says
+):
+    path = tmp_path_factory.mktemp("brought") / "brought_along.py"
+    path.write_text(content)
+    monkeypatch.syspath_prepend(path.parent)
+    words = ["--methods", written.format(path=path)]
+    assert says in refuse([*SMOKE, *words])
+
+
+def test_a_relative_module_is_refused(refuse):
+    assert "'..mine'" in refuse([*SMOKE, "--methods", "..mine:method"])
 
 
 @pytest.mark.parametrize(

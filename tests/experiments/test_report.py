@@ -132,6 +132,15 @@ def test_damaged_files_are_named(folder):
         command([str(folder)])
 
 
+@pytest.mark.parametrize("name", ["arrays.npz", "run.json"])
+def test_a_file_that_is_gone_is_told_and_nothing_is_written(folder, name):
+    (folder / name).unlink()
+    before = written(folder)
+    with pytest.raises(FileNotFoundError, match=f"no {name} in .* from a copy, or"):
+        command([str(folder)])
+    assert written(folder) == before
+
+
 def test_the_module_runs_as_a_command(folder):
     root = Path(__file__).resolve().parents[2]
     command_line = [sys.executable, "-m", "experiments.report"]

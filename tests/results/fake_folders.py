@@ -6,6 +6,7 @@ from experiments.compare.config import Config
 from experiments.frame.problem import Network
 from unlearn_jax.results.rows import write_rows
 from unlearn_jax.results.run import write_run
+from unlearn_jax.storage.arrays import write_arrays
 from unlearn_jax.storage.plain import plain_config
 
 FEW = {name: METHODS[name] for name in ("original", "ssd", "newton", "oracle")}
@@ -18,6 +19,7 @@ def fill(folder, found, **changes):
     run = fake_run(config=CONFIG, dataset="Digits (8x8, scikit-learn)", **changes)
     write_run(folder, run._replace(records=len(rows)))
     write_rows(folder / "rows.jsonl", rows)
+    write_arrays(folder / "arrays.npz", {})
 
 
 def written(folder):
