@@ -30,7 +30,7 @@ from unlearn_jax.results.rows import (
     row_to_dict,
     write_rows,
 )
-from unlearn_jax.results.run import Run, new_run, read_run, write_run
+from unlearn_jax.results.run import RUN_FILE, Run, new_run, read_run, write_run
 from unlearn_jax.storage.arrays import read_arrays, write_arrays
 from unlearn_jax.storage.checksum import file_digest
 from unlearn_jax.storage.names import file_name
@@ -336,14 +336,13 @@ def read_results(folder: Path) -> Results:
             f"there are no rows in {folder}: {ROWS_FILE} is written when a run is "
             "finished; start it again with its own command, it goes on where it was"
         )
-    rows = read_rows(path)
-    try:
-        found = read_run(folder)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"there is no run.json in {folder}: nothing tells which study wrote its "
-            "rows; put it back from a copy, or run the study's command again"
-        ) from None
+    for name in (RUN_FILE, ARRAYS_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"there is no {name} in {folder}; put it back from a copy, or delete "
+                f"{ROWS_FILE} and run the same command again"
+            )
+    rows, found = read_rows(path), read_run(folder)
     if found.records not in (None, len(rows)):
         raise RecordError(
             f"{path} holds {len(rows)} rows, but the run wrote {found.records}; put "
@@ -351,11 +350,6 @@ def read_results(folder: Path) -> Results:
         )
     try:
         arrays = read_arrays(folder / ARRAYS_FILE)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"there is no {ARRAYS_FILE} in {folder}, which figures are drawn from; put "
-            f"it back from a copy, or delete {ROWS_FILE} and run the same command again"
-        ) from None
     except ValueError as error:
         raise RecordError(str(error)) from None
     return Results(found, rows, arrays)

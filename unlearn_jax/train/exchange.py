@@ -106,8 +106,12 @@ def variables_from(values: Any, like: Variables, *, name: str = "state") -> Vari
         array = found[there]
         if array.shape != leaf.shape:
             faults.append(f"{shown} is {array.shape}, expected {leaf.shape}")
-        elif not np.isfinite(array.astype(np.float64)).all():
-            faults.append(f"{shown} is not finite")
+        elif not _real(array):
+            faults.append(f"{shown} is {array.dtype}, expected real numbers")
+            return leaf
+        elif not _finite(array, leaf.dtype):
+            faults.append(f"{shown} is not finite in {leaf.dtype}")
+            return leaf
         return jnp.asarray(array, leaf.dtype)
 
     made = jax.tree_util.tree_map_with_path(take, like)
@@ -119,6 +123,18 @@ def variables_from(values: Any, like: Variables, *, name: str = "state") -> Vari
             "model and its width that it was trained with, or rename its arrays"
         )
     return made
+
+
+def _finite(array: np.ndarray, dtype: Any) -> bool:
+    """Whether all numbers are, in another precision too."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(dtype).astype(np.float64)).all())
+
+
+def _real(array: np.ndarray) -> bool:
+    """Whether it holds real numbers, bfloat16 too."""
+    kinds = (jnp.floating, jnp.integer)
+    return any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
 
 
 def write_variables(path: str | Path, variables: Variables) -> None:
