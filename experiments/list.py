@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import tyro
 
@@ -26,6 +26,9 @@ from unlearn_jax.methods import METHODS
 from unlearn_jax.models import MODELS
 from unlearn_jax.results.record import RecordError
 from unlearn_jax.results.run import read_run
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 Topic: TypeAlias = Literal[
     "all",
@@ -165,10 +168,43 @@ def metrics_table() -> list[tuple[str, ...]]:
     return rows
 
 
+def laid_out(topic: str, rows: Sequence[tuple[str, ...]], width: int) -> "Group":
+    """A table where every word fits its column, otherwise a paragraph for each row."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    head, *body = rows
+    title = Text(topic, style="bold")
+    columns = list(zip(*rows, strict=True))
+    wide = [max(map(len, column)) for column in columns]
+    least = wide[:1] + [
+        max((len(word) for cell in column for word in cell.split()), default=0)
+        for column in columns[1:]
+    ]
+    spare = width - sum(least) - 3 * len(head) - 1
+    if spare < 0:
+        told = []
+        for name, *cells in body:
+            pairs = zip(head[1:], cells, strict=True)
+            line = "; ".join(f"{word}: {cell}" for word, cell in pairs if cell)
+            told += [Text(name, style="bold"), Padding(Text(line), (0, 0, 0, 4))]
+        return Group(title, *told, "")
+    for _ in range(spare):
+        short = max(range(len(head)), key=lambda i: wide[i] - least[i])
+        least[short] += wide[short] > least[short]
+    table = Table()
+    for word, size in zip(head, least, strict=True):
+        table.add_column(Text(word), width=size)
+    for row in body:
+        table.add_row(*map(Text, row))
+    return Group(title, table)
+
+
 def command(arguments: Sequence[str]) -> int:
     """Print the tables asked for."""
     from rich.console import Console
-    from rich.table import Table
 
     asked = tyro.cli(
         Listing,
@@ -189,15 +225,8 @@ def command(arguments: Sequence[str]) -> int:
         tables = {"runs": lambda: runs_table(asked.results, asked.having)}
     console = Console() if sys.stdout.isatty() else Console(width=160)
     for topic, rows in tables.items():
-        if asked.topic not in ("all", topic):
-            continue
-        head, *body = rows()
-        table = Table(title=topic, title_justify="left")
-        for position, word in enumerate(head):
-            table.add_column(word, no_wrap=position == 0, overflow="fold")
-        for row in body:
-            table.add_row(*row)
-        console.print(table)
+        if asked.topic in ("all", topic):
+            console.print(laid_out(topic, rows(), console.width))
     return 0
 
 

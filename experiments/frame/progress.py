@@ -27,7 +27,7 @@ def progress(title: str, total: float) -> Iterator[Advance]:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (
-            TextColumn("{task.description:34}"),
+            TextColumn("{task.description:34}", markup=False),  # a colon is a colon
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),

@@ -1,12 +1,21 @@
 """The console command and the list of what there is, and of what was run."""
 
+import io
 import sys
 
+import pytest
 from results.fake_records import fake_run
 
 from experiments import __main__ as console
+from experiments.frame.progress import progress
 from experiments.list import command as list_command
-from experiments.list import runs_table
+from experiments.list import (
+    laid_out,
+    methods_table,
+    metrics_table,
+    requests_table,
+    runs_table,
+)
 from experiments.studies import STUDIES
 from unlearn_jax.results.run import write_run
 
@@ -38,7 +47,23 @@ def test_studies_and_requests_are_listed(capsys):
     out = capsys.readouterr().out
     assert all(name in out for name in STUDIES)
     assert list_command(["requests"]) == 0
-    assert "clustered:6:100" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "clustered:6:100" in out
+    assert "highest:100:scores.npy" in out  # and no picture of a hundred
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_a_list_breaks_no_word_and_no_line(width):
+    from rich.console import Console
+
+    for rows in (requests_table(), methods_table(), metrics_table()):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(laid_out("topic", rows, width))
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+        printed = " ".join(lines).replace(";", "").split()
+        given = " ".join(cell for row in rows[1:] for cell in row)
+        assert {*given.replace(";", "").split()} <= {*printed}
 
 
 def test_runs_are_found_by_their_words(tmp_path):
@@ -65,3 +90,15 @@ def test_full_is_about_printing_and_no_setting(monkeypatch):
     (((_, config), words),) = called
     assert config == STUDY.presets(STUDY.data)["smoke"]
     assert words == {"full": True}
+
+
+def test_a_bar_shows_a_name_as_it_is(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress("highest:100:scores.npy[1]", 1.0) as advance:
+        advance(1.0)
+    assert "highest:100:scores.npy[1]" in sys.stderr.getvalue()
