@@ -6,7 +6,7 @@ import pytest
 from results.fake_records import METHODS, fake_losses, fake_records
 from results.overlaps import overlaps
 
-from unlearn_jax.results import checks
+from unlearn_jax.results import checks, plot
 from unlearn_jax.results.plot import gap_figure, loss_histograms, price_figure
 from unlearn_jax.results.plot_data import NEAREST, gap_data, loss_data, price_data
 from unlearn_jax.results.plot_looks import LOOKS, colour, look
@@ -69,6 +69,16 @@ def test_no_text_of_a_figure_lies_over_another(crowd):
         loss_histograms(arrays, "random 5%", list(methods)[:6]),
     ):
         assert overlaps(figure) == []
+
+
+def test_ticks_keep_apart_where_one_gap_dwarfs_the_rest(monkeypatch):
+    rows = [
+        row | dict(zip(("gap", "low", "high", "floor"), gaps, strict=True))
+        for row in gap_data(RECORDS)
+        for gaps in [(-4.0, -8.0, 0.4, 0.0) if row["method"] == "ssd" else (0.0,) * 4]
+    ]
+    monkeypatch.setattr(plot, "gap_data", lambda records: rows)
+    assert overlaps(gap_figure(RECORDS)) == []
 
 
 def test_every_dot_has_its_name_or_a_number_of_the_key():

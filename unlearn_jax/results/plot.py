@@ -162,7 +162,9 @@ def _shorten(axis: "Axis", gaps: Sequence[float], reach: float) -> float:
     else:
         panel.set_yscale("symlog", **scale)
         panel.set_ylim(low, high)
-    sizes = [edge * factor for factor in (0.5, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)]
+    wide = max(-low, high) > 50.0 * edge  # labels of every half decade would touch
+    factors = (1.0, 10.0, 100.0, 1000.0) if wide else (0.5, 1.0, 3.0, 10.0, 30.0)
+    sizes = [edge * factor for factor in factors]
     ticks = [-size for size in sizes] + [0.0, *sizes]
     axis.set_ticks([tick for tick in ticks if low <= tick <= high], minor=False)
     axis.set_major_formatter("{x:g}")
