@@ -199,8 +199,13 @@ def test_prices_are_in_units_of_one_retraining_and_the_answer_names_them():
     assert cell(table, "oracle", "request ÷ retraining").text == "1.00"
     said = answer(RECORDS)
     assert said.startswith("Nearest to retraining: newton (0.")
-    assert "of its price" in said
+    assert "times its price" in said
     assert "inside the floor: newton" in said
+
+
+def test_with_too_few_seeds_the_answer_does_not_decide():
+    said = answer(fake_records(train=2))
+    assert said.endswith("who is inside the floor is undecided.")
 
 
 def test_two_requests_are_two_groups():

@@ -108,13 +108,12 @@ def answer(records: Sequence[Record]) -> str:
         return "No method can be compared with the oracles here."
     best = order[0]
     price = _price(best, summaries)
-    paid = f", at {cells.plain(price)} of its price" if math.isfinite(price) else ""
-    inside = [
-        name
-        for name in order
-        if checks.INSIDE_THE_FLOOR in checks.words(name, summaries)
-    ]
+    paid = f", at {cells.plain(price)} times its price" if math.isfinite(price) else ""
+    said = {name: checks.words(name, summaries) for name in order}
+    inside = [name for name in order if checks.INSIDE_THE_FLOOR in said[name]]
     told = f"inside the floor: {', '.join(inside)}" if inside else "none is inside"
+    if any(checks.UNDECIDED in words for words in said.values()) and not inside:
+        told = "who is inside the floor is undecided"
     far = cells.plain(checks.distance(best, summaries))
     return f"Nearest to retraining: {best} ({far} floors){paid}; {told}."
 
