@@ -106,7 +106,7 @@ def test_all_stands_for_every_method_that_can_do_the_task():
     assert methods_of(("scrub", "ssd"), "regression") == ("scrub", "ssd")
 
 
-@pytest.mark.parametrize("kind", ["npz", "orbax"])
+@pytest.mark.parametrize("kind", ["npz", pytest.param("orbax", marks=pytest.mark.slow)])
 def test_an_unlearned_model_is_saved_and_goes_in_as_an_original(
     study_run, tmp_path, trainings, kind
 ):

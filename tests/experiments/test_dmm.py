@@ -18,6 +18,7 @@ WORDS = (
 )
 
 
+@pytest.mark.slow
 def test_study_ends_with_everybody_and_a_second_run_does_only_what_is_new(
     study_run, monkeypatch
 ):
