@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias
 
 from tyro.constructors import PrimitiveConstructorSpec
 
 from experiments.frame.options import OptionError, Options, parse_options
-from experiments.frame.plugins import Factories, found
+from experiments.frame.plugins import Factories, entry
 from unlearn_jax.attribution import ATTRIBUTIONS, Attribution, Entry
 from unlearn_jax.attribution.attribution import as_trained
 from unlearn_jax.train.recipe import Learner
@@ -19,12 +19,11 @@ def entry_of(name: str) -> Entry:
     Raises:
         ValueError: there is no such attribution.
     """
-    brought: Any = found(name, ATTRIBUTIONS, "attributions")
-    if isinstance(brought, Entry):
-        return brought
-    if not callable(brought):
-        raise ValueError(f"{name} is no factory of an attribution: it cannot be called")
-    return Entry(cast(Any, brought), ("models",), "brought along")
+
+    def wrap(factory: Any) -> Entry:
+        return Entry(factory, ("models",), "brought along")
+
+    return entry(name, ATTRIBUTIONS, "attributions", "factory of an attribution", wrap)
 
 
 _FACTORIES = Factories(entry_of, ATTRIBUTIONS)

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from experiments.frame.config import StudyConfig
 from experiments.frame.options import Options, words_of
-from experiments.frame.plugins import Factories, found, user_file
+from experiments.frame.plugins import Factories, entry, user_file
 from experiments.frame.problem import PROBLEM_RULES, Data, Network
 from experiments.frame.requests import request_files
 from experiments.frame.rules import Rule, at_least, some
@@ -25,13 +25,11 @@ def entry_of(name: str) -> Entry:
     Raises:
         ValueError: there is no such method.
     """
-    brought: Any = found(name, METHODS, "methods")
-    if isinstance(brought, Entry):
-        return brought
-    if not callable(brought):
-        raise ValueError(f"{name} is no factory of a method: it cannot be called")
-    tasks = ("classification", "regression")
-    return Entry(cast(Any, brought), tasks, "both", True, "brought along")
+
+    def wrap(factory: Any) -> Entry:
+        return Entry(factory, ANY_TASK, "both", True, "brought along")
+
+    return entry(name, METHODS, "methods", "factory of a method", wrap)
 
 
 def metric_of(name: str) -> Metric:
@@ -40,12 +38,11 @@ def metric_of(name: str) -> Metric:
     Raises:
         ValueError: there is no such thing, or it is no function.
     """
-    brought: Any = found(name, METRICS, "metrics")
-    if isinstance(brought, Metric):
-        return brought
-    if not callable(brought):
-        raise ValueError(f"{name} is no metric: it cannot be called")
-    return Metric(cast(Any, brought), "1", "oracle", ANY_TASK, "brought along")
+
+    def wrap(function: Any) -> Metric:
+        return Metric(function, "1", "oracle", ANY_TASK, "brought along")
+
+    return entry(name, METRICS, "metrics", "metric", wrap)
 
 
 FACTORIES = Factories(entry_of, METHODS)

@@ -54,6 +54,33 @@ def found(name: str, table: Mapping[str, Value], kind: str) -> Value | Any:
     )
 
 
+def entry(
+    name: str,
+    table: Mapping[str, Value],
+    kind: str,
+    what: str,
+    wrap: Callable[[Any], Value],
+) -> Value:
+    """The entry of a name; what is brought along may be a mere function.
+
+    Args:
+        name: As in :func:`found`.
+        table: Entries that come with the package; none is empty.
+        kind: As in :func:`found`.
+        what: The word for a mere function, in the error.
+        wrap: Makes an entry of such a function.
+
+    Raises:
+        ValueError: there is no such thing, or it can be no entry.
+    """
+    brought: Any = found(name, table, kind)
+    if isinstance(brought, type(next(iter(table.values())))):
+        return brought
+    if not callable(brought):
+        raise ValueError(f"{name} is no {what}: it cannot be called")
+    return wrap(brought)
+
+
 class Factories(Mapping[str, Callable[..., Any]]):
     """Factories by name, of those that are brought along too.
 

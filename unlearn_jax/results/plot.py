@@ -62,12 +62,9 @@ def price_figure(records: Sequence[Record]) -> "Figure":
     A line runs from a request's price, the dot, to that with the preparation. Dots that
     are filled lie inside the floor, which is grey; dashed: the original.
     """
-    rows = [row for row in price_data(records) if row["request"] > 0]
-    before = [
-        max(row["floors"], NEAREST)
-        for row in price_data(records)
-        if row["method"] == ORIGINAL
-    ]
+    known = price_data(records)
+    rows = [row for row in known if row["request"] > 0]
+    before = [max(row["floors"], NEAREST) for row in known if row["method"] == ORIGINAL]
     figure, (panel,) = panels(1, 1, 2.9)
     figure.set_size_inches(1.5 * PANEL_INCHES, 2.9)
     panel.set_xscale("log")
