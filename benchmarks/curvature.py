@@ -39,6 +39,7 @@ from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
 from unlearn_jax.types import Batch
 from unlearn_kernels.fisher_diagonal import square_sum
+from unlearn_kernels.target import target_platform
 
 PRODUCTS = 10
 QUERIES = 64
@@ -52,7 +53,7 @@ def main() -> None:
     given = parser.parse_args()
     rounds = 3 if given.quick else 7
     machine = f"{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}"
-    print(f"{machine} on {jax.default_backend()}, {rounds} rounds")
+    print(f"{machine} on {target_platform()}, {rounds} rounds")
     absent = peers.missing()
     if absent:
         print(f"\nNot installed, skipped: {', '.join(absent)}.")

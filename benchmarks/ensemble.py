@@ -33,6 +33,7 @@ from unlearn_jax.train.fit import fit
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch
+from unlearn_kernels.target import target_platform
 
 CHUNKS = (4, 16, 64)
 
@@ -81,7 +82,7 @@ def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}", end=""
     )
-    print(f" on {jax.default_backend()}, {asked.members} members, {rounds} rounds\n")
+    print(f" on {target_platform()}, {asked.members} members, {rounds} rounds\n")
     print("| net | parameters | contender | ms per member | CPU ms per member ", end="")
     print("| runs ÷ it, wall | runs ÷ it, CPU |\n|---|---:|---|---:|---:|---:|---:|")
     for name in asked.nets:

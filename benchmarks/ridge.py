@@ -42,6 +42,7 @@ from unlearn_jax.solvers.ridge_inverse import (
     inverse_start,
 )
 from unlearn_jax.types import Batch
+from unlearn_kernels.target import target_platform
 
 try:
     import torch
@@ -60,7 +61,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     rounds = 3 if given.quick else 5
     machine = f"{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}"
-    print(f"{machine} on {jax.default_backend()}, {rounds} rounds, float64")
+    print(f"{machine} on {target_platform()}, {rounds} rounds, float64")
     if torch is None:
         print("\nNot installed, skipped: torch.")
     for part in given.parts or PARTS:

@@ -32,6 +32,7 @@ from unlearn_jax.train.fit import fit
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch
+from unlearn_kernels.target import target_platform
 
 BATCH = 128
 CLASSES = 10
@@ -75,7 +76,7 @@ def main() -> None:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}", end=""
     )
-    print(f" on {jax.default_backend()}, {rounds} rounds\n")
+    print(f" on {target_platform()}, {rounds} rounds\n")
     if not with_torch:
         print("PyTorch is not installed: the peer is skipped.\n")
     print(

@@ -16,6 +16,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core as jex_core
 
+from unlearn_kernels.target import target_platform
+
 Loop: TypeAlias = Literal["auto", "device", "host"]
 
 
@@ -85,7 +87,7 @@ def choose_loop(loop: Loop, function: Callable[..., Any], *arguments: Any) -> Lo
     """
     if loop != "auto":
         return loop
-    if jax.default_backend() != "cpu" or tracing(arguments):
+    if target_platform() != "cpu" or tracing(arguments):
         return "device"
     return "host" if uses_convolution(function, *arguments) else "device"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from unlearn_kernels.convolution import IMPLEMENTATIONS, conv2d
+from unlearn_kernels.target import targeting
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12, "bfloat16": 2e-2}
 
@@ -228,17 +229,16 @@ def test_bfloat16_stays_bfloat16_and_near_float32(implementation):
 def primitives(shapes, **options):
     """Text of the traced convolution under the default implementation."""
     x, k = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-    return str(jax.make_jaxpr(functools.partial(conv2d, **options))(x, k))
+    with targeting("cpu"):
+        return str(jax.make_jaxpr(functools.partial(conv2d, **options))(x, k))
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the choice made on CPU")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_default_on_cpu_never_meets_xlas_convolution(case):
     traced = primitives((case.images, case.kernel), **case.options)
     assert "conv_general_dilated" not in traced
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the choice made on CPU")
 @pytest.mark.parametrize(
     ("images", "kernel", "stride", "products"),
     [

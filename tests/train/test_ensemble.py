@@ -15,6 +15,7 @@ from unlearn_jax.train.ensemble import choose_members, fit_ensemble
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Variables
+from unlearn_kernels.target import targeting
 
 MEMBERS = 3
 KEYS = jax.random.split(jax.random.key(7), MEMBERS)
@@ -112,10 +113,10 @@ def test_members_that_do_not_divide_over_the_devices_are_refused_before_training
     assert not trained
 
 
-def test_auto_maps_small_models_and_loops_over_large_ones(problem, monkeypatch):
+def test_auto_maps_small_models_and_loops_over_large_ones(problem):
     learner, data, _ = problem
     wide = Learner(MODELS["mlp"]((4,), 3, widths=(400, 400)), learner.loss)
     assert choose_members(learner, data) == "vmap"
     assert choose_members(wide, data) == "loop"
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert choose_members(wide, data) == "vmap"
+    with targeting("gpu"):
+        assert choose_members(wide, data) == "vmap"

@@ -21,6 +21,7 @@ from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch, Variables
+from unlearn_kernels.target import targeting
 
 
 def on_host(learner):
@@ -211,7 +212,7 @@ def foreign():
 
 
 def test_raw_convolutions_on_cpu_train_on_the_host_and_inside_jit_on_the_device(
-    foreign, key, monkeypatch
+    foreign, key
 ):
     learner, data = foreign
     assert choose_fit_loop(learner, data) == "host"
@@ -219,8 +220,8 @@ def test_raw_convolutions_on_cpu_train_on_the_host_and_inside_jit_on_the_device(
     host = fit(key, learner, data)
     device = jax.jit(lambda k: fit(k, learner, data))(key)
     assert_trees_close(host, device, rtol=1e-6, atol=1e-8)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert choose_fit_loop(learner, data) == "device"
+    with targeting("gpu"):
+        assert choose_fit_loop(learner, data) == "device"
 
 
 def test_whatever_is_traced_the_steps_run_on_the_device(foreign, key):

@@ -32,6 +32,7 @@ from unlearn_jax.curvature.sketches import sketch, unsketch
 from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.train.door import check_real
 from unlearn_jax.types import Array, Params, PRNGKey
+from unlearn_kernels.target import target_platform
 
 BLOCK_NUMBERS = 2**20
 """Entries of P that are held at once on CPU; there they stay in the cache."""
@@ -331,5 +332,5 @@ def _mix(value: Array) -> Array:
 
 
 def _block_size(width: int) -> int:
-    cpu = jax.default_backend() == "cpu"
+    cpu = target_platform() == "cpu"
     return max(64, (BLOCK_NUMBERS if cpu else DEVICE_BLOCK_NUMBERS) // width)

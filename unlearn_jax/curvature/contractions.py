@@ -27,6 +27,7 @@ from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.types import Array, Params, PerExample, Weights
 from unlearn_kernels.fisher_diagonal import square_sum as kernel_square_sum
+from unlearn_kernels.target import target_platform
 
 
 def square_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
@@ -188,7 +189,7 @@ def _pairs_pay(a: Outer, b: Outer) -> bool:
 def _formed_gram(a: Outer, b: Outer) -> Array:
     """Blocks of both sets at a time, so that no more than two blocks are formed."""
     _, g, _, i = a.inputs.shape
-    cpu = jax.default_backend() == "cpu"
+    cpu = target_platform() == "cpu"
     one = g * i * a.slopes.shape[3] * a.inputs.dtype.itemsize
     size = max(8, (4 * CACHE_BYTES if cpu else DEVICE_BYTES) // one)
 
@@ -207,9 +208,16 @@ def _formed(gradient: Outer) -> Float[Array, "n g i o"]:
 
     There, XLA computes many small products at once with a poor kernel.
     """
-    if jax.default_backend() != "cpu" or gradient.inputs.shape[2] == 1:
-        return jnp.einsum("ngti,ngto->ngio", *gradient)
+    if gradient.inputs.shape[2] == 1:
+        return _at_once(gradient)
+    return jax.lax.platform_dependent(gradient, cpu=_in_turn, default=_at_once)
 
+
+def _at_once(gradient: Outer) -> Array:
+    return jnp.einsum("ngti,ngto->ngio", *gradient)
+
+
+def _in_turn(gradient: Outer) -> Array:
     def one(example: Outer) -> Array:
         groups = zip(*example, strict=True)
         return jnp.stack([inputs.T @ slopes for inputs, slopes in groups])

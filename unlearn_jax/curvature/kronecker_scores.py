@@ -40,6 +40,7 @@ from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params
+from unlearn_kernels.target import target_platform
 
 
 class Table(NamedTuple):
@@ -250,7 +251,7 @@ def _block_size(
         elif isinstance(query, Pairs):
             g, r, q, _ = query.inputs.shape
             size = max(size, 2 * g * q * r * query.inputs.itemsize)
-    budget = CACHE_BYTES if jax.default_backend() == "cpu" else DEVICE_BYTES
+    budget = CACHE_BYTES if target_platform() == "cpu" else DEVICE_BYTES
     return max(8, min(leading_axis(train), budget // size))
 
 

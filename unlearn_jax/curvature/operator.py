@@ -14,6 +14,7 @@ from jaxtyping import Float, PyTree
 
 from unlearn_jax import tree
 from unlearn_jax.types import Array, Params
+from unlearn_kernels.target import target_platform
 
 
 class LinearOperator(NamedTuple):
@@ -76,7 +77,7 @@ def block(operator: LinearOperator, vectors: Params) -> Params:
         products follow one another, since XLA lays out stacked vectors poorly there
         (twice as slow); elsewhere they share larger matrix products.
     """
-    if jax.default_backend() == "cpu":
+    if target_platform() == "cpu":
         return jax.lax.map(operator, vectors)
     return jax.vmap(operator)(vectors)
 

@@ -22,6 +22,7 @@ from unlearn_jax.train.door import check_placed, checked_params
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import path_names
 from unlearn_jax.types import Array, Batch, Params, Path
+from unlearn_kernels.target import target_platform
 
 CACHE_BYTES = 24 * 2**20
 DEVICE_BYTES = 2**30
@@ -127,7 +128,7 @@ def block_size(taped: Tape, examples: int) -> int:
     On CPU as many as keep the factors within some megabytes, where they stay in the
     cache; elsewhere within a gigabyte.
     """
-    cpu = jax.default_backend() == "cpu"
+    cpu = target_platform() == "cpu"
     budget = CACHE_BYTES if cpu else DEVICE_BYTES
     return max(4, min(examples, budget // max(example_bytes(taped), 1)))
 

@@ -21,6 +21,7 @@ from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.train.door import check_real
 from unlearn_jax.types import Array, Params, PRNGKey
+from unlearn_kernels.target import target_platform
 
 SKETCHED_NUMBERS = 2**16
 """Buckets of examples that are filled at once on CPU."""
@@ -56,7 +57,7 @@ def sketch(
 
     positions = [g[0].shape[2] for g in gradients if isinstance(g, Outer)]
     numbers = width * max([1, *positions])
-    cpu = jax.default_backend() == "cpu"
+    cpu = target_platform() == "cpu"
     size = max(1, (SKETCHED_NUMBERS if cpu else DEVICE_BYTES // 64) // numbers)
     return collect(some, widened(gradients), batch_size=size)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.types import Array, Estimate, Params, PRNGKey
+from unlearn_kernels.target import target_platform
 
 
 def random_vector(
@@ -209,7 +210,7 @@ def _moments(
     the sample is {"x", "y"} and the scatter {"xx", "xy", "yy"}.
     """
     if block_size is None:
-        block_size = 1 if jax.default_backend() == "cpu" else 8
+        block_size = 1 if target_platform() == "cpu" else 8
     if probes < 2 or block_size < 1:
         raise ValueError(
             f"got {probes} probes in blocks of {block_size}, expected at least 2, for "

@@ -16,6 +16,7 @@ from unlearn_jax.loop import Loop, repeat
 from unlearn_jax.parallel.mesh import sum_over_data
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch
+from unlearn_kernels.target import target_platform
 
 
 def accumulate(
@@ -101,7 +102,7 @@ def collect(
     """
     n = leading_axis(inputs)
     if batch_size is None:
-        batch_size = 32 if jax.default_backend() == "cpu" else 512
+        batch_size = 32 if target_platform() == "cpu" else 512
     size = _size(n, batch_size)
     body = _collect_body(function, size)
     sample = jax.eval_shape(

@@ -37,6 +37,7 @@ from unlearn_jax.train.chunk import choose_chunk
 from unlearn_jax.train.ensemble import CPU_CHUNK, choose_members
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch
+from unlearn_kernels.target import target_platform
 
 Way: TypeAlias = Literal["auto", "vmap", "loop"]
 
@@ -287,7 +288,7 @@ def _settle(
         chunk = found["chunk"]
     if chunk is None:
         share = -(-count // (devices * (workers or 1)))
-        most = CPU_CHUNK if jax.default_backend() == "cpu" else None
+        most = CPU_CHUNK if target_platform() == "cpu" else None
         chunk = devices * choose_chunk(learner, data, share, most=most)
     if not found:  # a program is filled up with copies: no more of them than needed
         chunk = min(chunk, count)

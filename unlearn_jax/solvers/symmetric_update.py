@@ -1,5 +1,6 @@
 """A symmetric matrix changed by a product of low rank, in place where that pays."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,10 +39,23 @@ def subtract_product(
         for j in range(n):
             matrix = matrix - left[:, j, None] * factor[None, :, j]
         return matrix
-    if jax.default_backend() != "cpu" or f < 2 * block:
-        return _lower(matrix - left @ factor.T)
-    if n <= THIN:
-        return _panels(matrix, left, factor, min(PANEL, block))
+    if f < 2 * block:
+        return _whole(matrix, left, factor)
+    in_place = _thin if n <= THIN else _wide
+    return jax.lax.platform_dependent(
+        *(matrix, left, factor), cpu=partial(in_place, block=block), default=_whole
+    )
+
+
+def _whole(matrix: Array, left: Array, factor: Array) -> Array:
+    return _lower(matrix - left @ factor.T)
+
+
+def _thin(matrix: Array, left: Array, factor: Array, *, block: int) -> Array:
+    return _panels(matrix, left, factor, min(PANEL, block))
+
+
+def _wide(matrix: Array, left: Array, factor: Array, *, block: int) -> Array:
     return _mirror(_blocks(matrix, left, factor, block), min(MIRROR, block))
 
 

@@ -16,6 +16,7 @@ from unlearn_jax.train.entrance import check_learnable, inside
 from unlearn_jax.train.fit import choose_fit_loop, fit
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Variables
+from unlearn_kernels.target import target_platform
 
 Members: TypeAlias = Literal["auto", "vmap", "loop"]
 
@@ -73,7 +74,7 @@ def fit_ensemble(
     if members == "loop":
         return _one_after_another(keys, learner, data, weights)
     run = member_program(learner, mesh)
-    if chunk is None and mesh is None and jax.default_backend() == "cpu":
+    if chunk is None and mesh is None and target_platform() == "cpu":
         chunk = CPU_CHUNK
     size = count if chunk is None else min(chunk, count)
     uneven = [s for s in (size, count % size) if mesh is not None and s % mesh.size]
@@ -124,7 +125,7 @@ def choose_members(learner: Learner, data: Batch) -> Members:
     """
     if choose_fit_loop(learner, data) == "host":
         return "loop"
-    if jax.default_backend() != "cpu":
+    if target_platform() != "cpu":
         return "vmap"
     params = jax.eval_shape(learner.model.init, jax.random.key(0)).params
     return "vmap" if tree.size(params) <= CPU_VMAP_PARAMETERS else "loop"

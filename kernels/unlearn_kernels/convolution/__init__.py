@@ -1,6 +1,5 @@
 """Two-dimensional convolution: one function, the fastest form for device and shape."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -9,6 +8,7 @@ from unlearn_kernels.convolution.geometry import Padding, Pair, windows
 from unlearn_kernels.convolution.patches import conv2d_patches
 from unlearn_kernels.convolution.reference import conv2d_reference
 from unlearn_kernels.convolution.winograd import conv2d_winograd, supports
+from unlearn_kernels.target import target_platform
 
 __all__ = ["IMPLEMENTATIONS", "conv2d"]
 
@@ -50,8 +50,8 @@ def conv2d(
         groups: Number of independent blocks of channels.
         implementation: ``"reference"``: XLA's convolution; ``"patches"``: copies and
             one matrix product; ``"winograd"``: 3×3 kernels in the minimal form.
-            ``None``: on CPU the faster of the latter two for this shape, elsewhere
-            XLA's.
+            ``None``: for CPUs (``target.target_platform``) the faster of the latter two
+            for this shape, elsewhere XLA's.
 
     Returns:
         Outputs, channels last, in the dtype of the inputs.
@@ -88,7 +88,7 @@ def _choose(
     dilation: Pair,
     groups: int,
 ) -> str:
-    if jax.default_backend() != "cpu":
+    if target_platform() != "cpu":
         return "reference"
     channels, features = kernel.shape[2:]
     rows, columns = windows(inputs, kernel, strides, padding, dilation).size

@@ -1,7 +1,6 @@
 """Sums of squared per-example gradients from layer inputs and output slopes."""
 
-import jax
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from unlearn_kernels.fisher_diagonal.reference import square_sum_reference
@@ -34,7 +33,8 @@ def square_sum(
         weights: One for each example.
         implementation: ``"single"`` for one position; ``"streamed"``: a loop over
             examples; ``"reference"``: all examples' gradients at once. ``None`` takes
-            the first where it applies, the second on CPU, the third elsewhere.
+            the first where it applies, else the second in programs for CPUs and the
+            third in others, when they are lowered.
 
     Returns:
         One number for each weight of the layer.
@@ -46,11 +46,13 @@ def square_sum(
     Cost: ``2 n g t i o`` operations.
     """
     if implementation is None:
-        if inputs.shape[2] == 1:
-            implementation = "single"
-        else:
-            cpu = jax.default_backend() == "cpu"
-            implementation = "streamed" if cpu else "reference"
+        if inputs.shape[2] != 1:
+            return lax.platform_dependent(
+                *(inputs, slopes, weights),
+                cpu=square_sum_streamed,
+                default=square_sum_reference,
+            )
+        implementation = "single"
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"square_sum has no implementation {implementation!r}; choose one of "
