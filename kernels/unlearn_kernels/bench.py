@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unlearn_kernels import convolution, fisher_diagonal, pooling
+from unlearn_kernels import convolution, fisher_diagonal, pooling, squared_norm
 from unlearn_kernels.convolution.shapes import SHAPES as CONVOLUTIONS
 from unlearn_kernels.fisher_diagonal.shapes import SHAPES as FISHER_DIAGONALS
 from unlearn_kernels.pooling.shapes import SHAPES as POOLINGS
+from unlearn_kernels.squared_norm.shapes import SHAPES as SQUARED_NORMS
 
 ITERATIONS = 2
 
@@ -68,10 +69,21 @@ def fisher_diagonals() -> Iterator[Task]:
         yield Task(label, arrays, fisher_diagonal.square_sum, implementations)
 
 
+def squared_norms() -> Iterator[Task]:
+    """The tasks of ``squared_norm/shapes.py``."""
+    for shape in SQUARED_NORMS:
+        rows = (shape.examples, shape.groups, shape.positions)
+        arrays = ((*rows, shape.taken), (*rows, shape.given))
+        label = f"{shape.source}: {rows} {shape.taken} * {shape.given}"
+        operation = squared_norm.squared_norm
+        yield Task(label, arrays, operation, squared_norm.IMPLEMENTATIONS)
+
+
 OPERATIONS = {
     "convolution": convolutions,
     "fisher_diagonal": fisher_diagonals,
     "pooling": poolings,
+    "squared_norm": squared_norms,
 }
 
 
@@ -102,16 +114,16 @@ def measure(task: Task, implementation: str | None, gradient: bool, seconds: flo
         return pullback(value)
 
     first = tuple(array[0] for array in arrays)
-    blank = jax.tree.map(jnp.zeros_like, jax.eval_shape(run, *first))
+    try:
+        blank = jax.tree.map(jnp.zeros_like, jax.eval_shape(run, *first))
+    except NotImplementedError:
+        return None
     outside = jax.jit(run)
     # The result is the carry: all of it is computed, and only the last one is kept.
     inside = jax.jit(
         lambda *xs: jax.lax.scan(lambda _, x: (run(*x), None), blank, xs)[0]
     )
-    try:
-        alone = median_ms(lambda: outside(*first), seconds)
-    except NotImplementedError:
-        return None
+    alone = median_ms(lambda: outside(*first), seconds)
     return alone, median_ms(lambda: inside(*arrays), seconds) / ITERATIONS
 
 

@@ -8,6 +8,9 @@ from unlearn_kernels.fisher_diagonal.streamed import (
     square_sum_single,
     square_sum_streamed,
 )
+from unlearn_kernels.fisher_diagonal.triton import square_sum_triton
+from unlearn_kernels.target import target_platform
+from unlearn_kernels.tiles import MOST_POSITIONS, able, needs_gpu
 
 __all__ = ["IMPLEMENTATIONS", "square_sum"]
 
@@ -15,6 +18,7 @@ IMPLEMENTATIONS = {
     "reference": square_sum_reference,
     "streamed": square_sum_streamed,
     "single": square_sum_single,
+    "triton": square_sum_triton,
 }
 
 
@@ -32,26 +36,25 @@ def square_sum(
         slopes: Derivatives with respect to the layer's outputs.
         weights: One for each example.
         implementation: ``"single"`` for one position; ``"streamed"``: a loop over
-            examples; ``"reference"``: all examples' gradients at once. ``None`` takes
-            the first where it applies, else the second in programs for CPUs and the
-            third in others, when they are lowered.
+            examples; ``"triton"``: a kernel for GPUs; ``"reference"``: all examples'
+            gradients at once, which XLA for TPUs fuses with their squares and sum.
+            ``None`` takes the first where it applies, else the second in programs for
+            CPUs, the third in those for GPUs where it takes the operands, and the
+            fourth elsewhere.
 
     Returns:
         One number for each weight of the layer.
 
     Raises:
-        NotImplementedError: ``"single"`` with more than one position.
+        NotImplementedError: ``"single"`` with more than one position; ``"triton"`` in
+            a program for no GPU, or for operands neither float32 nor half precision.
         ValueError: no implementation of that name.
 
     Cost: ``2 n g t i o`` operations.
     """
     if implementation is None:
         if inputs.shape[2] != 1:
-            return lax.platform_dependent(
-                *(inputs, slopes, weights),
-                cpu=square_sum_streamed,
-                default=square_sum_reference,
-            )
+            return _fastest(inputs, slopes, weights)
         implementation = "single"
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
@@ -62,4 +65,22 @@ def square_sum(
         raise NotImplementedError(
             f"'single' needs one position, got {inputs.shape[2]}; take 'streamed'"
         )
+    if implementation == "triton":
+        needs_gpu("square_sum")
     return IMPLEMENTATIONS[implementation](inputs, slopes, weights)
+
+
+def _fastest(inputs: Array, slopes: Array, weights: Array) -> Array:
+    operands = (inputs, slopes, weights)
+    few = inputs.shape[2] <= MOST_POSITIONS
+    # A kernel is traced in programs for GPUs alone: it costs as much as a whole layer.
+    if target_platform() == "gpu" and few and able(inputs, slopes):
+        return lax.platform_dependent(
+            *operands,
+            cuda=square_sum_triton,
+            rocm=square_sum_triton,
+            default=square_sum_reference,
+        )
+    return lax.platform_dependent(
+        *operands, cpu=square_sum_streamed, default=square_sum_reference
+    )
