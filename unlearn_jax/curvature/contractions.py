@@ -27,6 +27,7 @@ from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.types import Array, Params, PerExample, Weights
 from unlearn_kernels.fisher_diagonal import square_sum as kernel_square_sum
+from unlearn_kernels.squared_norm import squared_norm as kernel_squared_norm
 from unlearn_kernels.target import target_platform
 
 
@@ -100,12 +101,7 @@ def squared_norms(gradients: Gradients) -> PerExample:
             return jnp.sum(jnp.where(same, inner, 0), axis=(1, 2))
         if isinstance(gradient, Whole):
             return jnp.sum(_squared(_flat(gradient.values, 1)), axis=1)
-        inputs, slopes = gradient
-        if _by_positions(gradient):
-            left = jnp.einsum("ngti,ngsi->ngts", inputs, inputs)
-            right = jnp.einsum("ngto,ngso->ngts", slopes, slopes)
-            return jnp.einsum("ngts,ngts->n", left, right)
-        return jnp.sum(jnp.square(_formed(gradient)), axis=(1, 2, 3))
+        return kernel_squared_norm(*gradient)
 
     return sum(map(one, widened(gradients)), start=jnp.zeros((), jnp.float32))
 
@@ -235,13 +231,6 @@ def _rows_gram(a: Rows, b: Rows) -> Array:
         return jnp.sum(jnp.where(same, inner, 0), axis=(1, 2))
 
     return jax.lax.map(row, (a.indices, left))
-
-
-def _by_positions(gradient: Outer) -> bool:
-    """Whether pairs of positions cost less than the gradient itself."""
-    _, _, t, i = gradient.inputs.shape
-    o = gradient.slopes.shape[3]
-    return t * (i + o) < i * o
 
 
 def _same_rows(a: Array, b: Array) -> Array:
