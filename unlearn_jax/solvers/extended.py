@@ -15,7 +15,9 @@ from jax import Array
 from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Bool, Float
 
+from unlearn_jax.solvers.powers import exponent, power_of_two
 from unlearn_jax.types import Scalar
+from unlearn_kernels.target import target_platform
 
 
 class Pair(NamedTuple):
@@ -69,15 +71,24 @@ def cut(values: Array, bits: int, count: int, axis: int) -> tuple[list[Array], A
 
     Returns:
         The slices and the remainder; their sum is ``values`` without error.
+
+    Raises:
+        NotImplementedError: float64 in a program for a TPU, which has none.
     """
+    if target_platform() == "tpu" and digits(values.dtype) > 24:
+        raise NotImplementedError(
+            "float64 on a TPU is a pair of float32 numbers, whose sums are rounded in "
+            "their own way: no sum could be kept free of rounding; keep this state in "
+            "float32, or on the CPU under jax.default_device(jax.devices('cpu')[0])"
+        )
     largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
-    _, exponent = jnp.frexp(jnp.where(largest > 0, largest, 1))
+    top = exponent(jnp.where(largest > 0, largest, 1))
     least = int(jnp.finfo(values.dtype).minexp) + 2
     slices = []
     for position in range(count):
         # Units below this one have no inverse; what they would hold is left over.
-        place = jnp.maximum(exponent - bits * (position + 1), least)
-        unit, inverse = (jnp.ldexp(jnp.ones_like(largest), e) for e in (place, -place))
+        place = jnp.maximum(top - bits * (position + 1), least)
+        unit, inverse = (power_of_two(e, values.dtype) for e in (place, -place))
         part = jnp.round(values * inverse) * unit
         slices.append(part)
         values = values - part
@@ -134,9 +145,8 @@ _PANEL, _NARROW = 1024, 64
 def _no_underflow(rows: Array, bits: int) -> Bool[Array, ""]:
     """Whether products of units of the last slices are normal numbers."""
     largest = jnp.max(jnp.abs(rows), axis=0)
-    _, exponent = jnp.frexp(largest)
     least = int(jnp.finfo(rows.dtype).minexp) // 2
-    return jnp.all((largest == 0) | (exponent - bits >= least))
+    return jnp.all((largest == 0) | (exponent(largest) - bits >= least))
 
 
 def residual(

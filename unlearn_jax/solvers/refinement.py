@@ -10,6 +10,7 @@ import numpy as np
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, check_like
 from unlearn_jax.solvers.implicit import implicit
+from unlearn_jax.solvers.powers import exponent, power_of_two
 from unlearn_jax.solvers.solution import (
     CONVERGED,
     DIVERGED,
@@ -258,6 +259,6 @@ def _power_of_two(rhs: Params) -> Array:
     ]
     peak = jnp.max(jnp.stack(peaks)) if peaks else jnp.zeros((), dtype)
     usable = (peak > 0) & jnp.isfinite(peak)
-    _, exponent = jnp.frexp(jnp.where(usable, peak, 1))
     # Both the power and its inverse must be normal numbers in float32.
-    return jnp.ldexp(jnp.ones((), dtype), jnp.clip(exponent, -125, 125))
+    place = jnp.clip(exponent(jnp.where(usable, peak, 1)), -125, 125)
+    return power_of_two(place, dtype)

@@ -24,6 +24,7 @@ from unlearn_jax.solvers.extended import (
     rows_product,
     two_sum,
 )
+from unlearn_jax.solvers.powers import exponent, power_of_two
 from unlearn_jax.solvers.refusal import (
     APPLIED,
     ILL_CONDITIONED,
@@ -194,8 +195,7 @@ def gram_solve(state: GramRidge, *, bound: float | None = None) -> GramRidge:
     matrix = Pair(state.gram, state.gram_low)
     rhs = Pair(state.moment, state.moment_low)
     diagonal = jnp.maximum(jnp.diagonal(state.gram), 0) + state.l2
-    _, exponent = jnp.frexp(diagonal)
-    scale = jnp.ldexp(jnp.ones_like(diagonal), -(exponent // 2))[:, None]
+    scale = power_of_two(-(exponent(diagonal) // 2), dtype)[:, None]
     places = jnp.arange(state.gram.shape[0])
     scaled = state.gram * scale * scale.T
     scaled = scaled.at[places, places].add(state.l2 * scale[:, 0] ** 2)
