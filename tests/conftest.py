@@ -25,6 +25,7 @@ LONG = (
     "experiments/test_studies.py",
     "solvers/test_ridge.py",
     "kernels/test_convolution.py",
+    "kernels/test_lowering.py",
 )
 
 

@@ -1,0 +1,422 @@
+"""Every public piece of the library as a named program, to be made for absent devices.
+
+``programs(scale)`` gives descriptions; nothing is traced before ``make`` is called, in
+the context of the platform that the program is for.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tiny
+from methods.test_contract import SETTINGS
+
+from benchmarks import workloads
+from unlearn_jax.attribution import ATTRIBUTIONS
+from unlearn_jax.attribution.attribution import Evidence, Subsets, Trajectory
+from unlearn_jax.attribution.influence import influence_on_outputs
+from unlearn_jax.attribution.output_functions import component
+from unlearn_jax.attribution.projection import project
+from unlearn_jax.attribution.trace import trace_like
+from unlearn_jax.curvature import contractions
+from unlearn_jax.curvature.diagonal import (
+    batch_gradient_moment,
+    empirical_fisher_diagonal,
+    fisher_diagonal,
+    gauss_newton_diagonal,
+    sampled_fisher_diagonal,
+)
+from unlearn_jax.curvature.eigen_kronecker import ekfac
+from unlearn_jax.curvature.fisher import empirical_fisher, fisher
+from unlearn_jax.curvature.gauss_newton import gauss_newton
+from unlearn_jax.curvature.hessian import hessian
+from unlearn_jax.curvature.jacobian import tangent_kernel
+from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
+from unlearn_jax.curvature.kronecker_scores import scores_over
+from unlearn_jax.curvature.operator import block, damped
+from unlearn_jax.curvature.over_batches import over_batches
+from unlearn_jax.curvature.per_example import loss_gradients
+from unlearn_jax.curvature.sketches import sketch
+from unlearn_jax.curvature.spectrum import extreme_eigenvalues, spectral_density
+from unlearn_jax.curvature.stochastic_diagonal import (
+    bekas_diagonal,
+    hutchinson_diagonal,
+)
+from unlearn_jax.methods import METHODS, make_request
+from unlearn_jax.models import MODELS
+from unlearn_jax.solvers.conjugate_gradient import (
+    block_conjugate_gradient,
+    conjugate_gradient,
+)
+from unlearn_jax.solvers.krylov import lanczos, low_rank_inverse
+from unlearn_jax.solvers.lasso import lasso
+from unlearn_jax.solvers.minres import minres
+from unlearn_jax.solvers.neumann import neumann
+from unlearn_jax.solvers.ridge import FORMS
+from unlearn_jax.solvers.woodbury import woodbury_apply, woodfisher
+from unlearn_jax.train.ensemble import member_program
+from unlearn_jax.train.fit import fit
+from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.train.objective import bind
+from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.train.trajectory import fit_trajectory
+from unlearn_jax.types import Batch
+from unlearn_kernels.convolution import conv2d
+from unlearn_kernels.fisher_diagonal import square_sum
+from unlearn_kernels.pooling import max_pool2d
+
+Made = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class Program(NamedTuple):
+    """Description: ``make() -> (function, shapes of its arguments)``.
+
+    Attributes:
+        name: Room first, then what it does, then the net.
+        make: Called where the platform is targeted, since states have its shapes.
+        double: Whether it is worth making in float64 too.
+    """
+
+    name: str
+    make: Callable[[], Made]
+    double: bool = False
+
+
+def programs(nets: dict[str, workloads.Workload]) -> list[Program]:
+    """All of them, curvature on the nets that are given."""
+    found = [*kernels(), *training(), *solvers(), *ridges(), *methods()]
+    found += [*attributions()]
+    for net in nets.values():
+        found += curvatures(net)
+    return found
+
+
+def small_nets() -> dict[str, workloads.Workload]:
+    """Few examples: a program's length does not depend on them."""
+    makers = (workloads.cnn, workloads.language_model)
+    return {net.name: net for net in (make(4) for make in makers)}
+
+
+def shaped(tree: Any) -> Any:
+    """Shapes of arrays, numpy's float64 as what JAX makes of it."""
+    return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree))
+
+
+def real() -> Any:
+    """float64 where it is on."""
+    return jax.dtypes.canonicalize_dtype(np.float64)
+
+
+def key_shape(*shape: int) -> Any:
+    return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape))
+
+
+def kernels() -> Iterator[Program]:
+    like = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    images, taps = like((8, 16, 16, 32)), like((3, 3, 32, 64))
+    for form in ("reference", "patches", "winograd", None):
+
+        def convolve(x: Any, k: Any, form: Any = form) -> Any:
+            value, back = jax.vjp(partial(conv2d, implementation=form), x, k)
+            return back(value)
+
+        yield Program(
+            f"kernels conv2d {form} with gradient",
+            lambda convolve=convolve: (convolve, (images, taps)),
+        )
+    for form in ("reference", "tiles", None):
+
+        def pool(x: Any, form: Any = form) -> Any:
+            return jax.grad(lambda x: jnp.sum(max_pool2d(x, implementation=form)))(x)
+
+        yield Program(
+            f"kernels max_pool2d {form} gradient", lambda pool=pool: (pool, (images,))
+        )
+    factors = like((8, 1, 64, 128)), like((8, 1, 64, 256)), like((8,))
+    for form in ("reference", "streamed", None):
+        yield Program(
+            f"kernels square_sum {form}",
+            lambda form=form: (partial(square_sum, implementation=form), factors),
+        )
+
+
+def training() -> Iterator[Program]:
+    def batch(count: int, *shape: int) -> Batch:
+        like = jax.ShapeDtypeStruct
+        inputs, labels = like((count, *shape), jnp.float32), like((count,), jnp.int32)
+        return Batch(inputs, labels, like((count,), jnp.float32))
+
+    for net, shape in (("mlp", (28, 28, 1)), ("cnn", (32, 32, 3))):
+
+        def make(net: str = net, shape: Any = shape) -> Made:
+            recipe = Recipe(epochs=2, batch_size=16)
+            learner = Learner(MODELS[net](shape, 10), cross_entropy, 0.0, recipe)
+            train = lambda key, data: fit(key, learner, data)  # noqa: E731
+            return train, (key_shape(), batch(64, *shape))
+
+        yield Program(f"train fit {net}", make)
+
+    def ensemble() -> Made:
+        learner = tiny.learner("mlp", real())
+        data = shaped(tiny.examples())
+        weights = jax.ShapeDtypeStruct((4, tiny.COUNT), data.weights.dtype)
+        return member_program(learner), (key_shape(4), weights, data)
+
+    yield Program("train ensemble of 4", ensemble)
+
+
+def curvatures(net: workloads.Workload) -> Iterator[Program]:
+    objective = net.objective
+    params, batch = shaped(net.params), shaped(net.batch)
+    key = key_shape()
+    labelled = net.name != "lm"
+
+    def program(what: str, function: Callable[..., Any], *others: Any) -> Program:
+        return Program(
+            f"{what} {net.name}", lambda: (function, (params, batch, *others))
+        )
+
+    def with_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(p: Any, b: Batch, *others: Any) -> Any:
+            return function(*loss_gradients(objective, p, b), p, b, *others)
+
+        return run
+
+    yield program(
+        "diagonal empirical Fisher", partial(empirical_fisher_diagonal, objective)
+    )
+    yield program(
+        "diagonal sampled Fisher",
+        lambda p, b, k: sampled_fisher_diagonal(k, objective, p, b),
+        key,
+    )
+    if labelled:
+        yield program("diagonal Fisher", partial(fisher_diagonal, objective))
+        yield program(
+            "diagonal Gauss-Newton", partial(gauss_newton_diagonal, objective)
+        )
+    yield program(
+        "diagonal of batch gradients",
+        lambda p, b: batch_gradient_moment(objective, p, b, batch_size=2),
+    )
+    yield program(
+        "operator Gauss-Newton, 20 steps of CG",
+        lambda p, b, v: conjugate_gradient(
+            damped(gauss_newton(objective, p, b), 1e-2), v, tol=0.0, max_steps=20
+        ),
+        params,
+    )
+    yield program(
+        "operator Hessian, block of 4",
+        lambda p, b, v: block(hessian(objective, p, b), v),
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct((4, *x.shape), x.dtype), params),
+    )
+
+    def eigenbasis(p: Any, b: Batch) -> Any:
+        return ekfac(None, objective, p, b)
+
+    yield program("EK-FAC fit", eigenbasis)
+
+    def with_state(function: Callable[..., Any], *others: Any) -> Callable[[], Made]:
+        def make() -> Made:
+            state = jax.eval_shape(eigenbasis, params, batch)
+            return function, (params, batch, state, *others)
+
+        return make
+
+    few = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), batch
+    )
+    for rank in (None, 4):
+
+        def scores(p: Any, b: Any, s: Any, q: Any, rank: Any = rank) -> Any:
+            return scores_over(objective, p, s, q, b, damping=0.1, rank=rank)
+
+        yield Program(f"EK-FAC scores, rank {rank} {net.name}", with_state(scores, few))
+    yield Program(
+        f"EK-FAC inverse {net.name}",
+        with_state(lambda p, b, s, v: kronecker_inverse(s, damping=0.1)(v), params),
+    )
+    for what, contract in {
+        "gram": lambda t, g, p, b: contractions.gram(g, g),
+        "squared norms": lambda t, g, p, b: contractions.squared_norms(g),
+        "along": lambda t, g, p, b: contractions.along(t, g, p),
+        "weighted sum": lambda t, g, p, b: contractions.weighted_sum(t, g, b.weights),
+    }.items():
+        yield program(f"contraction {what}", with_gradients(contract))
+    for kind in ("dense", "gaussian", "sketch"):
+
+        def projected(t: Any, g: Any, p: Any, b: Any, k: Any, kind: str = kind) -> Any:
+            if kind == "sketch":
+                return sketch(k, t, g, width=256)
+            return project(k, t, g, kind=kind, width=256)
+
+        yield program(f"projection {kind}", with_gradients(projected), key)
+
+
+def linear_problem() -> tuple[Any, Any, Batch]:
+    learner = tiny.learner("mlp", real())
+    data = shaped(tiny.examples())
+    variables = jax.eval_shape(learner.model.init, jax.random.key(0))
+    return learner, variables, data
+
+
+def solvers() -> Iterator[Program]:
+    def program(name: str, function: Callable[..., Any]) -> Program:
+        """A function of (key, operator, right-hand side)."""
+
+        def make() -> Made:
+            learner, variables, data = linear_problem()
+            objective = bind(learner.model, variables.stats, learner.loss)
+
+            def run(key: Any, p: Any, b: Batch) -> Any:
+                return function(key, damped(gauss_newton(objective, p, b), 0.1), p)
+
+            return run, (key_shape(), variables.params, data)
+
+        return Program(name, make, double=True)
+
+    def four(v: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.stack([x] * 4), v)
+
+    yield program(
+        "solver block CG", lambda k, a, v: block_conjugate_gradient(a, four(v))
+    )
+    yield program("solver MINRES", lambda k, a, v: minres(a, v))
+    yield program("solver Neumann", lambda k, a, v: neumann(a, v, key=k))
+    yield program(
+        "solver low rank",
+        lambda k, a, v: low_rank_inverse(lanczos(k, a, rank=4), v, damping=0.1),
+    )
+    yield program(
+        "solver WoodFisher",
+        lambda k, a, v: woodbury_apply(woodfisher(four(v), damping=0.1), v),
+    )
+    yield program(
+        "diagonal by Hutchinson", lambda k, a, v: hutchinson_diagonal(k, a, probes=4)
+    )
+    yield program("diagonal by Bekas", lambda k, a, v: bekas_diagonal(k, a, probes=4))
+    yield program("spectrum ends", lambda k, a, v: extreme_eigenvalues(k, a, steps=4))
+    yield program(
+        "spectrum density",
+        lambda k, a, v: spectral_density(k, a, probes=2, steps=4),
+    )
+
+    def operators() -> Made:
+        learner, variables, data = linear_problem()
+        objective = bind(learner.model, variables.stats, learner.loss)
+
+        def run(p: Any, b: Batch) -> Any:
+            summed = over_batches(gauss_newton, objective, p, b, batch_size=16)
+            kinds = (empirical_fisher, fisher)
+            products = [kind(objective, p, b)(p) for kind in kinds]
+            kernel = tangent_kernel(objective, p, b.inputs)
+            return summed(p), products, kernel
+
+        return run, (variables.params, data)
+
+    yield Program("operators Fisher, tangent kernel, over batches", operators, True)
+
+    def sparse() -> Made:
+        like = partial(jax.ShapeDtypeStruct, dtype=real())
+        return lambda x, y: lasso(x, y, l1=0.1), (like((64, 32)), like((64, 3)))
+
+    yield Program("solver lasso", sparse, double=True)
+
+    def influences() -> Made:
+        learner, variables, data = linear_problem()
+        objective = bind(learner.model, variables.stats, learner.loss)
+
+        def run(p: Any, b: Batch) -> Any:
+            curvature = damped(gauss_newton(objective, p, b), 0.1)
+
+            def inverse(v: Any) -> Any:
+                return conjugate_gradient(curvature, v).value
+
+            return influence_on_outputs(objective, p, b, b, component(1), inverse)
+
+        return run, (variables.params, data)
+
+    yield Program("attribution influence on outputs by CG", influences, double=True)
+
+
+def ridges(features: int = 512) -> Iterator[Program]:
+    for form, entry in FORMS.items():
+
+        def make(entry: Any = entry) -> Made:
+            like = partial(jax.ShapeDtypeStruct, dtype=real())
+            start = partial(entry.start, features, 10, l2=1.0, dtype=real())
+            rows = Batch(like((32, features)), like((32, 10)), like((32,)))
+            return entry.remove, (jax.eval_shape(start), rows)
+
+        yield Program(f"ridge {form} remove", make, double=True)
+
+
+def methods() -> Iterator[Program]:
+    for name, entry in METHODS.items():
+
+        def make(name: str = name, entry: Any = entry) -> Made:
+            settings = dict(SETTINGS[name])
+            if "tol" in settings and real() == np.float32:
+                settings["tol"] = 1e-6
+            learner = tiny.learner("norm", real())
+            data = shaped(tiny.examples())
+            method = entry.factory(learner, **settings)
+            variables = jax.eval_shape(learner.model.init, jax.random.key(0))
+            trace = ()
+            if method.reads_trace:
+                variables, told = trace_like(learner, data, points=2, segments=1)
+                trace = (told,)
+            request = shaped(make_request(tiny.examples(), (0, 4, 9, 20, 31, 46)))
+
+            def run(key: Any, v: Any, b: Any, r: Any, *trace: Any) -> Any:
+                return method.forget(key, method.prepare(key, v, b, *trace), v, r)
+
+            return run, (key_shape(), variables, data, request, *trace)
+
+        yield Program(f"method {name}", make, double="newton" in name)
+
+
+def attributions() -> Iterator[Program]:
+    options: dict[str, Any] = {"trak": {"width": 32}, "sparse_datamodel": {"l1": 0.05}}
+    for name, entry in ATTRIBUTIONS.items():
+
+        def make(name: str = name, entry: Any = entry) -> Made:
+            learner = tiny.learner("softmax", real(), l2=0.1, epochs=4)
+            plain = dataclasses.replace(
+                learner.recipe, momentum=0.0, schedule="constant"
+            )
+            learner = learner._replace(recipe=plain)
+            data, queries = shaped(tiny.examples()), shaped(tiny.examples(count=4))
+            keys = key_shape(2)
+            weights = jax.ShapeDtypeStruct((5, tiny.COUNT), data.weights.dtype)
+
+            def run(keys: Any, data: Any, weights: Any, evidence: Any, q: Any) -> Any:
+                attribution = entry.factory(learner, **options.get(name, {}))
+                state = attribution.prepare(keys[0], evidence, data)
+                effects = attribution.effects(state, data, q, component(1))
+                return effects, attribution.change(state, data, q, data.weights)
+
+            def evidence(keys: Any, data: Any, weights: Any) -> Evidence:
+                models, pieces = jax.vmap(
+                    lambda k: fit_trajectory(k, learner, data, points=3)
+                )(keys)
+                pieces = (pieces[0], pieces[1][0], pieces[2][0])
+                members = jax.vmap(
+                    lambda w: fit(keys[0], learner, data._replace(weights=w))
+                )(weights)
+                subsets = Subsets(weights, members)
+                return Evidence(models, keys, Trajectory(*pieces), subsets)
+
+            told = jax.eval_shape(evidence, keys, data, weights)
+            blank = ("keys", "trajectory", "ensemble")
+            told = told._replace(
+                **{field: None for field in blank if field not in entry.reads}
+            )
+            return run, (keys, data, weights, told, queries)
+
+        yield Program(f"attribution {name}", make)
