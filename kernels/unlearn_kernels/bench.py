@@ -19,10 +19,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unlearn_kernels import convolution, fisher_diagonal, pooling, squared_norm
+from unlearn_kernels import (
+    convolution,
+    fisher_diagonal,
+    pooling,
+    sign_projection,
+    squared_norm,
+)
 from unlearn_kernels.convolution.shapes import SHAPES as CONVOLUTIONS
 from unlearn_kernels.fisher_diagonal.shapes import SHAPES as FISHER_DIAGONALS
 from unlearn_kernels.pooling.shapes import SHAPES as POOLINGS
+from unlearn_kernels.sign_projection.shapes import SHAPES as SIGN_PROJECTIONS
 from unlearn_kernels.squared_norm.shapes import SHAPES as SQUARED_NORMS
 
 ITERATIONS = 2
@@ -79,10 +86,31 @@ def squared_norms() -> Iterator[Task]:
         yield Task(label, arrays, operation, squared_norm.IMPLEMENTATIONS)
 
 
+def sign_projections() -> Iterator[Task]:
+    """The tasks of ``sign_projection/shapes.py``."""
+    seeds = jnp.asarray([1, 2], jnp.uint32)
+    for shape in SIGN_PROJECTIONS:
+        places = jnp.arange(shape.parameters, dtype=jnp.uint32)
+
+        def project(
+            values: Any, implementation: Any, places: Any = places, shape: Any = shape
+        ) -> Any:
+            return sign_projection.project_signs(
+                *(seeds, values, places),
+                width=shape.width,
+                implementation=implementation,
+            )
+
+        values = (shape.examples, shape.parameters)
+        label = f"{shape.source}: {values} to {shape.width}"
+        yield Task(label, (values,), project, sign_projection.IMPLEMENTATIONS)
+
+
 OPERATIONS = {
     "convolution": convolutions,
     "fisher_diagonal": fisher_diagonals,
     "pooling": poolings,
+    "sign_projection": sign_projections,
     "squared_norm": squared_norms,
 }
 

@@ -63,10 +63,6 @@ def tiles_of(inputs: Array, slopes: Array, side: int, span: int) -> Tiles:
     """Tiles for (n, g, t, i) and (n, g, t, o), no wider than they need to be."""
     _, _, positions, taken = inputs.shape
     given = slopes.shape[3]
-
-    def fitting(size: int, most: int) -> int:
-        return min(most, max(SMALLEST, 1 << (size - 1).bit_length()))
-
     return Tiles(
         taken,
         given,
@@ -75,6 +71,11 @@ def tiles_of(inputs: Array, slopes: Array, side: int, span: int) -> Tiles:
         fitting(given, side),
         fitting(positions, span),
     )
+
+
+def fitting(size: int, most: int) -> int:
+    """A power of two that covers a size, or ``most``; at least ``SMALLEST``."""
+    return min(most, max(SMALLEST, 1 << (size - 1).bit_length()))
 
 
 def able(*operands: Array) -> bool:

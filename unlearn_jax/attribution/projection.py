@@ -32,6 +32,8 @@ from unlearn_jax.curvature.sketches import sketch, unsketch
 from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.train.door import check_real
 from unlearn_jax.types import Array, Params, PRNGKey
+from unlearn_kernels.sign_projection import project_signs
+from unlearn_kernels.sign_projection import signs as kernel_signs
 from unlearn_kernels.target import target_platform
 
 BLOCK_NUMBERS = 2**20
@@ -146,12 +148,11 @@ def project_leaf(
         return jnp.zeros((examples, width), dtype)
     blocks = _blocks(taped, leaf, gradient, block or _block_size(width))
     leaf_key = jax.random.fold_in(key, leaf)
-    entries, scale = ENTRIES[kind], width**-0.5
+    product, scale = _PRODUCTS[kind], width**-0.5
 
     def add(number: Any, total: Array) -> Array:
         values, places = blocks.read(number)
-        drawn = entries(leaf_key, places, width)
-        return total + _product(values.astype(dtype), drawn)
+        return total + product(leaf_key, values.astype(dtype), places, width)
 
     total = jax.lax.fori_loop(
         0, blocks.number, add, jnp.zeros((examples, width), dtype)
@@ -172,7 +173,7 @@ def lift_leaf(
 
     def rows(number: Any) -> Array:
         places = (number * size + jnp.arange(size)).astype(jnp.uint32)
-        drawn = ENTRIES[kind](leaf_key, places, len(vector)).astype(vector.dtype)
+        drawn = _ENTRIES[kind](leaf_key, places, len(vector)).astype(vector.dtype)
         return jnp.matmul(drawn, vector, precision=EXACT)
 
     found = jax.lax.map(rows, jnp.arange(-(-count // size))).reshape(-1)
@@ -190,23 +191,12 @@ def form_of(taped: Tape, leaf: int) -> tuple[int, ...]:
 
 
 def signs(key: PRNGKey, places: UInt32[Array, " b"], width: int) -> Float[Array, "b r"]:
-    """Independent signs for parameters of these numbers, in bfloat16.
+    """Independent signs for parameters of these numbers, in bfloat16."""
+    return kernel_signs(_seeds(key), places, width)
 
-    Thirty-two bits of a hash of (parameter, word) are the signs of thirty-two columns,
-    so that one costs a few integer operations for the word and one for itself.
-    """
-    words = -(-width // 32)
-    seeds = jax.random.bits(key, (2,), jnp.uint32)
-    rows = _mix(_mix(places ^ seeds[0]) + seeds[1])
-    steps = jnp.arange(words, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
-    hashed = _mix(rows[:, None] + steps[None])
-    # Else the hash is computed again for each sign.
-    hashed = jax.lax.optimization_barrier(hashed)
-    shifts = jnp.arange(16, dtype=jnp.uint32)[None, :, None]
-    bits = (hashed[:, None] << shifts) & jnp.uint32(0x8000_8000)
-    ones = bits | jnp.uint32(0x3F80_3F80)  # two numbers ±1 in bfloat16
-    pairs = jax.lax.bitcast_convert_type(ones, jnp.bfloat16)
-    return pairs.reshape(len(places), -1)[:, :width]
+
+def _seeds(key: PRNGKey) -> UInt32[Array, " 2"]:
+    return jax.random.bits(key, (2,), jnp.uint32)
 
 
 def normals(
@@ -220,9 +210,24 @@ def normals(
     return jax.vmap(row)(places)
 
 
-ENTRIES: Mapping[str, Callable[[Any, Any, int], Any]] = {
+_ENTRIES: Mapping[str, Callable[[Any, Any, int], Any]] = {
     "dense": signs,
     "gaussian": normals,
+}
+
+
+def _with_signs(key: PRNGKey, values: Array, places: Any, width: int) -> Array:
+    return project_signs(_seeds(key), values, places, width=width)
+
+
+def _with_normals(key: PRNGKey, values: Array, places: Any, width: int) -> Array:
+    drawn = normals(key, places, width).astype(values.dtype)
+    return jnp.matmul(values, drawn, precision=EXACT)
+
+
+_PRODUCTS: Mapping[str, Callable[[Any, Any, Any, int], Any]] = {
+    "dense": _with_signs,
+    "gaussian": _with_normals,
 }
 
 
@@ -304,31 +309,6 @@ def _padded(values: Array, size: int) -> Array:
     """Zeros at the end of the last axis."""
     missing = size - values.shape[-1]
     return jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
-
-
-def _product(values: Array, drawn: Array) -> Array:
-    """Values times entries of P; for signs, float32 is split into two bfloat16.
-
-    Signs are exact in bfloat16, whose products are several times faster than those of
-    float32 on most devices.
-    """
-    if drawn.dtype != jnp.bfloat16 or values.dtype != jnp.float32:
-        return jnp.matmul(values, drawn.astype(values.dtype), precision=EXACT)
-    # Not a cast there and back, which a compiler may drop.
-    high = jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
-    low = values - high
-    high, low = (
-        jnp.matmul(part.astype(jnp.bfloat16), drawn, preferred_element_type=jnp.float32)
-        for part in (high, low)
-    )
-    return high + low
-
-
-def _mix(value: Array) -> Array:
-    """A bijection of 32 bits, each bit of which depends on all."""
-    value = (value ^ (value >> 16)) * jnp.uint32(0x7FEB352D)
-    value = (value ^ (value >> 15)) * jnp.uint32(0x846CA68B)
-    return value ^ (value >> 16)
 
 
 def _block_size(width: int) -> int:
