@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     "types",
     "tree",
+    "placement",
     "loop",
     "options",
     "keys",

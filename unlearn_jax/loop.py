@@ -16,6 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core as jex_core
 
+from unlearn_jax.placement import vary
 from unlearn_kernels.target import target_platform
 
 Loop: TypeAlias = Literal["auto", "device", "host"]
@@ -47,7 +48,8 @@ def repeat(
     """
     constants = _to_device(constants)
     if loop != "host":
-        return jax.lax.fori_loop(0, count, lambda i, s: body(i, s, constants), state)
+        state, low = vary((state, 0), constants, count)
+        return jax.lax.fori_loop(low, count, lambda i, s: body(i, s, constants), state)
     if isinstance(count, Tracer) or tracing(state, constants):
         raise ValueError(
             "loop='host' was asked for inside jit, vmap or grad, where only "
@@ -78,6 +80,34 @@ def rounds(
     for i in range(count):
         state = body(i, state, constants)
     return state
+
+
+def while_loop(
+    go_on: Callable[[Any], Any], step: Callable[[Any], Any], state: Any, *like: Any
+) -> Any:
+    """``jax.lax.while_loop`` whose whole state varies alike, see ``placement``.
+
+    Args:
+        go_on: Whether to take another step.
+        step: From a state to the next.
+        state: The first.
+        like: What else ``step`` reads that may vary over a mesh.
+    """
+    return jax.lax.while_loop(go_on, step, vary(state, like))
+
+
+def fori_loop(
+    low: Any, high: Any, step: Callable[[Any, Any], Any], state: Any, *like: Any
+) -> Any:
+    """``jax.lax.fori_loop``, as :func:`while_loop`."""
+    return jax.lax.fori_loop(low, high, step, vary(state, like))
+
+
+def scan(
+    step: Callable[[Any, Any], Any], carry: Any, rows: Any, *like: Any, **options: Any
+) -> Any:
+    """``jax.lax.scan`` whose carry varies like the rows too, as :func:`while_loop`."""
+    return jax.lax.scan(step, vary(carry, rows, like), rows, **options)
 
 
 def choose_loop(loop: Loop, function: Callable[..., Any], *arguments: Any) -> Loop:

@@ -3,23 +3,25 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from asserts import assert_trees_close
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from problems import two_layer
 
+from unlearn_jax.curvature.contractions import squared_norms
 from unlearn_jax.curvature.diagonal import (
     empirical_fisher_diagonal,
     sampled_fisher_diagonal,
 )
 from unlearn_jax.curvature.gauss_newton import gauss_newton
-from unlearn_jax.curvature.jacobian import tangent_kernel
 from unlearn_jax.curvature.kronecker import kfac
+from unlearn_jax.curvature.operator import damped, linear_operator
 from unlearn_jax.curvature.over_batches import over_batches
-from unlearn_jax.curvature.per_example import per_example
+from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import accumulate
 from unlearn_jax.data.batch import from_arrays
-from unlearn_jax.parallel.mesh import data_mesh, explicit_axes
+from unlearn_jax.parallel.mesh import data_mesh
+from unlearn_jax.placement import explicit_mesh
+from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import Objective, bind
 
@@ -109,7 +111,7 @@ def main():
 
 
 def check_placed(mesh):
-    """Types that say where parts lie are refused; the same parts unsaid add up."""
+    """Types that say where parts lie change no number: varying parts, explicit axes."""
     random = np.random.default_rng(1)
     data = from_arrays(random.standard_normal((16, 4)), np.arange(16) % 3)
     params = {"w": jnp.asarray(random.standard_normal((4, 3)))}
@@ -124,20 +126,25 @@ def check_placed(mesh):
     def product(params, data):
         return over_batches(gauss_newton, objective, params, data, batch_size=1)(params)
 
-    def squares(params, data):
-        gradients = per_example(objective.predict, params, data.inputs)
-        return gradients.pull(gradients.outputs).operations
+    def solved(params, data):
+        operator = damped(gauss_newton(objective, params, data), 0.1)
+        whole = linear_operator(lambda v: mean(operator(v)), params)
+        return conjugate_gradient(whole, params).value
 
-    def kernel(params, data):
-        return tangent_kernel(objective, params, data.inputs)
+    def mean(found):
+        try:
+            return jax.lax.pmean(found, "data")
+        except NameError:  # outside of shard_map
+            return found
 
     explicit = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
     held = jax.device_put(data, NamedSharding(explicit, PartitionSpec("rows")))
+    assert explicit_mesh(held) is not None
 
     def split(function, check):
         return jax.jit(
             jax.shard_map(
-                lambda p, d: jax.lax.pmean(function(p, d), "data"),
+                lambda p, d: mean(function(p, d)),
                 mesh=mesh,
                 in_specs=(PartitionSpec(), PartitionSpec("data")),
                 out_specs=PartitionSpec(),
@@ -145,24 +152,28 @@ def check_placed(mesh):
             )
         )
 
-    for function in (diagonal, kronecker, product):
-        part = split(function, False)(params, data)
-        assert_trees_close(part, jax.jit(function)(params, data), rtol=1e-12)
-    for function in (diagonal, kronecker, product, squares, kernel):
-        refused(
-            r"vary over the mesh axes \('data',\)", split(function, True), params, data
-        )
-        refused(r"axes \('rows',\) of type Explicit", function, params, held)
-        refused(r"axes \('rows',\) of type Explicit", jax.jit(function), params, held)
-    assert (
-        explicit_axes(jax.device_put(data, NamedSharding(mesh, PartitionSpec("data"))))
-        == ()
+    for function in (diagonal, kronecker, product, solved):
+        expected = jax.jit(function)(params, data)
+        for found in (
+            split(function, False)(params, data),
+            split(function, True)(params, data),
+            jax.jit(function)(params, held),
+        ):
+            assert_trees_close(found, expected, rtol=1e-12)
+    assert_trees_close(product(params, held), product(params, data), rtol=1e-12)
+
+    # A derivative by what does not vary is summed over the devices by JAX itself.
+    def norms(params, data):
+        return squared_norms(loss_gradients(objective, params, data)[1])
+
+    apart = jax.shard_map(
+        norms,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("data")),
+        out_specs=PartitionSpec("data"),
     )
-
-
-def refused(sentence, function, *arguments):
-    with pytest.raises(ValueError, match=sentence):
-        function(*arguments)
+    expected = jax.jit(norms)(params, data)
+    assert_trees_close(jax.jit(apart)(params, data), expected, rtol=1e-12)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,9 @@ from asserts import assert_trees_close
 from compiling import FORGIVING, flags
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from unlearn_jax.parallel.mesh import (
-    explicit_axes,
-    member_mesh,
-    replicate,
-    shard_members,
-    varying_axes,
-)
+from unlearn_jax.parallel.explicit import automatic
+from unlearn_jax.parallel.mesh import member_mesh, replicate, shard_members
+from unlearn_jax.placement import agreed, explicit_mesh, vary, varying_axes
 
 SCRIPT = Path(__file__).with_name("eight_devices.py")
 
@@ -67,17 +63,70 @@ def test_types_say_over_which_axes_an_array_varies_or_is_split():
     found = []
 
     def note(values):
-        found.append(varying_axes({"a": ones, "b": jax.vmap(jnp.sin)(values)}))
+        mapped = jax.vmap(jnp.sin)(values)
+        tree = {"a": ones, "b": mapped, "c": jax.ShapeDtypeStruct((2,), int), "d": 1.0}
+        alike = vary(tree, values)
+        found.append((varying_axes(tree), [*map(varying_axes, alike.values())]))
+        same = agreed(jnp.isfinite(alike["a"]), varying_axes(alike["a"]))
+        assert same.dtype == bool
+        assert varying_axes(same) == ()
         return values
 
     for check in (True, False):
         jax.shard_map(note, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=check)(
             ones
         )
-    assert found == [("member",), ()]
+    assert found == [(("member",), [("member",)] * 4), ((), [()] * 4)]
     assert varying_axes((ones, 1.0, "name")) == ()
+    tree = {"a": ones}
+    assert vary(tree, ones) is tree
 
-    rows = PartitionSpec(None, "rows")
-    split = jax.device_put(ones, NamedSharding(explicit, rows))
-    assert explicit_axes({"a": ones, "b": split}) == ("rows",)
-    assert explicit_axes((ones, shard_members(mesh, ones), 1.0, "name")) == ()
+    split = jax.device_put(ones, NamedSharding(explicit, PartitionSpec(None, "rows")))
+    assert explicit_mesh({"a": ones, "b": split}).axis_names == ("rows",)
+    assert explicit_mesh((ones, shard_members(mesh, ones), 1.0, "name")) is None
+
+
+def test_explicit_axes_are_automatic_inside_and_functions_that_come_out_too():
+    """What explicit axes refuse: a product over the axis that is split."""
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Explicit,))
+    rows = jnp.arange(6.0).reshape(3, 2)
+    held = jax.device_put(rows, NamedSharding(mesh, PartitionSpec("rows")))
+
+    @automatic
+    def moment(rows, name="moment"):
+        total = jnp.einsum("ni,nj->ij", rows, rows)
+        return total, name, lambda vector: total @ vector[jnp.argsort(vector)]
+
+    def both(rows):
+        total, name, product = moment(rows)
+        assert name == "moment"
+        return total, product(rows[0])
+
+    expected = (rows.T @ rows, rows.T @ rows @ rows[0])
+    with pytest.raises(Exception, match="ambiguous"):
+        jnp.einsum("ni,nj->ij", held, held)
+    for run in (both, jax.jit(both)):
+        assert_trees_close(run(held), expected, rtol=1e-14)
+        with jax.set_mesh(mesh):
+            assert_trees_close(run(held), expected, rtol=1e-14)
+    assert explicit_mesh(both(held)[0]) == mesh.abstract_mesh
+
+
+@pytest.mark.slow
+def test_curvature_solvers_and_training_do_not_mind_how_types_say_data_lie():
+    root = SCRIPT.parents[2]
+    paths = [root, root / "kernels", root / "tests"]
+    done = subprocess.run(
+        [sys.executable, *FORGIVING, str(SCRIPT.with_name("two_placements.py"))],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "XLA_FLAGS": flags("--xla_force_host_platform_device_count=2"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "placements agree" in done.stdout

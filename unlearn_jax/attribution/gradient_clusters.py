@@ -10,11 +10,13 @@ from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.curvature.sketches import sketch
 from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.models.model import Model
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import checked_batch, entered
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 
+@automatic
 def gradient_features(
     key: PRNGKey,
     objective: Objective,

@@ -22,11 +22,13 @@ from unlearn_jax.curvature.contractions import along
 from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import collect, mass, present, widened
 from unlearn_jax.loop import repeat
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, Weights
 
 
+@automatic
 def influence_on_parameters(
     objective: Objective,
     params: Params,
@@ -121,6 +123,7 @@ def _over_changed(
     return repeat(-(-n // size), body, tree.zeros_like(params), carried)
 
 
+@automatic
 def influence_on_outputs(
     objective: Objective,
     params: Params,

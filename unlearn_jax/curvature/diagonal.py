@@ -17,6 +17,8 @@ from unlearn_jax.curvature.per_example import (
 )
 from unlearn_jax.curvature.tapping import tape
 from unlearn_jax.data.accumulate import accumulate, mass, present
+from unlearn_jax.loop import scan
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import check_losses, entered, seen
 from unlearn_jax.train.loss import cross_entropy, sequence_nll, squared_norm
 from unlearn_jax.train.objective import Objective
@@ -24,6 +26,7 @@ from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params, PRNGKey
 
 
+@automatic
 def empirical_fisher_diagonal(
     objective: Objective,
     params: Params,
@@ -70,6 +73,7 @@ def empirical_fisher_diagonal(
     return _mean(squares, objective, params, data, (), batch_size, mesh)
 
 
+@automatic
 def fisher_diagonal(
     objective: Objective,
     params: Params,
@@ -102,6 +106,7 @@ def fisher_diagonal(
     )
 
 
+@automatic
 def sampled_fisher_diagonal(
     key: PRNGKey,
     objective: Objective,
@@ -165,12 +170,13 @@ def sampled_fisher_diagonal(
             return tree.add(total, own_sum), None
 
         kind = probabilities.dtype
-        total, _ = jax.lax.scan(one, zeros_for_squares(at), jnp.arange(samples))
+        total, _ = scan(one, zeros_for_squares(at), jnp.arange(samples), at)
         return tree.scale(1.0 / samples, total)
 
     return _mean(squares, objective, params, numbered, (key,), batch_size, mesh)
 
 
+@automatic
 def gauss_newton_diagonal(
     objective: Objective,
     params: Params,
@@ -223,11 +229,12 @@ def gauss_newton_diagonal(
             scaled = batch.weights * value
             return tree.add(total, square_sum(linear.tape, gradients, scaled)), None
 
-        return jax.lax.scan(one, zeros_for_squares(at), pairs)[0]
+        return scan(one, zeros_for_squares(at), pairs, at)[0]
 
     return _mean(squares, objective, params, data, (), batch_size, mesh)
 
 
+@automatic
 def batch_gradient_moment(
     objective: Objective,
     params: Params,

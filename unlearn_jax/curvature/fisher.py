@@ -15,12 +15,14 @@ from unlearn_jax.curvature.jacobian import jacobian_product
 from unlearn_jax.curvature.label_slopes import are_labels, described, label_counts
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import mass
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.loss import cross_entropy, sequence_nll, squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Outputs, Params, PRNGKey, Targets
 
 
+@automatic
 def empirical_fisher(
     objective: Objective, params: Params, batch: Batch
 ) -> LinearOperator:
@@ -50,6 +52,7 @@ def empirical_fisher(
     return _sandwich(objective, params, batch, middle)
 
 
+@automatic
 def fisher(objective: Objective, params: Params, batch: Batch) -> LinearOperator:
     """Σₙ wₙ E_y[gₙ(y) gₙ(y)ᵀ] / Σₙ wₙ, labels y from the model's own distribution.
 
@@ -101,6 +104,7 @@ def fisher(objective: Objective, params: Params, batch: Batch) -> LinearOperator
     return _sandwich(objective, params, batch, middle)
 
 
+@automatic
 def sampled_fisher(
     key: PRNGKey, objective: Objective, params: Params, batch: Batch, *, samples: int
 ) -> LinearOperator:

@@ -7,11 +7,13 @@ from unlearn_jax import tree
 from unlearn_jax.curvature.jacobian import linear_part
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import mass
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Params
 
 
+@automatic
 def hessian(
     objective: Objective, params: Params, batch: Batch, *, remat: bool = False
 ) -> LinearOperator:

@@ -11,11 +11,14 @@ from jaxtyping import Shaped
 from unlearn_jax.curvature import jax_forms
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import collect
+from unlearn_jax.parallel.explicit import automatic
+from unlearn_jax.placement import vary
 from unlearn_jax.train.door import entered_inputs
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Inputs, Outputs, Params
 
 
+@automatic
 def jacobian_product(
     objective: Objective, params: Params, inputs: Inputs
 ) -> tuple[Outputs, Callable[[Any], Any], Callable[[Any], Any]]:
@@ -33,7 +36,7 @@ def jacobian_product(
         transpose.
 
     Raises:
-        ValueError: what ``train.door.check_placed`` refuses.
+        ValueError: what is not of the form that ``train.door`` tells.
 
     Cost: one forward pass whose intermediates are kept; then each product costs about
         two forward passes of linear work and nothing nonlinear is computed again.
@@ -68,6 +71,7 @@ def linear_part(
     return value, lambda tangent: forth(tangent)[0], back
 
 
+@automatic
 def tangent_kernel(
     objective: Objective,
     params: Params,
@@ -115,7 +119,7 @@ def tangent_kernel(
 
         def one_example(example: Array) -> Array:
             own, _, pull = jacobian_product(objective, at, example[None])
-            basis = jnp.eye(k, dtype=own.dtype).reshape(k, *own.shape)
+            basis = vary(jnp.eye(k, dtype=own.dtype).reshape(k, *own.shape), own)
             images = _mapped(lambda u: push(pull(u)), basis)  # (d, n, …)
             if trace:
                 return jnp.einsum("cnc->n", images.reshape(k, n, k))
@@ -127,6 +131,7 @@ def tangent_kernel(
     return jnp.swapaxes(kernel, 0, 1)
 
 
+@automatic
 def tangent_kernel_operator(
     objective: Objective, params: Params, inputs: Inputs
 ) -> LinearOperator:

@@ -21,11 +21,13 @@ from unlearn_jax.curvature.moments import input_moment, slope_moment
 from unlearn_jax.curvature.per_example import Gradients
 from unlearn_jax.curvature.rearrangement import find_places
 from unlearn_jax.curvature.tapping import tape
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import check_real, entered
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey
 
 
+@automatic
 def kfac(
     key: PRNGKey | None,
     objective: Objective,

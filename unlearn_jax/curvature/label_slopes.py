@@ -18,6 +18,7 @@ from unlearn_jax.curvature.per_example import (
 )
 from unlearn_jax.curvature.tapping import tape
 from unlearn_jax.data.accumulate import accumulate, mass
+from unlearn_jax.loop import scan
 from unlearn_jax.train.door import seen
 from unlearn_jax.train.loss import (
     cross_entropy,
@@ -126,7 +127,7 @@ def _both(
 
     like = jax.eval_shape(each, cotangents[0], scales[0])
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    return once, jax.lax.scan(step, zero, (cotangents, scales))[0]
+    return once, scan(step, zero, (cotangents, scales), weights)[0]
 
 
 def label_slopes(

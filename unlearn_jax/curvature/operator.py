@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
 from unlearn_jax import tree
+from unlearn_jax.placement import vary
 from unlearn_jax.types import Array, Params
 from unlearn_kernels.target import target_platform
 
@@ -41,8 +42,12 @@ class LinearOperator(NamedTuple):
 def linear_operator(
     matvec: Callable[[Any], Any], like: Params | PyTree[jax.ShapeDtypeStruct]
 ) -> LinearOperator:
-    """An operator from a product and an example of what it acts on."""
-    return LinearOperator(matvec, jax.tree.map(_shape, like))
+    """An operator from a product and an example of what it acts on.
+
+    What it acts on varies over the axes of a mesh that ``like`` varies over.
+    """
+    shapes = vary(jax.tree.map(_shape, like), like)
+    return LinearOperator(lambda v: matvec(vary(v, shapes)), shapes)
 
 
 def check_like(like: Any, vector: Any, what: str = "vector") -> None:

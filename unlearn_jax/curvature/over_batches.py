@@ -8,12 +8,14 @@ from jax.sharding import Mesh
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import accumulate
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import entered
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params
 
 
+@automatic
 def over_batches(
     build: Callable[[Objective, Params, Batch], LinearOperator],
     objective: Objective,

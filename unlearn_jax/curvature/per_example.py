@@ -18,7 +18,9 @@ from unlearn_jax.curvature.layouts import Layout, Lookup
 from unlearn_jax.curvature.sites import Site
 from unlearn_jax.curvature.steps import Steps, backward, forward, shape_after
 from unlearn_jax.curvature.tapping import Tape, linearise, tape, weights_at
-from unlearn_jax.train.door import check_placed, checked_params
+from unlearn_jax.parallel.explicit import automatic
+from unlearn_jax.placement import vary
+from unlearn_jax.train.door import checked_params
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import path_names
 from unlearn_jax.types import Array, Batch, Params, Path
@@ -67,6 +69,7 @@ class PerExample(NamedTuple):
     pull: Callable[[Any], Gradients]
 
 
+@automatic
 def per_example(
     predict: Callable[[Any, Any], Any], params: Params, inputs: Any
 ) -> PerExample:
@@ -85,8 +88,8 @@ def per_example(
         inputs: (n, …), or a tree of such arrays.
 
     Raises:
-        ValueError: a leaf that has no derivative, outputs that are not one array,
-            examples first, or what ``train.door.check_placed`` refuses.
+        ValueError: a leaf that has no derivative, or outputs that are not one array,
+            examples first.
 
     Cost: one forward pass, and two thirds of a gradient for each call of ``pull``;
         examples follow one another where an operation cannot be mapped by ``vmap``;
@@ -95,7 +98,7 @@ def per_example(
     """
     inputs = jax.tree.map(jnp.asarray, inputs)
     params = checked_params("per_example", params)
-    check_placed("per_example", params, inputs)
+    params, inputs = vary((params, inputs))
     taped = tape(predict, params, inputs)
     outputs, seen, slopes = linearise(taped, params, inputs)
 
@@ -105,6 +108,7 @@ def per_example(
     return PerExample(taped, outputs, pull)
 
 
+@automatic
 def loss_gradients(
     objective: Objective, params: Params, batch: Batch
 ) -> tuple[Tape, Gradients]:

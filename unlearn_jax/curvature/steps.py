@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.placement import vary
+
 Step: TypeAlias = tuple[str, tuple[int, ...]]
 Steps: TypeAlias = tuple[Step, ...]
 
@@ -28,7 +30,7 @@ def forward(steps: Sequence[Step], value: Any) -> Any:
 
 def backward(steps: Sequence[Step], shape: Sequence[int], value: Any) -> Any:
     """The array of that shape whose rearrangement is ``value``."""
-    like = jax.ShapeDtypeStruct(tuple(shape), value.dtype)
+    like = vary(jax.ShapeDtypeStruct(tuple(shape), value.dtype), value)
     return jax.linear_transpose(lambda x: forward(steps, x), like)(value)[0]
 
 

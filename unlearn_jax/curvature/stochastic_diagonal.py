@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator
+from unlearn_jax.loop import scan
 from unlearn_jax.types import Array, Estimate, Params, PRNGKey
 from unlearn_kernels.target import target_platform
 
@@ -260,5 +261,5 @@ def _moments(
     shape = jax.eval_shape(sample, draws[0, 0])
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
     start = (zeros, deviations(zeros), jnp.zeros((), jnp.int32))
-    (mean, scatter, _), _ = jax.lax.scan(one_block, start, (draws, counted))
+    (mean, scatter, _), _ = scan(one_block, start, (draws, counted), shape)
     return mean, scatter

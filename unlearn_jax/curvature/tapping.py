@@ -24,6 +24,7 @@ from unlearn_jax.curvature.program import (
     run,
 )
 from unlearn_jax.curvature.sites import Site, find_sites, over_steps, step_layout
+from unlearn_jax.placement import vary
 from unlearn_jax.train.door import check_outputs
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Params
@@ -62,6 +63,7 @@ def tape(predict: Callable[[Any, Any], Any], params: Params, inputs: Any) -> Tap
     example = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), inputs
     )
+    shapes, example = vary((shapes, example), leaves, inputs)
 
     def one(leaves: list[Any], example: Any) -> Any:
         alone = jax.tree.map(lambda x: x[None], example)
@@ -124,6 +126,7 @@ def linearise(
 
     n = leading_axis(inputs)
     zeros = [jnp.zeros((n, *site.shape.shape), site.shape.dtype) for site in sites]
+    zeros = vary(zeros, leaves, inputs)
     try:
         outputs, back, inputs_at = jax.vjp(
             lambda zeros: jax.vmap(one)(inputs, zeros), zeros, has_aux=True
@@ -267,7 +270,7 @@ def _scan(
     own = {number: zeros[number] for number in inner}
     last, (stacked, seen) = jax.lax.scan(
         step,
-        start,
+        vary(start, rows, own),
         (rows, own),
         length=scan.length,
         reverse=scan.reverse,

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from unlearn_jax.loop import Loop, repeat
 from unlearn_jax.parallel.mesh import sum_over_data
+from unlearn_jax.placement import vary
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch
 from unlearn_kernels.target import target_platform
@@ -73,7 +74,9 @@ def accumulate(
     sample = jax.eval_shape(
         lambda d, c: function(_slice(d, 0, size), *c), data, constants
     )
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sample)
+    zero = vary(
+        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sample), sample
+    )
     return repeat(-(-n // size), body, zero, (data, constants), loop=loop)
 
 
@@ -113,6 +116,7 @@ def collect(
     empty = jax.tree.map(
         lambda leaf: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype), sample
     )
+    empty = vary(empty, sample)
     return repeat(-(-n // size), body, empty, (inputs, constants), loop=loop)
 
 

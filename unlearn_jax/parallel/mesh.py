@@ -76,32 +76,6 @@ def sum_over_data(
     )(data, constants)
 
 
-def varying_axes(values: Any) -> tuple[str, ...]:
-    """Axes of a mesh over which JAX says that a leaf differs from device to device.
-
-    It says so inside a ``shard_map`` with ``check_vma=True``, the default, alone.
-    """
-    found: set[str] = set()
-    for leaf in _arrays(values):
-        kind = getattr(jax.typeof(leaf), "manual_axis_type", None)
-        found |= set(getattr(kind, "varying", ()))
-    return tuple(sorted(found))
-
-
-def explicit_axes(values: Any) -> tuple[str, ...]:
-    """Axes of type ``Explicit``, ``jax.make_mesh``'s default, that split a leaf."""
-    found: set[str] = set()
-    for leaf in _arrays(values):
-        sharding = getattr(jax.typeof(leaf), "sharding", None)
-        for axes in getattr(sharding, "spec", None) or ():
-            found |= {axes} if isinstance(axes, str) else set(axes or ())
-    return tuple(sorted(found))
-
-
-def _arrays(values: Any) -> list[jax.Array]:
-    return [leaf for leaf in jax.tree.leaves(values) if isinstance(leaf, jax.Array)]
-
-
 def _mesh(devices: int | None, axis: str) -> Mesh:
     available = len(jax.devices())
     devices = available if devices is None else devices

@@ -9,6 +9,8 @@ import jax.scipy.linalg
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, block
+from unlearn_jax.loop import while_loop
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.solvers.refinement import RUNNING, either, epsilon, refine
 from unlearn_jax.solvers.solution import (
     INDEFINITE,
@@ -64,6 +66,7 @@ class _Block(NamedTuple):
     code: Array
 
 
+@automatic
 def conjugate_gradient(
     operator: LinearOperator,
     rhs: Params,
@@ -108,6 +111,7 @@ def conjugate_gradient(
     )
 
 
+@automatic
 def block_conjugate_gradient(
     operator: LinearOperator,
     rhs_block: Params,
@@ -217,7 +221,7 @@ def block_conjugate_gradient(
         first = _Block(
             *(zero, q, w, w, c, live, span, none, none, sizes, steps, code),
         )
-        last = jax.lax.while_loop(go_on, step, first)
+        last = while_loop(go_on, step, first)
         short = last.sizes <= target
         code = jnp.where(short, RUNNING, last.code)
         late = ~short & (last.code == RUNNING) & (last.steps >= max_steps)
@@ -293,7 +297,7 @@ def _vectorwise(
         first = _Single(
             *(zero, residual, z, rz, size, rz, none + top, none, steps, code),
         )
-        last = jax.lax.while_loop(go_on, step, first)
+        last = while_loop(go_on, step, first)
         late = (last.code == RUNNING) & (last.size > target)
         code = jnp.where(late, OUT_OF_STEPS, last.code)
         return last.x, last.steps, last.width, code

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
+from unlearn_jax.placement import agreed, vary, varying_axes
 from unlearn_jax.solvers.solution import Solution
 from unlearn_jax.types import Params
 
@@ -37,7 +38,8 @@ def implicit(
 
     def exactly(vector: Params) -> Params:
         product = matvec(vector)
-        return jax.tree.map(lambda p, b: p.astype(b.dtype), product, rhs)
+        product = jax.tree.map(lambda p, b: p.astype(b.dtype), product, rhs)
+        return vary(product, rhs)
 
     @jax.jit  # traced once for the solve and for its transpose
     def solved(right: Params) -> Any:
@@ -55,6 +57,14 @@ def implicit(
         value, rest = solved(_conjugate(right))
         return _conjugate(value), rest
 
+    # JAX wants a solve whose operands vary alike, though its operator may sum over the
+    # mesh what varies, so that the answer does not.
+    apart: tuple[str, ...] = ()
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        read = jax.make_jaxpr(solved)(rhs).consts
+        own = varying_axes((rhs, jax.eval_shape(solved, rhs)))
+        apart = tuple(axis for axis in varying_axes(read) if axis not in own)
+        rhs = vary(rhs, read)
     value, rest = jax.lax.custom_linear_solve(
         exactly,
         rhs,
@@ -63,7 +73,7 @@ def implicit(
         symmetric=True,
         has_aux=True,
     )
-    return Solution(value, *rest)
+    return Solution(*agreed((value, *rest), apart))
 
 
 def _conjugate(vector: Params) -> Params:

@@ -8,6 +8,9 @@ from jaxtyping import Float
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, block, check_like
+from unlearn_jax.loop import fori_loop
+from unlearn_jax.parallel.explicit import automatic
+from unlearn_jax.placement import vary
 from unlearn_jax.solvers.preconditioner import check_damping
 from unlearn_jax.solvers.refinement import epsilon
 from unlearn_jax.solvers.stacked import combine, project, put, take
@@ -41,6 +44,7 @@ class SpectralBounds(NamedTuple):
     upper: Scalar
 
 
+@automatic
 def lanczos(
     key: PRNGKey,
     operator: LinearOperator,
@@ -92,6 +96,7 @@ def lanczos(
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), operator.like)
         start = tree.random_like(first_key, zeros, jax.random.normal)
     check_like(operator.like, start, "start")
+    start = vary(start, operator.like)
     basis, projected = _arnoldi(key, operator, start, steps)
     values, vectors = jnp.linalg.eigh((projected + projected.T) / 2)
     order = jnp.argsort(-jnp.abs(values))[:rank]
@@ -156,6 +161,7 @@ def spectral_bounds(
         upper bound). Differs: their bound adds the norm of the last residual to the
         norm of the projected matrix, ours to its largest eigenvalue.
     """
+    start = vary(start, operator.like)
     size = tree.norm(start)
     v = tree.scale(1 / jnp.where(size > 0, size, 1), start)
     tiny = epsilon(start)
@@ -173,7 +179,7 @@ def spectral_bounds(
 
     empty = jnp.zeros(steps, size.dtype)
     state = (v, tree.zeros_like(v), jnp.zeros_like(size), empty, empty)
-    *_, alphas, betas = jax.lax.fori_loop(0, steps, step, state)
+    *_, alphas, betas = fori_loop(0, steps, step, state)
     off = betas[: steps - 1]
     matrix = jnp.diag(alphas) + jnp.diag(off, 1) + jnp.diag(off, -1)
     finite = jnp.all(jnp.isfinite(matrix))
@@ -238,4 +244,4 @@ def _arnoldi(
     empty = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), start)
     basis = put(empty, 0, unit(start))
     dtype = tree.norm(start).dtype
-    return jax.lax.fori_loop(0, steps, step, (basis, jnp.zeros((steps, steps), dtype)))
+    return fori_loop(0, steps, step, (basis, jnp.zeros((steps, steps), dtype)), key)

@@ -8,11 +8,11 @@ columns, so the work is that of dense matrix products.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from unlearn_jax.curvature.moments import EXACT
+from unlearn_jax.loop import scan, while_loop
 from unlearn_jax.solvers.solution import CONVERGED, NOT_FINITE, OUT_OF_STEPS
 from unlearn_jax.types import Array
 
@@ -141,7 +141,7 @@ def lasso_path(
 
     first = jnp.zeros((data.y.shape[1], data.x.shape[1]), data.x.dtype)
     ratios = jnp.asarray(ratios, data.x.dtype)
-    return jax.lax.scan(point, first, ratios)[1]
+    return scan(point, first, ratios, data)[1]
 
 
 def held_out_errors(
@@ -177,7 +177,7 @@ def held_out_errors(
         return found.coef, _dot(apart, jnp.square(errors)) / count
 
     first = jnp.zeros((data.y.shape[1], data.x.shape[1]), data.x.dtype)
-    return jax.lax.scan(point, first, jnp.asarray(ratios, data.x.dtype))[1]
+    return scan(point, first, jnp.asarray(ratios, data.x.dtype), data)[1]
 
 
 def _arrays(design: Any, targets: Any) -> tuple[Array, Array]:
@@ -282,9 +282,7 @@ def _solve(
     first = jnp.zeros((n, q), data.x.dtype) if start is None else jnp.asarray(start).T
     pull, gap = at(first)
     ones, steps = jnp.ones(q, data.x.dtype), jnp.zeros(q, jnp.int32)
-    last = jax.lax.while_loop(
-        go_on, step, _State(first, first, pull, pull, ones, gap, steps)
-    )
+    last = while_loop(go_on, step, _State(first, first, pull, pull, ones, gap, steps))
     beta = last.beta.T
     converged = last.gap <= tol
     code = jnp.where(jnp.isfinite(last.gap), OUT_OF_STEPS, NOT_FINITE)

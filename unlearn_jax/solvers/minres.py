@@ -2,11 +2,12 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, damped
+from unlearn_jax.loop import while_loop
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.solvers.krylov import three_term
 from unlearn_jax.solvers.refinement import RUNNING, either, epsilon, refine
 from unlearn_jax.solvers.solution import (
@@ -58,6 +59,7 @@ class _State(NamedTuple):
     code: Array
 
 
+@automatic
 def minres(
     operator: LinearOperator,
     rhs: Params,
@@ -176,7 +178,7 @@ def minres(
             *(size, none, none, zero, jnp.full_like(size, jnp.inf)),
             *(steps, jnp.asarray(RUNNING, jnp.int32)),
         )
-        last = jax.lax.while_loop(go_on, step, first)
+        last = while_loop(go_on, step, first)
         # Not half of it was taken since: what followed was rounding.
         flat = (last.phi > target) & (last.phi >= 0.5 * last.flat_phi)
         late = (last.code == RUNNING) & (last.phi > target)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, check_like
-from unlearn_jax.loop import tracing
+from unlearn_jax.loop import fori_loop, tracing, while_loop
+from unlearn_jax.parallel.explicit import automatic
+from unlearn_jax.placement import vary
 from unlearn_jax.solvers.krylov import spectral_bounds
 from unlearn_jax.solvers.refinement import RUNNING, either, epsilon, refine
 from unlearn_jax.solvers.solution import (
@@ -33,6 +35,7 @@ class _State(NamedTuple):
     code: Array
 
 
+@automatic
 def neumann(
     operator: LinearOperator,
     rhs: Params,
@@ -81,6 +84,7 @@ def neumann(
     if step_size is not None and not tracing(step_size) and not step_size > 0:
         raise ValueError(f"step_size is {step_size}, expected a positive number")
     check_like(operator.like, rhs, "right-hand side")
+    rhs = vary(rhs, operator.like)
     probe = rhs if key is None else tree.random_like(key, rhs, jax.random.normal)
     bounds = spectral_bounds(operator, probe, steps=spectrum_steps)
     usable = jnp.isfinite(bounds.upper) & (bounds.upper > 0)
@@ -111,7 +115,7 @@ def neumann(
 
         size = tree.norm(residual)
         first = _State(tree.zeros_like(rhs), residual, size, size, steps, refused)
-        last = jax.lax.while_loop(go_on, step, first)
+        last = while_loop(go_on, step, first)
         late = (last.code == RUNNING) & (last.size > target)
         code = jnp.where(late, OUT_OF_STEPS, last.code)
         return last.x, last.steps, jnp.abs(bounds.largest), code
@@ -119,6 +123,7 @@ def neumann(
     return refine(correct, operator, rhs, start=start, tol=tol, max_steps=max_steps)
 
 
+@automatic
 def lissa(
     key: PRNGKey,
     operator_of: Callable[[Any], LinearOperator],
@@ -164,6 +169,9 @@ def lissa(
 
     middle = steps // 2
     zero = tree.zeros_like(rhs)
+    like: Any = ()
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        like = jax.eval_shape(lambda k: operator_of(k)(rhs), key)
 
     def one_sample(sample_key: PRNGKey) -> tuple[Params, Params, Params]:
         """The last x, and b − A x at the middle and at the last step."""
@@ -176,7 +184,7 @@ def lissa(
             halfway = tree.where(j == middle, left, halfway)
             return tree.axpy(step_size, left, x), halfway, left
 
-        return jax.lax.fori_loop(0, steps, step, (zero, rhs, rhs))
+        return fori_loop(0, steps, step, (zero, rhs, rhs), like)
 
     def add_sample(i: Any, state: Any) -> Any:
         means, scatters = state
@@ -187,7 +195,7 @@ def lissa(
         return means, tree.axpy(i / (i + 1), square, scatters)
 
     empty = (zero, zero, zero)
-    means, scatters = jax.lax.fori_loop(0, samples, add_sample, (empty, empty))
+    means, scatters = fori_loop(0, samples, add_sample, (empty, empty), like)
     variances = tree.scale(1 / (samples * (samples - 1)), scatters)
     bad = ~tree.all_finite((means, scatters))
     if steps > 1:

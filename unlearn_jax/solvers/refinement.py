@@ -9,6 +9,8 @@ import numpy as np
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, check_like
+from unlearn_jax.loop import while_loop
+from unlearn_jax.placement import vary
 from unlearn_jax.solvers.implicit import implicit
 from unlearn_jax.solvers.powers import exponent, power_of_two
 from unlearn_jax.solvers.solution import (
@@ -117,6 +119,8 @@ def refine(
     check_like(operator.like, one, "right-hand side")
     if start is not None:
         check_like(rhs, start, "start")
+        start = vary(start, rhs, operator.like)
+    rhs = vary(rhs, operator.like)
     matvec = over(operator.matvec)
 
     def run(rhs: Params, start: Params | None) -> Solution:
@@ -226,7 +230,7 @@ def _refine(
     steps = jnp.zeros(now.shape, jnp.int32)
     doubt = jnp.full_like(code, STAGNATED)
     state = Progress(x, left, now, _finite(width), steps, doubt, code)
-    state = jax.lax.while_loop(lambda s: jnp.any(s.code == RUNNING), one_round, state)
+    state = while_loop(lambda s: jnp.any(s.code == RUNNING), one_round, state)
     value = over(tree.scale)(factor, state.value)
     return Solution(
         value, state.relative, state.steps, state.code == CONVERGED, state.code

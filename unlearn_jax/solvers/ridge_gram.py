@@ -15,6 +15,7 @@ from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Bool, DTypeLike, Float, Int
 
 from unlearn_jax.data.accumulate import present
+from unlearn_jax.loop import fori_loop, while_loop
 from unlearn_jax.solvers.extended import (
     Pair,
     digits,
@@ -223,7 +224,7 @@ def gram_solve(state: GramRidge, *, bound: float | None = None) -> GramRidge:
 
     rounding = float(jnp.finfo(dtype).eps) / 2
     infinite = jnp.asarray(jnp.inf, dtype)
-    weight, rest, _, error, _, _ = jax.lax.while_loop(
+    weight, rest, _, error, _, _ = while_loop(
         lambda carry: carry.going & (carry.steps < 10),
         step,
         _Refinement(
@@ -309,7 +310,7 @@ def _add_blocks(sums: _Sums, x: Array, y: Array, sign: int, slices: int) -> _Sum
     count = x.shape[0] // block
     if count == 1:
         return one(jnp.asarray(0), sums)
-    return jax.lax.fori_loop(0, count, one, sums)
+    return fori_loop(0, count, one, sums)
 
 
 def _change_sums(state: GramRidge, other: GramRidge, sign: int) -> GramRidge:

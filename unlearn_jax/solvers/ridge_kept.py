@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import DTypeLike, Float, Int
 
+from unlearn_jax.loop import fori_loop
 from unlearn_jax.solvers.extended import Pair, digits, norm, residual
 from unlearn_jax.solvers.refusal import APPLIED, INDEFINITE, settle
 from unlearn_jax.solvers.ridge_gram import (
@@ -174,7 +175,7 @@ def _refined(state: KeptRidge, fast: Ridge) -> KeptRidge:
 
     zero = jnp.zeros_like(state.error)
     start = step(0, (fast.weight, zero, zero, zero))
-    weight, _, error, shrunk = jax.lax.fori_loop(0, 2, step, start)
+    weight, _, error, shrunk = fori_loop(0, 2, step, start)
     # Corrections near the rounding of W say nothing of the inverse any more.
     rounded = error <= 8 * jnp.finfo(weight.dtype).eps
     shrunk = jnp.where(rounded, 0, shrunk)

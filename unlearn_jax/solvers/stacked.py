@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unlearn_jax import tree
+from unlearn_jax.loop import fori_loop
 from unlearn_jax.solvers.refinement import epsilon
 from unlearn_jax.types import Array, Params
 
@@ -119,5 +120,5 @@ def orthonormalise(
 
     nothing = tree.zeros_like(vectors)
     start = (nothing, () if plain else nothing, jnp.zeros((k, k), dtype))
-    basis, dual_basis, coefficients = jax.lax.fori_loop(0, k, place, start)
+    basis, dual_basis, coefficients = fori_loop(0, k, place, start)
     return basis, basis if plain else dual_basis, coefficients

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import dynamic_slice, dynamic_update_slice
 
+from unlearn_jax.loop import fori_loop
 from unlearn_jax.types import Array
 
 OUTER, THIN, PANEL, BLOCK, MIRROR = 4, 128, 128, 256, 128
@@ -68,7 +69,7 @@ def _panels(matrix: Array, left: Array, factor: Array, size: int) -> Array:
         old = dynamic_slice(matrix, (at, 0 * at), (size, f))
         return dynamic_update_slice(matrix, old - own @ factor.T, (at, 0 * at))
 
-    return jax.lax.fori_loop(0, -(-f // size), body, matrix)
+    return fori_loop(0, -(-f // size), body, matrix, left, factor)
 
 
 def _blocks(matrix: Array, left: Array, factor: Array, size: int) -> Array:
@@ -82,7 +83,7 @@ def _blocks(matrix: Array, left: Array, factor: Array, size: int) -> Array:
         old = dynamic_slice(matrix, (i, j), (size, size))
         return dynamic_update_slice(matrix, old - own @ other.T, (i, j))
 
-    return jax.lax.fori_loop(0, len(starts), body, matrix)
+    return fori_loop(0, len(starts), body, matrix, left, factor)
 
 
 def _mirror(matrix: Array, size: int) -> Array:
@@ -115,7 +116,7 @@ def _mirror_tiles(carry: Any, starts: np.ndarray, size: int, *, whole: bool) -> 
         matrix = dynamic_update_slice(matrix, tile, (j, i))
         return _next_tile(matrix, rows[t], columns[t], size, whole=whole)
 
-    return jax.lax.fori_loop(0, len(starts), body, carry)
+    return fori_loop(0, len(starts), body, carry)
 
 
 def _next_tile(matrix: Array, row: Any, column: Any, size: int, *, whole: bool) -> Any:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import check_like
-from unlearn_jax.loop import tracing
+from unlearn_jax.loop import fori_loop, tracing
 from unlearn_jax.solvers.preconditioner import check_damping
 from unlearn_jax.solvers.stacked import combine, gram, project, put, take
 from unlearn_jax.types import Array, Params
@@ -159,7 +159,7 @@ def woodfisher_recursion(
         return put(directions, i, u), pivots.at[i].set(pivot)
 
     zero = tree.zeros_like(rows)
-    directions, pivots = jax.lax.fori_loop(
+    directions, pivots = fori_loop(
         0, count, step, (zero, jnp.ones(count, shares.dtype))
     )
     diagonal = jax.tree.map(lambda r: jnp.full(r.shape[1:], damping, r.dtype), rows)

@@ -15,7 +15,7 @@ import numpy as np
 
 from unlearn_jax.data.accumulate import present, widened
 from unlearn_jax.loop import tracing
-from unlearn_jax.parallel.mesh import explicit_axes, varying_axes
+from unlearn_jax.placement import vary
 from unlearn_jax.train.entrance import check_batch
 from unlearn_jax.train.loss import squared_norm
 from unlearn_jax.train.objective import Objective
@@ -47,7 +47,10 @@ def entered(
             examples where all numbers are known; under ``jit`` nothing is probed.
 
     Returns:
-        (params, batch): arrays; weights in at least float32.
+        (params, batch): arrays; weights in at least float32. Inside a ``shard_map``
+        that checks what varies, parameters that do not vary like the batch do so from
+        here on: else JAX would sum derivatives over the devices, before they are
+        squared. So every device has what its own part gives; sums are the caller's.
 
     Raises:
         ValueError: what was given, what was expected, what to change; concrete values
@@ -55,7 +58,7 @@ def entered(
     """
     params = checked_params(what, params)
     batch = checked_batch(what, batch)
-    check_placed(what, params, batch)
+    params, batch = vary((params, batch))
     reads = objective.loss if loss else squared_norm
     check_batch(objective.predict, params, reads, batch, name=what)
     for count in (2, 3):
@@ -111,7 +114,7 @@ def entered_inputs(
     """
     params = checked_params(what, params)
     _check_some(what, examples(what, "inputs", inputs))
-    check_placed(what, params, inputs)
+    params, inputs = vary((params, inputs))
     for count in (2, 3):
         check_outputs(what, predict, params, inputs, count)
     return params, inputs
@@ -131,31 +134,6 @@ def check_real(what: str, params: Any) -> None:
                 f"expected real numbers: keep the real and the "
                 f"imaginary part as two parameters"
             )
-
-
-def check_placed(what: str, *values: Any) -> None:
-    """Refuse arrays whose types say on which devices of a mesh their parts lie.
-
-    Derivatives by parameters that do not vary like the data would be summed over the
-    devices by JAX itself, and squared after that; zeros that loops start from lack the
-    type. Devices that nothing is said about are no trouble.
-
-    Raises:
-        ValueError: inside a ``shard_map`` that checks what varies, or split over
-            explicit axes.
-    """
-    if axes := varying_axes(values):
-        raise ValueError(
-            f"{what} got arrays that vary over the mesh axes {axes} inside shard_map, "
-            f"expected none whose type says so: pass check_vma=False to shard_map, or "
-            f"the argument mesh= to a function called outside"
-        )
-    if axes := explicit_axes(values):
-        raise ValueError(
-            f"{what} got arrays split over the mesh axes {axes} of type Explicit, "
-            f"expected axes of type Auto: lay them over a mesh from data_mesh, or "
-            f"jax.make_mesh with axis_types=(AxisType.Auto,)"
-        )
 
 
 def checked_batch(what: str, batch: Batch) -> Batch:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.loop import Loop, choose_loop, tracing
+from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.augment import flip_crop
 from unlearn_jax.train.descent import (
     StepLoss,
@@ -30,6 +31,7 @@ class FitState(NamedTuple):
     epochs_done: Any
 
 
+@automatic
 def fit(
     key: PRNGKey,
     learner: Learner,

@@ -26,7 +26,9 @@ def square_sum_streamed(
         products = [left[k].T @ right[k] for k in range(g)]
         return total + weight * jnp.square(jnp.stack(products)), None
 
-    zero = jnp.zeros((g, i, o), jnp.result_type(inputs, slopes, weights))
+    # Like the inputs: inside shard_map it must vary over the devices as they do.
+    kind = jnp.result_type(inputs, slopes, weights)
+    zero = jnp.zeros_like(inputs, shape=(g, i, o), dtype=kind)
     return lax.scan(step, zero, (inputs, slopes, weights), length=n)[0]
 
 
