@@ -9,15 +9,14 @@ import numpy as np
 
 from experiments.compare.setting import Case, Setting
 from experiments.frame.problem import seed_key
-from experiments.frame.study import reason_of
 from unlearn_jax import tree
 from unlearn_jax.data.accumulate import collect
-from unlearn_jax.evaluation import Metric, References
+from unlearn_jax.evaluation import References, measure
 from unlearn_jax.evaluation.outputs import SplitOutputs, losses, split_outputs
 from unlearn_jax.evaluation.relearn import relearn_steps
 from unlearn_jax.evaluation.verdict import chance_level
 from unlearn_jax.results.rows import Row
-from unlearn_jax.types import PRNGKey, Variables
+from unlearn_jax.types import Variables
 
 
 class Judge(NamedTuple):
@@ -95,42 +94,20 @@ def metric_rows(
         seeds: Training and unlearning seed, from which the evaluation keys come.
         names: Of the metrics; None takes all of the task.
     """
+    known: Any = {"task": setting.dataset.task, "metrics": setting.metrics}
     rows = []
     for k in range(setting.config.seeds.evaluate):
         key = seed_key("evaluate", seeds[0], k)
         for name in setting.metrics if names is None else names:
-            metric = setting.metrics[name]
+            unit = setting.metrics[name].unit
             try:
-                values = measure(metric, key, unlearned, references)
+                found = measure([name], key, unlearned, references, **known)
             except ValueError as error:
-                failure = f"metric {name!r}: {error}"
-                rows.append(row(name, None, metric.unit, seed=k, failure=failure))
+                failure = " ".join(str(error).split())[:300]
+                rows.append(row(name, None, unit, seed=k, failure=failure))
                 continue
-            rows += [row(name, v, metric.unit, where, k) for where, v in values.items()]
+            rows += [row(name, value, unit, where, k) for _, where, value in found]
     return rows
-
-
-def measure(
-    metric: Metric, key: PRNGKey, unlearned: SplitOutputs, references: References
-) -> dict[str, float]:
-    """Values by split of a metric, which may have been brought along.
-
-    Raises:
-        ValueError: it is undefined here, or gave something else than numbers by split.
-    """
-    try:
-        values = metric.function(key, unlearned, references)
-    except ValueError:
-        raise
-    except Exception as error:  # a user's own may fail in any way
-        raise ValueError(reason_of(error)) from error
-    try:
-        return {str(where): float(value) for where, value in values.items()}
-    except Exception as error:
-        raise ValueError(
-            f"gave {type(values).__name__}, expected a dict of numbers by split "
-            f"({error})"
-        ) from None
 
 
 def row(

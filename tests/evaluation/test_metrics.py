@@ -110,6 +110,31 @@ def test_outputs_that_are_not_finite_are_an_error_and_never_a_nan(key, models, n
         measure([name], key, broken, references, task="classification")
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (lambda: {"forget": 1.0, "test": float("nan")}, "gave NaN for 'test'"),
+        (lambda: [1.0], "gave list, expected a dict"),
+        (lambda: {"forget": "much"}, "gave dict, expected a dict of numbers"),
+        (lambda: {}["forget"], "KeyError: 'forget'"),
+    ],
+)
+def test_a_metric_of_ones_own_that_gives_no_number_is_named(key, models, values, says):
+    own = METRICS["accuracy"]._replace(function=lambda *given: values())
+    with pytest.raises(ValueError, match=f"metric 'mine': {says}"):
+        measure(["mine"], key, *models, task="classification", metrics={"mine": own})
+
+
+def test_a_metric_of_ones_own_stands_beside_the_others(key, models):
+    own = METRICS["accuracy"]._replace(function=lambda *given: {"all": np.float32(2)})
+    table = {**METRICS, "mine": own}
+    rows = measure(
+        ["accuracy", "mine"], key, *models, task="classification", metrics=table
+    )
+    assert rows[-1] == ("mine", "all", 2.0)
+    assert rows[:-1] == measure(["accuracy"], key, *models, task="classification")
+
+
 def test_attack_runs_once_for_its_five_rows_and_again_for_another(key, models):
     calls = []
 

@@ -6,7 +6,9 @@ the oracle's value is, and oracle against another oracle is the floor of every r
 """
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unlearn_jax.evaluation.accuracy import accuracies, mean_losses, rmses
 from unlearn_jax.evaluation.agreement import (
@@ -197,6 +199,7 @@ def measure(
     references: References,
     *,
     task: str,
+    metrics: Mapping[str, Metric] = METRICS,
 ) -> list[tuple[str, str, float]]:
     """Rows (metric, split, value) of the named metrics, in the order of the names.
 
@@ -205,33 +208,56 @@ def measure(
     at a time and record the failure.
 
     Args:
-        names: Keys of METRICS.
+        names: Keys of ``metrics``.
         key: Evaluation seed: subsets, halves and folds.
         unlearned: Outputs of the model to judge; host arrays save repeated transfers.
         references: The oracle of the same training seed, and other oracles.
         task: "classification" or "regression".
+        metrics: Those that there are: METRICS, or with one's own beside them.
 
     Raises:
         ValueError: an unknown name, a metric not meant for the task, or one undefined
             for the data (too few examples, outputs not finite, no references): the
-            message says which and why. A NaN is never returned.
+            message says which and why. So does one's own that fails in any way, or
+            gives anything but numbers by split: a NaN is never returned.
     """
     rows = []
     for name in names:
-        metric = _metric(name, task)
+        metric = _metric(name, task, metrics)
         try:
             values = metric.function(key, unlearned, references)
         except ValueError as error:
             raise ValueError(f"metric {name!r}: {error}") from error
-        rows.extend((name, split, value) for split, value in values.items())
+        except Exception as error:  # one's own may fail in any way
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"metric {name!r}: {reason}") from error
+        rows.extend((name, split, value) for split, value in _numbers(name, values))
     return rows
 
 
-def _metric(name: str, task: str) -> Metric:
-    if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=3) or sorted(METRICS)
+def _numbers(name: str, values: Any) -> list[tuple[str, float]]:
+    """Values by split, which one's own metric may have made of anything."""
+    try:
+        found = [(str(split), float(value)) for split, value in values.items()]
+    except Exception as error:
+        raise ValueError(
+            f"metric {name!r}: gave {type(values).__name__}, expected a dict of "
+            f"numbers by split ({error})"
+        ) from None
+    for split, value in found:
+        if math.isnan(value):
+            raise ValueError(
+                f"metric {name!r}: gave NaN for {split!r}, expected a number; where "
+                "there is none, raise a ValueError that says why"
+            )
+    return found
+
+
+def _metric(name: str, task: str, metrics: Mapping[str, Metric]) -> Metric:
+    if name not in metrics:
+        near = difflib.get_close_matches(name, metrics, n=3) or sorted(metrics)
         raise ValueError(f"no metric {name!r}; nearest: {', '.join(near)}")
-    metric = METRICS[name]
+    metric = metrics[name]
     if task not in metric.tasks:
         raise ValueError(f"metric {name!r} is for {metric.tasks}, not for {task!r}")
     return metric
