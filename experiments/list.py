@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import tyro
 
+from experiments.frame import words
 from experiments.frame.command import main
 from experiments.frame.options import hyperparameters
 from experiments.frame.requests import KINDS
@@ -206,12 +207,8 @@ def command(arguments: Sequence[str]) -> int:
     """Print the tables asked for."""
     from rich.console import Console
 
-    asked = tyro.cli(
-        Listing,
-        args=list(arguments),
-        prog="python -m experiments.list",
-        description=__doc__,
-    )
+    prog = "python -m experiments.list"
+    asked = words.asked(Listing, arguments, prog=prog, description=__doc__)
     tables = {
         "studies": studies_table,
         "requests": requests_table,

@@ -13,8 +13,9 @@ side, a column of each run for every column that matters most. Nothing is writte
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
@@ -23,46 +24,52 @@ from experiments.frame.export import export as export_run
 from experiments.frame.findings import Finding, print_findings
 from experiments.frame.side import side_by_side
 from experiments.frame.study import Study, read_results, report, shown, told
+from experiments.frame.words import asked
 from experiments.studies import STUDIES
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Make tables, figures and a page of a run; compare several.
+
+    Attributes:
+        folders: Of the runs.
+        full: On a terminal, print every column and how to read it; several runs are
+            printed so anyway.
+        columns: Of the LaTeX tables, by the beginnings of their titles:
+            ``--columns "accuracy forget" check``. All by default. Of several runs: what
+            is compared.
+        export: ``tensorboard`` or ``wandb``: write the run's numbers for it into a
+            folder of that name beside them, and nothing else.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    full: tyro.conf.FlagCreatePairsOff[bool] = False
+    columns: tuple[str, ...] = ()
+    export: str = ""
 
 
 def command(arguments: Sequence[str]) -> int:
     """Parse and report; the exit code is 1 when a number is missing."""
-
-    def reported(
-        folders: Annotated[tuple[Path, ...], tyro.conf.Positional],
-        full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        columns: tuple[str, ...] = (),
-        export: str = "",
-    ) -> int:
-        """Make tables, figures and a page of a run; compare several.
-
-        Args:
-            folders: Of the runs.
-            full: On a terminal, print every column and how to read it; several runs
-                are printed so anyway.
-            columns: Of the LaTeX tables, by the beginnings of their titles:
-                ``--columns "accuracy forget" check``. All by default. Of several
-                runs: what is compared.
-            export: ``tensorboard`` or ``wandb``: write the run's numbers for it into a
-                folder of that name beside them, and nothing else.
-        """
-        if not folders:
-            raise ValueError("name the folder of a run, results/compare/RUN")
-        if export:
-            return max(_export(folder, export) for folder in folders)
-        first, *others = folders
-        if others:
-            return _compare(folders, columns)
-        return _report(first, full, columns)
-
+    prog = "python -m experiments.report"
+    given = asked(Reported, arguments, prog=prog, description=__doc__)
     try:
-        prog = "python -m experiments.report"
-        return tyro.cli(reported, args=list(arguments), prog=prog, description=__doc__)
+        return _reported(given)
     except BrokenPipeError:
         # The reader of a pipe has had enough; all files are written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _reported(given: Reported) -> int:
+    if not given.folders:
+        raise ValueError("name the folder of a run, results/compare/RUN")
+    if given.export:
+        return max(_export(folder, given.export) for folder in given.folders)
+    first, *others = given.folders
+    if others:
+        return _compare(given.folders, given.columns)
+    return _report(first, given.full, given.columns)
 
 
 def _report(folder: Path, full: bool, columns: Sequence[str]) -> int:

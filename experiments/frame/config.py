@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
-import tyro
-
 from experiments.frame.options import OptionError, Options
+from experiments.frame.words import asked
 
 ConfigT = TypeVar("ConfigT")
 
@@ -52,38 +51,33 @@ def parse(
     what comes out is "custom" where anything is changed.
 
     Raises:
-        ValueError: no such scale, or options that cannot be read.
+        ValueError: no such scale, or words that cannot be read.
     """
     scale = word_after(arguments, "--scale") or next(iter(presets))
     if scale not in presets:
         raise ValueError(f"--scale is {scale!r}; choose from {', '.join(presets)}")
     preset: Any = presets[scale]
     try:
-        asked: Any = tyro.cli(
-            type(preset),
-            args=list(arguments),
-            default=preset,
-            prog=prog,
-            description=text,
-        )
+        told = {"default": preset, "prog": prog, "description": text}
+        given: Any = asked(type(preset), arguments, **told)
     except OptionError as error:
         raise ValueError(str(error)) from None
-    for field in dataclasses.fields(asked):
-        given = getattr(asked, field.name)
-        if isinstance(given, Options):
-            merged = given.over(getattr(preset, field.name))
-            asked = dataclasses.replace(asked, **{field.name: merged})
-    return labelled(asked, preset)
+    for field in dataclasses.fields(given):
+        own = getattr(given, field.name)
+        if isinstance(own, Options):
+            merged = own.over(getattr(preset, field.name))
+            given = dataclasses.replace(given, **{field.name: merged})
+    return labelled(given, preset)
 
 
-def labelled(asked: Any, preset: Any) -> Any:
+def labelled(given: Any, preset: Any) -> Any:
     """The configuration with a scale that is true: "custom" once it was changed."""
-    free = {name: getattr(asked, name) for name in asked.FREE}
-    if any(field.name == "data" for field in dataclasses.fields(asked)):
-        free["data"] = dataclasses.replace(preset.data, dir=asked.data.dir)
-    if dataclasses.replace(preset, **free) == asked:
-        return asked
-    return dataclasses.replace(asked, scale="custom")
+    free = {name: getattr(given, name) for name in given.FREE}
+    if any(field.name == "data" for field in dataclasses.fields(given)):
+        free["data"] = dataclasses.replace(preset.data, dir=given.data.dir)
+    if dataclasses.replace(preset, **free) == given:
+        return given
+    return dataclasses.replace(given, scale="custom")
 
 
 def word_after(arguments: Sequence[str], flag: str) -> str | None:
