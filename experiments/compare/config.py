@@ -6,17 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from experiments.frame.config import StudyConfig
 from experiments.frame.options import Options, words_of
 from experiments.frame.plugins import Factories, entry, user_file
-from experiments.frame.problem import PROBLEM_RULES, Data, Network
+from experiments.frame.problem import PROBLEM_RULES, TrainingConfig
 from experiments.frame.requests import request_files
 from experiments.frame.rules import Rule, at_least, some
 from unlearn_jax.evaluation import METRICS, Metric
 from unlearn_jax.evaluation.metric import ANY_TASK
 from unlearn_jax.methods import METHODS, Entry
 from unlearn_jax.train.ensemble import Members
-from unlearn_jax.train.recipe import Recipe
 
 
 def entry_of(name: str) -> Entry:
@@ -78,13 +76,10 @@ class Seeds:
 
 
 @dataclass(frozen=True)
-class Config(StudyConfig):
+class Config(TrainingConfig):
     """One comparison.
 
     Attributes:
-        data: Which data.
-        model: Which model.
-        recipe: How originals and oracles are trained.
         l2: Coefficient of half the squared norm of the parameters in the objective.
         requests: What to forget, one comparison each: "random:0.1" or "random:100",
             "class:3", "sub_class:3", "file:indices.npy", "clustered:100",
@@ -97,7 +92,7 @@ class Config(StudyConfig):
             ``unlearn_jax.evaluation.metric``.
         options: Hyper-parameters, "method.name=value"; others stay as they are.
         sweep: Several values of one, "ssd.alpha=1,3,10": the method is tried with each;
-            of two of the same method, with each pair.
+            of two of the same method, with each combination.
         seeds: Repetitions.
         oracles: Retrained models per request, at least as many as training seeds; the
             floor is measured among them.
@@ -110,17 +105,16 @@ class Config(StudyConfig):
         save: Write every unlearned model to the run's folder "models", in this format.
     """
 
-    FREE: ClassVar[tuple[str, ...]] = (*StudyConfig.FREE, "members")
+    FREE: ClassVar[tuple[str, ...]] = (*TrainingConfig.FREE, "members")
 
-    data: Data = field(default_factory=Data)
-    model: Network = field(default_factory=Network)
-    recipe: Recipe = field(default_factory=Recipe)
     l2: float = 0.0
     requests: tuple[str, ...] = ("random:0.1",)
     methods: tuple[str, ...] = (ALL,)
     metrics: tuple[str, ...] = ()
     options: Annotated[Options, words_of(FACTORIES)] = field(default_factory=Options)
-    sweep: tuple[str, ...] = ()
+    sweep: Annotated[Options, words_of(FACTORIES, several=True)] = field(
+        default_factory=Options
+    )
     seeds: Seeds = field(default_factory=Seeds)
     oracles: int = 10
     members: Members = "auto"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.compare.config import FACTORIES, Config, entry_of, methods_of
-from experiments.frame.options import grid, parse_options
+from experiments.compare.config import Config, entry_of, methods_of
+from experiments.frame.options import Options
 from experiments.frame.plugins import short_name
 from unlearn_jax.methods import METHODS, Entry
 
@@ -33,7 +33,7 @@ def contenders(config: Config, task: str) -> list[Contender]:
             fit, two methods of one name.
     """
     methods = methods_of(config.methods, task)
-    swept = parse_sweep(config.sweep, methods)
+    check_sweep(config.sweep, methods)
     found = []
     for method in methods:
         entry = entry_of(method)
@@ -44,7 +44,7 @@ def contenders(config: Config, task: str) -> list[Contender]:
                 f"{task}; methods for it: {', '.join(able)}"
             )
         own = dict(config.options.of(method))
-        for values in swept.get(method, [{}]):
+        for values in config.sweep.settings(method):
             name = " ".join([short_name(method), *words_of_setting(values)])
             found.append(Contender(name, method, entry, own | values))
     names = [contender.name for contender in found]
@@ -65,30 +65,15 @@ def words_of_setting(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def parse_sweep(
-    words: Sequence[str], methods: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Turn "method.name=1,3,10" into the settings of each method.
+def check_sweep(sweep: Options, methods: Sequence[str]) -> None:
+    """Refuse a sweep of what does not compete.
 
     Raises:
-        ValueError: a method that does not compete, an option that it does not have, a
-            value of another kind, or one that comes twice.
+        ValueError: the method, and those that compete.
     """
-    axes: dict[str, dict[str, list[Any]]] = {}
-    for text in words:
-        target, equals, values = text.partition("=")
-        method, dot, name = target.rpartition(".")
-        if not equals or not dot or method not in methods:
+    for name in sweep:
+        if name not in methods:
             raise ValueError(
-                f"cannot read the sweep {text!r}; write method.name=1,3,10 with one of "
-                f"the methods that compete: {', '.join(methods)}"
+                f"the sweep names {name!r}, which does not compete; choose from "
+                f"{', '.join(methods)}"
             )
-        read = [
-            parse_options([f"{target}={value}"], FACTORIES).of(method)[name]
-            for value in values.split(",")
-        ]
-        own = axes.setdefault(method, {})
-        if name in own or len(set(read)) < len(read):
-            raise ValueError(f"the sweep gives a value of {target} twice; give it once")
-        own[name] = read
-    return {method: grid(own) for method, own in axes.items()}

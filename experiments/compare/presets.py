@@ -101,6 +101,18 @@ def presets(data: str) -> Mapping[str, Config]:
     return {scale: make(scale, data) for scale in ("small", "smoke", "paper")}
 
 
+def origin(config: Config) -> str:
+    """How the settings of a comparison's methods were chosen, in a sentence."""
+    told = {
+        Options(): "published defaults",
+        _SMALL_OPTIONS: "chosen on digits without the oracle, where predictions agree "
+        "most with models of a fifth of the data, on seeds, a class and a random tenth "
+        "that no table uses (experiments.tune)",
+        _IMAGE_OPTIONS: "chosen with oracles in sight, on other seeds",
+    }
+    return f"Settings of methods: {told.get(config.options, 'given, or presets')}."
+
+
 def _small_data(scale: str, data: str) -> Config:
     kind = "sub_class:3" if data.endswith("_coarse") else "class:3"
     requests = ("random:0.1", kind)

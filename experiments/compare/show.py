@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from experiments.compare.config import Config
+from experiments.compare.presets import origin
 from experiments.frame.findings import Drawing, Finding
 from experiments.frame.study import Results
 from unlearn_jax.results.comparison import answer, by_request, comparison_tables
@@ -35,7 +36,7 @@ def show(config: Config, results: Results) -> list[Finding]:
         ]
         named = [t._replace(name=f"{stem} {t.name}") for t in tables]
         title = f"To forget: {request} ({model})"
-        words = [answer(group)]
+        words = [answer(group), origin(config)]
         files = {} if findings else {"summary.csv": summary_csv(records)}
         findings.append(Finding(named, drawings, title, words, files))
     return findings

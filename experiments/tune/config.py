@@ -8,21 +8,9 @@ from typing import Any
 from experiments.compare import config as compare
 from experiments.compare import presets as compared
 from experiments.frame.rules import Rule, at_least, share
+from experiments.tune.grids import GRIDS
 
-METHODS = (
-    "finetune",
-    "gradient_ascent",
-    "random_labels",
-    "salun",
-    "ssd",
-    "lfssd",
-    "fisher_forgetting",
-    "influence_removal",
-    "newton_removal",
-    "unrolled_removal",
-    "bad_teacher",
-    "scrub",
-)
+METHODS = tuple(GRIDS)
 IMAGE_METHODS = (
     "finetune",
     "gradient_ascent",
@@ -42,8 +30,8 @@ class Config(compare.Config):
     """One tuning.
 
     Attributes:
-        trials: Settings of each method: its preset, its published default, and as many
-            of its grid as are left (count).
+        trials: Settings of each method to choose from: its published default, and as
+            many of its grid as are left (count).
         margin: What retain and validation accuracy may lose (points).
         surrogates: Small oracles on each request (count).
         share: Of the retained examples that a small oracle learns from.

@@ -12,9 +12,10 @@ class Tried(NamedTuple):
     """Value: all trials of one method on one original.
 
     Attributes:
-        trials: Their names.
-        signals: (t,) numbers of the trials by name of the signal; NaN where the model
-            is not finite.
+        trials: Their names; the preset is behind those that one may choose, or
+            among them.
+        signals: (t,) numbers of those that one may choose, by name of the signal; NaN
+            where the model is not finite.
         original: The same numbers of the original.
         margin: What accuracies may lose (points).
     """
@@ -69,9 +70,19 @@ def attack_within_margin(tried: Tried) -> int:
 
 def surrogates(tried: Tried) -> int:
     """Where predictions agree most with those of the small oracles."""
+    return int(np.argmin(_known(-agreement(tried))))
+
+
+def agreement(tried: Tried) -> np.ndarray:
+    """(t,) predictions equal to the small oracles', mean of both parts (%)."""
     parts = ("agreement_forget", "agreement_validation")
-    equal = sum(tried.signals[part] for part in parts)
-    return int(np.argmin(_known(-np.asarray(equal))))
+    return np.mean([tried.signals[part] for part in parts], axis=0)
+
+
+def for_all(seen: Sequence[Tried]) -> int:
+    """One trial for several originals and requests: the highest mean agreement."""
+    means = np.mean([agreement(tried) for tried in seen], axis=0)
+    return int(np.argmin(_known(-means)))
 
 
 def early_stopping(tried: Tried) -> int:
@@ -98,7 +109,7 @@ CRITERIA: Mapping[str, Criterion] = {
     ),
     "preset": Criterion(
         lambda tried: _fixed(PRESET, tried),
-        "the preset of `compare`, which was chosen with oracles on other seeds",
+        "the preset of `compare`, one for all requests",
     ),
     "most forgetting": Criterion(
         most_forgetting,

@@ -1,18 +1,19 @@
-"""Which settings of a method are tried around its preset."""
+"""Which settings of a method are tried, around what nobody has tuned."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from experiments.compare.config import FACTORIES
 from experiments.frame.options import hyperparameters
+from unlearn_jax.train.recipe import Recipe
 
 
 class Change(NamedTuple):
-    """Description: one option that differs from the preset's.
+    """Description: one option that differs from where the grid begins.
 
     Attributes:
         option: Its name.
-        number: A factor of the preset's value, or the value.
+        number: A factor of the value there, or the value.
         factor: Which of the two.
     """
 
@@ -22,7 +23,7 @@ class Change(NamedTuple):
 
 
 def times(option: str, *factors: float) -> tuple[Change, ...]:
-    """Multiples of the preset's value; counts are rounded, and at least 1."""
+    """Multiples of the first value; counts are rounded, and at least 1."""
     return tuple(Change(option, factor) for factor in factors)
 
 
@@ -31,8 +32,8 @@ def values(option: str, *numbers: float) -> tuple[Change, ...]:
     return tuple(Change(option, number, factor=False) for number in numbers)
 
 
-_RATES = times("learning_rate", 3, 1 / 3, 10, 0.1)
-_TRAINING = (*_RATES, *times("epochs", 2, 4), *times("learning_rate", 30, 0.03))
+_RATES = times("learning_rate", 0.1, 0.01, 0.3, 0.03)
+_TRAINING = (*_RATES, *times("epochs", 0.5, 2), *times("learning_rate", 3, 0.003))
 _LENGTHS = times("scale", 2, 0.5, 4, 0.25, 1.5, 0.75)
 
 GRIDS: Mapping[str, tuple[Change, ...]] = {
@@ -41,22 +42,23 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
     "random_labels": _TRAINING,
     "salun": (*_RATES, *times("fraction", 0.5, 1.5), *times("epochs", 2, 4)),
     "prioritised_finetune": _TRAINING,
-    "ewc": (*_RATES, *times("strength", 0.1, 10), *times("epochs", 2, 4)),
-    "l2_to_init": (*_RATES, *times("strength", 0.1, 10), *times("epochs", 2, 4)),
+    "ewc": (*_RATES, *times("strength", 10, 100), *times("epochs", 0.5, 2)),
+    "l2_to_init": (*_RATES, *times("strength", 0.1, 10), *times("epochs", 0.5, 2)),
     "fisher_merging": (*_RATES, *times("share", 0.5, 1.5), *times("epochs", 2, 4)),
     "ssd": (*times("alpha", 3, 1 / 3, 10, 0.1), *times("dampening", 0.3, 0.1, 3, 10)),
-    "ssd_batch": times("alpha", 3, 1 / 3, 10, 0.1, 2, 0.5),
+    "ssd_batch": times("alpha", 3, 1 / 3, 10, 0.1, 2, 0.5, 30),
     "lfssd": (*times("alpha", 3, 1 / 3, 10, 0.5), *times("dampening", 0.3, 0.1, 3)),
-    "fisher_forgetting": times("alpha", 10, 0.1, 100, 0.01, 3, 1000, 0.3),
+    "potion": (*times("rho", 0.5, 2, 0.25, 4), *values("growth", 1.2, 1.05, 1.5)),
+    "fisher_forgetting": times("alpha", 10, 100, 1000, 0.1, 1e4, 1e5, 0.01),
     "influence_removal": (*_LENGTHS, *values("damping", 0.1, 0.01)),
     "newton_removal": (
         *values("damping", 0.1, 0.01, 0.3, 0.003),
         *times("iterations", 2, 3),
         *values("damping", 1.0, 0.001),
     ),
-    "influence_unlearning": times("alpha", 3, 1 / 3, 10, 0.1, 2, 0.5),
+    "influence_unlearning": times("alpha", 10, 100, 3, 30, 300, 0.1, 1000),
     "source_removal": (*_LENGTHS, *times("scale", 3, 0.1)),
-    "natural_ascent": (*times("nats", 4, 0.25, 16), *times("steps", 0.2, 0.04, 2)),
+    "natural_ascent": (*times("nats", 4, 0.25, 16, 2), *times("steps", 0.2, 0.04, 2)),
     "unrolled_removal": (
         *times("scale", 2, 0.4),
         *times("polish_rate", 0.2, 2),
@@ -65,20 +67,35 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
     ),
     "bad_teacher": _TRAINING,
     "scrub": (*_RATES, *times("ascent_epochs", 0.5, 2), *times("alpha", 10, 100)),
+    "dmm": _TRAINING,
+    "oracle_matching": _TRAINING,
 }
-"""Name of a method -> changes to its preset, one at a time, in order of use."""
+"""Name of a method -> changes of one option each, in order of use."""
 
 
-def settings(method: str, preset: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def beginning(method: str, recipe: Recipe) -> dict[str, Any]:
+    """Where a method's grid begins: as its data were trained, where it descends.
+
+    The published rates and batches belong to other data and nets; those of training are
+    what everybody knows. Whatever else there is stays at the factory's default.
+    """
+    known = hyperparameters(FACTORIES[method])
+    if "learning_rate" not in known:
+        return {}
+    words = ("learning_rate", "batch_size")
+    return {word: getattr(recipe, word) for word in words if word in known}
+
+
+def settings(method: str, begun: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What each change of a method's grid sets, typed as its factory wants it.
 
     Args:
         method: A name; one without a grid has no settings.
-        preset: Its options where they differ from the factory's defaults.
+        begun: Its options where they differ from the factory's defaults.
     """
     known = hyperparameters(FACTORIES[method])
     for option, number, factor in GRIDS.get(method, ()):
         default = known[option].default
-        value = number * preset.get(option, default) if factor else number
+        value = number * begun.get(option, default) if factor else number
         counts = isinstance(default, int)
         yield {option: max(1, round(value)) if counts else float(f"{value:.3g}")}

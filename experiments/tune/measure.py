@@ -13,7 +13,6 @@ from experiments.compare.forget import Forgetter
 from experiments.compare.judge import Judge, judge, split
 from experiments.compare.measure import cell, floor_rows, placed
 from experiments.compare.models import (
-    known,
     oracles,
     original_words,
     originals,
@@ -21,6 +20,7 @@ from experiments.compare.models import (
 )
 from experiments.compare.setting import Case, Setting, case_of
 from experiments.compare.show import records_of
+from experiments.frame.ensembles import training_words
 from experiments.frame.plugins import brought_digest
 from experiments.frame.problem import seed_key
 from experiments.frame.requests import trained_features
@@ -83,7 +83,7 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
         [control, *setting.contenders], lambda one: one.method
     ):
         # One for each method, so that compiled programs do not pile up.
-        place = bench.place("traces", known(setting))
+        place = bench.place("traces", training_words(setting.config))
         forgetter = Forgetter(setting, models, place)
         several = list(trials)
         count = len(several) * len(models) * len(bars)

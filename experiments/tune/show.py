@@ -9,7 +9,7 @@ import numpy as np
 from experiments.frame.findings import Finding, about, table
 from experiments.frame.study import Results
 from experiments.tune.config import Config
-from experiments.tune.criteria import CRITERIA, Tried
+from experiments.tune.criteria import CRITERIA, Tried, agreement, for_all
 from experiments.tune.signals import UNITS
 from unlearn_jax.results.rows import Rows
 from unlearn_jax.results.summary import ORIGINAL
@@ -23,12 +23,14 @@ class Chosen(NamedTuple):
         method: Its name.
         trials: Names of the trials.
         distances: (t,) in floors.
+        seen: What a deployment sees of them, for each original.
         choices: By criterion, the number of a trial for each original.
     """
 
     method: str
     trials: list[str]
     distances: np.ndarray
+    seen: list[Tried]
     choices: dict[str, list[int]]
 
     def regret(self, criterion: str) -> float:
@@ -46,10 +48,9 @@ class Chosen(NamedTuple):
 
 
 def show(config: Config, results: Results) -> list[Finding]:
-    """For each request the regrets and the settings; before it all, the answer."""
-    findings = []
-    for request in results.rows.places("request"):
-        rows = results.rows.where(request=request)
+    """For each request the regrets and the settings; then one setting for them all."""
+    findings, every = [], []
+    for request, rows in results.rows.by("request"):
         methods = [name for name in rows.places("method") if name != ORIGINAL]
         own = [chosen(config, rows, method) for method in methods]
         caption = f"To forget: {request}. {about(results.run)}"
@@ -59,7 +60,9 @@ def show(config: Config, results: Results) -> list[Finding]:
             _settings(f"settings {plain}", caption, own),
         ]
         findings.append(Finding(tables, (), f"To forget: {request}", [_answer(own)]))
-    return findings
+        every.append(own)
+    last = _for_all(config, results, every)
+    return [*findings, Finding([last], (), "One setting for every request")]
 
 
 def chosen(config: Config, rows: Rows, method: str) -> Chosen:
@@ -69,18 +72,21 @@ def chosen(config: Config, rows: Rows, method: str) -> Chosen:
     trials = mine.places("trial")
     seen = {name: mine.grid(name, "train_seed", "trial") for name in UNITS}
     before = {name: rows.values(name, method=ORIGINAL) for name in UNITS}
-    choices: dict[str, list[int]] = {name: [] for name in CRITERIA}
-    for i in range(config.seeds.train):
-        tried = Tried(
+    every = [
+        Tried(
             trials,
-            {name: values[i] for name, values in seen.items()},
+            {name: values[i][: config.trials] for name, values in seen.items()},
             {name: float(values[i]) for name, values in before.items()},
             config.margin,
         )
-        for name, criterion in CRITERIA.items():
-            choices[name].append(criterion.choose(tried))
+        for i in range(config.seeds.train)
+    ]
+    choices = {
+        name: [criterion.choose(tried) for tried in every]
+        for name, criterion in CRITERIA.items()
+    }
     known = np.where(np.isnan(distances), np.inf, distances)
-    return Chosen(method, trials, known, choices)
+    return Chosen(method, trials, known, every, choices)
 
 
 def _answer(own: Sequence[Chosen]) -> str:
@@ -135,7 +141,8 @@ def _regrets(
         "that of the best trial, in floors; mean over "
         f"{config.seeds.train} originals, on each of which it chooses anew. 0: the "
         "oracle's own choice. inf: the model is not finite.",
-        f"Every method has {config.trials} trials; the original is "
+        f"Every method has {config.trials} trials, and its preset, which no other "
+        "criterion chooses unless it is one of them; the original is "
         f"{rows.value('distance', method=ORIGINAL):.3g} floors away. Margin: "
         f"{config.margin:g} points. Small oracles: {config.surrogates}, on "
         f"{config.share:g} of the retained examples each.",
@@ -156,6 +163,35 @@ def _settings(name: str, caption: str, own: Sequence[Chosen]) -> Table:
     notes = ("In brackets: on how many of the originals, where not on all.",)
     header = ("method", "the oracle's", *list(CRITERIA)[2:])
     return table(name, f"Chosen settings. {caption}", header, lines, notes)
+
+
+def _for_all(
+    config: Config, results: Results, every: Sequence[Sequence[Chosen]]
+) -> Table:
+    """What the small oracles choose for all requests together; presets come from it."""
+    lines = []
+    for own in zip(*every, strict=True):
+        seen = [tried for one in own for tried in one.seen]
+        taken = for_all(seen)
+        equal = float(np.mean([agreement(tried)[taken] for tried in seen]))
+        far = [float(one.distances[taken]) for one in own]
+        least = [float(one.distances.min()) for one in own]
+        lines.append([own[0].method, own[0].trials[taken], equal, *far, *least])
+    requests = results.rows.places("request")
+    header = (
+        "method",
+        "setting",
+        "agreement (%) ↑",
+        *(f"{request}: floors" for request in requests),
+        *(f"{request}: best trial" for request in requests),
+    )
+    notes = (
+        "The trial whose predictions agree most with those of the small oracles, mean "
+        f"over forget set, validation, requests and {config.seeds.train} originals. "
+        "The preset is taken only where it is one of the equally many trials.",
+    )
+    caption = f"One setting for every request. {about(results.run)}"
+    return table("settings for all", caption, header, lines, notes)
 
 
 def _words(one: Chosen, picks: Sequence[int]) -> str:

@@ -4,14 +4,14 @@ from typing import Any
 
 from experiments.compare import setting as compare
 from experiments.compare.config import FACTORIES, entry_of, methods_of
-from experiments.compare.contenders import Contender, parse_sweep, words_of_setting
+from experiments.compare.contenders import Contender, check_sweep, words_of_setting
 from experiments.compare.setting import Setting, fitting_tests
 from experiments.frame.options import hyperparameters
 from experiments.tune.config import Config
-from experiments.tune.grids import settings
+from experiments.tune.grids import beginning, settings
 from experiments.tune.halves import in_halves
 
-PRESET, DEFAULT = "preset", "default"
+PRESET, DEFAULT, BEGINNING = "preset", "default", "as trained"
 
 
 def build(config: Config) -> Setting:
@@ -40,7 +40,10 @@ def build(config: Config) -> Setting:
 
 
 def trials(config: Config, task: str) -> list[Contender]:
-    """``config.trials`` settings of each method: preset, published default, grid.
+    """``config.trials`` settings of each method: published default, grid.
+
+    The preset has a trial of its own behind them, unless it is one of them: no
+    criterion chooses it there.
 
     Raises:
         ValueError: a regression, a method that cannot do it, or fewer settings.
@@ -51,14 +54,21 @@ def trials(config: Config, task: str) -> list[Contender]:
             "classes"
         )
     methods = methods_of(config.methods, task)
-    swept = parse_sweep(config.sweep, methods)
+    check_sweep(config.sweep, methods)
     found = []
     for method in methods:
         entry = entry_of(method)
         preset = dict(config.options.of(method))
-        named: dict[str, dict[str, Any]] = {PRESET: preset, DEFAULT: {}}
-        for changed in swept.get(method) or settings(method, preset):
-            named[" ".join(words_of_setting(changed))] = preset | changed
+        named: dict[str, dict[str, Any]] = {DEFAULT: {}}
+        if method in config.sweep:
+            first, begun = PRESET, preset
+            changes = config.sweep.settings(method)
+        else:
+            first, begun = BEGINNING, beginning(method, config.recipe)
+            changes = settings(method, begun)
+        named[first] = begun
+        for changed in changes:
+            named[" ".join(words_of_setting(changed))] = begun | changed
         different = _different(method, named)
         if len(different) < config.trials:
             raise ValueError(
@@ -66,10 +76,9 @@ def trials(config: Config, task: str) -> list[Contender]:
                 f"{config.trials} trials; give it more by --sweep {method}.option=1,2 "
                 "or lower --trials"
             )
-        found += [
-            Contender(f"{method} {name}", method, entry, different[name])
-            for name in list(different)[: config.trials]
-        ]
+        within = {name: different[name] for name in list(different)[: config.trials]}
+        for name, options in _with_preset(method, within, preset).items():
+            found.append(Contender(f"{method} {name}", method, entry, options))
     return found
 
 
@@ -82,12 +91,27 @@ def _different(
     method: str, named: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Settings of which no two mean the same."""
-    known = hyperparameters(FACTORIES[method])
-    defaults = {name: parameter.default for name, parameter in known.items()}
     seen: list[dict[str, Any]] = []
     kept = {}
     for name, options in named.items():
-        if defaults | options not in seen:
-            seen.append(defaults | options)
+        if _full(method, options) not in seen:
+            seen.append(_full(method, options))
             kept[name] = options
     return kept
+
+
+def _with_preset(
+    method: str, named: dict[str, dict[str, Any]], preset: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The same settings, that of the preset under its name; at the end if it is new."""
+    full = _full(method, preset)
+    told = {
+        PRESET if _full(method, options) == full else name: options
+        for name, options in named.items()
+    }
+    return {**told, PRESET: preset}
+
+
+def _full(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    known = hyperparameters(FACTORIES[method])
+    return {name: known[name].default for name in known} | options
