@@ -1,14 +1,13 @@
 """Who predicts, from what, and how the truth is made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.attribution_fidelity.variant import EVERYONE, Variant, Variants
-from experiments.frame.config import StudyConfig
 from experiments.frame.plugins import user_file
-from experiments.frame.problem import PROBLEM_RULES, Data, Network
-from experiments.frame.rules import at_least, share, some
+from experiments.frame.problem import SUBSET_RULES, Data, Network, SubsetConfig
+from experiments.frame.rules import at_least, some
 from unlearn_jax.train.recipe import Recipe
 
 THREE = tuple(map(Variant, ("ekfac_influence", "trak", "datamodel")))
@@ -18,22 +17,16 @@ COSTLY = ("influence", "metagradient")
 
 
 @dataclass(frozen=True)
-class Config(StudyConfig):
+class Config(SubsetConfig):
     """Who predicts, from what, and how the truth is made.
 
     Attributes:
-        data: Which data.
-        model: Which model.
-        recipe: How every model is trained.
         attributions: Names in ATTRIBUTIONS, or "my_file.py:my_attribution", with
             hyper-parameters after a colon: "trak:width=512,kernel=newton".
         removals: Those of them whose strongest supporters are taken out.
         models: Models of all examples. What reads models is asked with one and with
-            all of them.
+            all of them; what reads models of subsets, with a quarter and with all.
         checkpoints: Kept of each of their runs.
-        members: Models of random subsets. What reads those is asked with a quarter and
-            with all of them.
-        share: Size of a subset, as a share of the training examples.
         subsets: New random subsets that the truth is retrained on.
         retrainings: Of each subset, with other seeds.
         queries: Test examples whose margins are predicted.
@@ -45,18 +38,12 @@ class Config(StudyConfig):
         removed: Supporters taken out of the training set for each.
         removal_retrainings: Models retrained without them.
         bootstrap: Resamples for the standard errors.
-        seed: Draws queries, subsets and keys.
     """
 
-    data: Data = field(default_factory=Data)
-    model: Network = field(default_factory=Network)
-    recipe: Recipe = field(default_factory=Recipe)
     attributions: Variants = EVERYONE
     removals: Variants = THREE
     models: int = 10
     checkpoints: int = 6
-    members: int = 256
-    share: float = 0.5
     subsets: int = 50
     retrainings: int = 4
     queries: int = 100
@@ -66,7 +53,6 @@ class Config(StudyConfig):
     removed: int = 20
     removal_retrainings: int = 5
     bootstrap: int = 200
-    seed: int = 0
 
     def jobs(self) -> list[tuple[Variant, int]]:
         """Everybody with every count that it is asked with."""
@@ -86,14 +72,12 @@ class Config(StudyConfig):
 
 
 RULES = (
-    *PROBLEM_RULES,
+    *SUBSET_RULES,
     *some("attributions"),
-    *share("share"),
-    *at_least(0, "exact_queries", "removal_queries", "seed"),
+    *at_least(0, "exact_queries", "removal_queries"),
     *at_least(1, "models", "checkpoints", "costly_models", "removed", "bootstrap"),
     *at_least(2, "retrainings", "removal_retrainings"),
     *at_least(3, "subsets", "queries"),
-    *at_least(4, "members"),
 )
 
 

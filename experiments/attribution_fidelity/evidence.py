@@ -76,7 +76,7 @@ def train_evidence(bench: Bench, setting: Setting) -> Known:
         n = len(made.train.targets)
         masks = subset_masks(config.seed, config.members, n, config.share)
         training = subset_training(made, config.seed, masks)
-        words = words_of(setting)
+        words = training_words(setting.config)
         trained = kept_ensemble(bench, *training, name="subsets", known_by=words)
         weights = jnp.asarray(masks, made.train.weights.dtype)
         subsets = Subsets(weights, trained.models())
@@ -110,7 +110,7 @@ def retrained(
     """Models of these weights (m, n), applied to all test examples."""
     made, plan = setting.problem, stream_plan(setting.config.seed, stream, weights)
     given = (bench, made.learner, made.train, made.test.inputs, plan)
-    words = {**words_of(setting), **known_by}
+    words = {**training_words(setting.config), **known_by}
     return kept_ensemble(*given, name=name, known_by=words, grows=grows)
 
 
@@ -118,12 +118,6 @@ def margins_of(setting: Setting, outputs: np.ndarray) -> np.ndarray:
     """(m, q) margins of the first q queries."""
     targets = setting.queries.targets[: outputs.shape[1]]
     return np.asarray(margin(jnp.asarray(outputs), targets), np.float64)
-
-
-def words_of(setting: Setting) -> dict[str, Any]:
-    """What decides how a model of the study is trained."""
-    config = setting.config
-    return training_words(config.data, config.model, config.recipe)
 
 
 def _runs(bench: Bench, setting: Setting, keys: Any) -> tuple[list[Any], float]:
@@ -147,7 +141,7 @@ def _runs(bench: Bench, setting: Setting, keys: Any) -> tuple[list[Any], float]:
 
     like = jax.eval_shape(learner.model.init, keys[0])
     structure = jax.tree.structure((like, (like, 0, 0)))
-    words = words_of(setting) | {"checkpoints": config.checkpoints}
+    words = training_words(setting.config) | {"checkpoints": config.checkpoints}
     runs, seconds = [], []
     with bench.progress("models of all examples", len(keys)) as advance:
         for i, key in enumerate(keys):

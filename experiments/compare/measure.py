@@ -13,7 +13,6 @@ from experiments.compare.court import Court, Judged
 from experiments.compare.forget import Forgetter, Forgotten
 from experiments.compare.judge import judge, row
 from experiments.compare.models import (
-    known,
     oracles,
     original_words,
     originals,
@@ -21,6 +20,7 @@ from experiments.compare.models import (
     training_cost,
 )
 from experiments.compare.setting import Setting, case_of
+from experiments.frame.ensembles import training_words
 from experiments.frame.plugins import brought_digest
 from experiments.frame.requests import trained_features
 from experiments.frame.study import Bench, piece_of, reason_of, rows_of
@@ -52,7 +52,8 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
         case = case_of(setting, asked, features)
         own = oracles(bench, setting, case)
         courts.append(Court(setting, case, judged, trained, own))
-    forgetter = Forgetter(setting, trained, bench.place("traces", known(setting)))
+    traces = bench.place("traces", training_words(setting.config))
+    forgetter = Forgetter(setting, trained, traces)
     losses: Losses = {}
     found: dict[str, list[Row]] = {court.case.name: [] for court in courts}
     for court in courts:
@@ -139,7 +140,7 @@ def cell(
     """One judged model, found again by every run that asks for the same one."""
     config = setting.config
     decides = {
-        **known(setting),
+        **training_words(setting.config),
         **request_words(court.case),
         "seeds": [config.seeds.first, config.seeds.evaluate, *seeds],
         "oracles": config.oracles,

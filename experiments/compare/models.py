@@ -8,23 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.compare.setting import Case, Setting
-from experiments.frame.ensembles import kept_ensemble, training_words
+from experiments.frame.ensembles import kept_models, training_words
 from experiments.frame.price import priced
 from experiments.frame.problem import seed_key
 from experiments.frame.study import Bench
-from unlearn_jax import tree
 from unlearn_jax.ensembles.plan import Plan
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.piece import Piece
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, PRNGKey, Variables
-
-
-def known(setting: Setting) -> dict[str, Any]:
-    """What decides how a model of this setting is trained, beside its weights."""
-    config = setting.config
-    return training_words(config.data, config.model, config.recipe, config.l2)
 
 
 def originals(bench: Bench, setting: Setting) -> list[Variables]:
@@ -55,7 +48,7 @@ def training_cost(bench: Bench, setting: Setting, case: Case) -> dict[str, Any]:
             _, cost = priced(*what)
         return Piece({}, cost._asdict())
 
-    words = {**known(setting), **request_words(case)}
+    words = {**training_words(setting.config), **request_words(case)}
     return bench.keep(f"retraining/{case.name}", measure, known_by=words).data
 
 
@@ -84,18 +77,16 @@ def trained(
         np.asarray(jax.random.key_data(jnp.stack(keys))),
         np.array(np.broadcast_to(own, (count, own.shape[-1]))),
     )
-    ensemble = kept_ensemble(
+    return kept_models(
         bench,
         setting.learner,
         setting.train,
         setting.dataset.splits.test.inputs[:1],
         plan,
         name=f"train {name}",
-        known_by=known(setting),
+        known_by=training_words(config),
         members=config.members,
     )
-    stacked = ensemble.models()
-    return [tree.member(stacked, i) for i in range(count)]
 
 
 def request_words(case: Case) -> dict[str, Any]:

@@ -54,8 +54,7 @@ def figure_rows(rows: Rows) -> list[dict[str, Any]]:
     drawn = []
     for (metric, split), panel in PANELS.items():
         chosen = rows.where(metric, **({"split": split} if split else {}))
-        for method in rows.places("method"):
-            own = rows.where(method=method)
+        for method, own in rows.by("method"):
             refusing = all(_values(own, "refused", (UNKNOWN,)))
             for row in chosen.where(method=method):
                 kind, request = str(row.at["kind"]), str(row.at["request"])
@@ -88,8 +87,7 @@ def _quality(rows: Rows, run: Run, words: Sequence[str]) -> Table:
         "of predictions",
     )
     lines = []
-    for method in rows.places("method"):
-        own = rows.where(method=method)
+    for method, own in rows.by("method"):
         test, retain = (
             _values(own, "accuracy", _APPLIED, split=split)
             for split in ("test", "retain")
@@ -136,8 +134,7 @@ def _costs(rows: Rows, run: Run) -> Table:
         "rows never learned",
     )
     lines = []
-    for method in rows.places("method"):
-        own = rows.where(method=method)
+    for method, own in rows.by("method"):
         times = _values(own, "seconds", _REQUESTS)
         lines.append(
             [
@@ -198,8 +195,7 @@ def _requests(rows: Rows, run: Run) -> Table:
         "outcome",
     )
     lines = []
-    for request in rows.places("request"):
-        here = rows.where(request=request)
+    for request, here in rows.by("request"):
         acu, oracle = (here.where(method=name) for name in ("ACU", SCRATCH))
         same = _only(acu, "bit_identical")
         lines.append(

@@ -7,9 +7,8 @@ from typing import Annotated
 from experiments.compare.presets import presets as compared
 from experiments.corrective.contestants import STRENGTHS
 from experiments.corrective.kinds import KINDS
-from experiments.frame.config import StudyConfig
 from experiments.frame.options import Options, words_of
-from experiments.frame.problem import PROBLEM_RULES, Data, Network
+from experiments.frame.problem import PROBLEM_RULES, Data, Network, TrainingConfig
 from experiments.frame.rules import Rule, above, at_least, between, one_of, some
 from unlearn_jax.methods import METHODS
 from unlearn_jax.train.recipe import Recipe
@@ -19,13 +18,10 @@ _TENTHS = tuple(round(0.1 * i, 1) for i in range(1, 11))
 
 
 @dataclass(frozen=True)
-class Config(StudyConfig):
+class Config(TrainingConfig):
     """What is manipulated, what is known of it, and who corrects.
 
     Attributes:
-        data: Which data.
-        model: Which model.
-        recipe: How originals are trained.
         kinds: "backdoor", "confusion".
         backdoor: Training examples with a patch and the wrong label.
         patch: Pixels along the patch's side, in the lower right corner.
@@ -44,7 +40,6 @@ class Config(StudyConfig):
         first: Number of the first of them.
     """
 
-    data: Data = field(default_factory=Data)
     model: Network = field(default_factory=lambda: Network(name="mlp", width=64))
     recipe: Recipe = field(
         default_factory=lambda: Recipe(epochs=30, batch_size=64, learning_rate=0.1)

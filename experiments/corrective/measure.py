@@ -12,11 +12,10 @@ import numpy as np
 from experiments.corrective.config import Config
 from experiments.corrective.contestants import Contestant, contestant, search
 from experiments.corrective.kinds import corrupted, judges
-from experiments.frame.ensembles import kept_ensemble, training_words
+from experiments.frame.ensembles import kept_models, training_words
 from experiments.frame.price import priced
 from experiments.frame.problem import problem, seed_key
 from experiments.frame.study import Bench, data_digest
-from unlearn_jax import tree
 from unlearn_jax.data.batch import Dataset, bucket, pad
 from unlearn_jax.data.corrupt import known_part
 from unlearn_jax.ensembles.plan import Plan
@@ -114,10 +113,9 @@ def _case(bench: Bench, setting: Setting, kind: str, seed: int) -> Case:
     train = jax.tree.map(jnp.asarray, bad.data)
     splits = dataset.splits._replace(train=bad.data)
     on = data_digest(dataset._replace(splits=splits))
-    words = training_words(config.data, config.model, config.recipe)
-    known_by = {**words, "on": on}
+    known_by = {**training_words(config), "on": on}
     key = np.asarray(jax.random.key_data(seed_key("train", seed)))
-    ensemble = kept_ensemble(
+    (original,) = kept_models(
         bench,
         setting.learner,
         train,
@@ -127,8 +125,7 @@ def _case(bench: Bench, setting: Setting, kind: str, seed: int) -> Case:
         known_by=known_by,
         members="loop",
     )
-    original, at = tree.member(ensemble.models(), 0), {"kind": kind, "seed": seed}
-    judged = judges(config, dataset, kind)
+    at, judged = {"kind": kind, "seed": seed}, judges(config, dataset, kind)
     return Case(at, bad.indices, train, judged, original, known_by)
 
 

@@ -49,8 +49,7 @@ def _table(config: Config, results: Results, kind: str) -> Table:
         "forget (s) ↓",
     )
     lines = []
-    for method in rows.places("method"):
-        own = rows.where(method=method)
+    for method, own in rows.by("method"):
         if not own.places("share"):
             lines.append([method, *[None] * (len(header) - 1)])
             continue

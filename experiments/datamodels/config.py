@@ -4,28 +4,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from experiments.frame.config import StudyConfig
-from experiments.frame.problem import PROBLEM_RULES, Data, Network
-from experiments.frame.rules import Rule, at_least, share
+from experiments.frame.problem import SUBSET_RULES, Data, Network, SubsetConfig
+from experiments.frame.rules import Rule, at_least
 from unlearn_jax.ensembles.train import Way
 from unlearn_jax.parallel.launch import Where
 from unlearn_jax.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Config(StudyConfig):
+class Config(SubsetConfig):
     """Which ensemble, and where it is trained.
 
     Attributes:
-        data: Which data.
-        model: Which model.
-        recipe: How every member is trained.
         l2: Coefficient of half the squared norm of the parameters in the objective.
         members: Models that the datamodel is fitted to.
         held_out: Further models that judge it.
-        share: Size of a member's subset, as a share of the training examples.
         queries: Test examples whose margin is regressed.
-        seed: Draws subsets and members.
         how: Members of a piece as one program ("vmap"), one after another ("loop"), or
             the faster on this device ("auto").
         chunk: Members per program (0: what memory allows).
@@ -34,9 +28,8 @@ class Config(StudyConfig):
         slurm: Parameters of the jobs as "name=value", such as slurm_partition=short.
     """
 
-    FREE: ClassVar = (*StudyConfig.FREE, *"how chunk where workers slurm".split())
+    FREE: ClassVar = (*SubsetConfig.FREE, *"how chunk where workers slurm".split())
 
-    data: Data = field(default_factory=Data)
     model: Network = field(default_factory=lambda: Network(width=32, depth=1))
     recipe: Recipe = field(
         default_factory=lambda: Recipe(epochs=15, batch_size=64, weight_decay=0.0)
@@ -44,9 +37,7 @@ class Config(StudyConfig):
     l2: float = 1e-3
     members: int = 1024
     held_out: int = 64
-    share: float = 0.5
     queries: int = 100
-    seed: int = 0
     how: Way = "auto"
     chunk: int = 0
     where: Where = "here"
@@ -61,11 +52,10 @@ def slurm_options(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 RULES = (
-    *PROBLEM_RULES,
-    *at_least(0, "l2", "seed", "chunk", "workers"),
     *at_least(16, "members"),
+    *SUBSET_RULES,
+    *at_least(0, "l2", "chunk", "workers"),
     *at_least(3, "held_out", "queries"),
-    *share("share"),
     Rule("slurm", lambda word: "=" in word, "name=value, such as timeout_min=60"),
 )
 

@@ -85,7 +85,7 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
         bench,
         *subset_training(setting.problem, config.seed, masks),
         name=f"train {len(masks)} members",
-        known_by=training_words(config.data, config.model, config.recipe, config.l2),
+        known_by=training_words(config),
         members=config.how,
         chunk=config.chunk or None,
         where=config.where,

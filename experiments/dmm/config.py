@@ -1,15 +1,14 @@
 """Which models, which forget sets, and who competes with which settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from experiments.frame.config import StudyConfig
 from experiments.frame.options import Options, words_of
-from experiments.frame.problem import PROBLEM_RULES, Data, Network
+from experiments.frame.problem import SUBSET_RULES, Data, Network, SubsetConfig
 from experiments.frame.requests import request_files
-from experiments.frame.rules import Rule, at_least, distinct, one_of, share, some
+from experiments.frame.rules import Rule, at_least, distinct, one_of, some
 from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.methods import METHODS
 from unlearn_jax.train.recipe import Recipe
@@ -68,13 +67,10 @@ MATCHING = (
 
 
 @dataclass(frozen=True)
-class Config(StudyConfig):
+class Config(SubsetConfig):
     """Which models, which forget sets, and who competes.
 
     Attributes:
-        data: Which data.
-        model: Which model.
-        recipe: How every model is trained.
         requests: Forget sets, as ``python -m experiments.list requests`` shows them.
             The first one chooses everybody's setting.
         methods: Names that ``python -m experiments.list`` shows.
@@ -85,16 +81,10 @@ class Config(StudyConfig):
         matching: Settings of the fine-tune towards predicted or true oracles' outputs.
         originals: Models that are unlearned, and oracles they are compared with.
         models: Originals that an attribution averages over.
-        members: Models of random subsets, for attributions that read an ensemble.
-        share: Size of a subset, as a share of the training examples.
         points: Retained and test examples that KLoM is measured on, each.
         settings: Most settings of a method that are tried (0: all).
-        seed: Draws forget sets, points and keys.
     """
 
-    data: Data = field(default_factory=Data)
-    model: Network = field(default_factory=Network)
-    recipe: Recipe = field(default_factory=Recipe)
     requests: tuple[str, ...] = ("random:100",)
     methods: tuple[str, ...] = (*BASELINES, "unrolled_removal")
     attributions: tuple[str, ...] = ("ekfac_influence", "trak", "datamodel", RESPONSE)
@@ -102,24 +92,19 @@ class Config(StudyConfig):
     matching: tuple[Matching, ...] = MATCHING
     originals: int = 64
     models: int = 5
-    members: int = 256
-    share: float = 0.5
     points: int = 1000
     settings: int = 0
-    seed: int = 0
 
 
 RULES: tuple[Rule, ...] = (
-    *PROBLEM_RULES,
+    *SUBSET_RULES,
     *at_least(4, "originals"),
     *at_least(1, "models", "points"),
-    *at_least(0, "settings", "seed"),
+    *at_least(0, "settings"),
     *one_of(METHODS, "methods"),
     *one_of((*ATTRIBUTIONS, RESPONSE), "attributions"),
     *some("requests", "methods", "matching"),
     *distinct("attributions"),
-    *at_least(4, "members"),
-    *share("share"),
 )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from experiments.dmm.contenders import Contender
 from experiments.dmm.judge import judged
-from experiments.dmm.models import Case, known, train_all
+from experiments.dmm.models import Case, train_all
 from experiments.dmm.setting import Setting
 from experiments.dmm.unlearn import Unlearner
+from experiments.frame.ensembles import training_words
 from experiments.frame.study import Bench
 from unlearn_jax.results.rows import Row
 
@@ -20,8 +21,9 @@ ORIGINAL, ORACLE, CONTROL = "original", "oracle", "oracle vs oracle"
 
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     """Every number, request by request."""
-    trained, half = train_all(bench, setting), setting.config.originals
-    words = {**known(setting), "seed": setting.config.seed, "study": "dmm"}
+    config, trained = setting.config, train_all(bench, setting)
+    half = config.originals
+    words = {**training_words(config), "seed": config.seed, "study": "dmm"}
     unlearn = Unlearner(setting, trained, bench.place("traces", words))
 
     @functools.lru_cache
@@ -76,7 +78,7 @@ def _kept(
     """Rows of one contender on one request, found again by every run that asks so."""
     config = setting.config
     judges = {"originals": config.originals, "points": config.points}
-    decides = {**known(setting), **case.known_by, **judges, **known_by}
+    decides = {**training_words(setting.config), **case.known_by, **judges, **known_by}
     at = {"request": case.name, "method": family, "setting": words}
     for row in bench.rows(f"judged/{family}", make, known_by=decides):
         yield row._replace(at={**at, **row.at})

@@ -11,6 +11,7 @@ from experiments.frame.ensembles import (
     EVERYTHING,
     SUBSETS,
     kept_ensemble,
+    kept_models,
     stream_plan,
     subset_training,
     training_words,
@@ -23,6 +24,9 @@ from unlearn_jax.data.batch import concatenate, take
 from unlearn_jax.methods import Request, make_request
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.types import Batch, Variables
+
+ORACLES = SUBSETS + 1
+"""Stream of keys of oracles."""
 
 
 class Case(NamedTuple):
@@ -56,12 +60,6 @@ class Trained(NamedTuple):
     cases: list[Case]
 
 
-def known(setting: Setting) -> dict[str, Any]:
-    """What decides how a model of this setting is trained, beside key and weights."""
-    config = setting.config
-    return training_words(config.data, config.model, config.recipe)
-
-
 def train_all(bench: Bench, setting: Setting) -> Trained:
     """Originals, oracles and subsets, or what is left of them to train."""
     config, (_, learner, train, _) = setting.config, setting.problem
@@ -74,15 +72,16 @@ def train_all(bench: Bench, setting: Setting) -> Trained:
         )
     )
     cases = []
-    for stream, asked in enumerate(setting.asked, start=SUBSETS + 1):
+    for asked in setting.asked:
         forget = draw_request(
             asked, setting.dataset, seed=config.seed, features=features
         )
         weights = np.ones((2 * config.originals, n), np.uint8)
         weights[:, forget] = 0
-        oracles = _models(bench, setting, f"oracles {asked.text}", weights, stream)
+        # The same keys for every forget set, whatever is asked for beside it.
+        oracles = _models(bench, setting, f"oracles {asked.text}", weights, ORACLES)
         digest = digest_arrays(b"", "forget", {"forget": forget}).hex()
-        words = {"forget": digest, "stream": stream, "seed": config.seed}
+        words = {"forget": digest, "seed": config.seed}
         sizes, request = (len(forget), n - len(forget)), make_request(train, forget)
         judged = points_of(setting, forget)
         cases.append(Case(asked.text, words, sizes, request, *judged, oracles))
@@ -111,7 +110,7 @@ def _subsets(bench: Bench, setting: Setting) -> Subsets | None:
     if masks is None:
         return None
     training = subset_training(made, setting.config.seed, masks)
-    given = {"name": "train subsets", "known_by": known(setting)}
+    given = {"name": "train subsets", "known_by": training_words(setting.config)}
     trained = kept_ensemble(bench, *training, **given)
     return Subsets(jnp.asarray(masks, made.train.weights.dtype), trained.models())
 
@@ -121,7 +120,5 @@ def _models(
 ) -> list[Variables]:
     _, learner, train, test = setting.problem
     plan = stream_plan(setting.config.seed, stream, weights)
-    given = {"name": f"train {name}", "known_by": known(setting)}
-    found = kept_ensemble(bench, learner, train, test.inputs[:1], plan, **given)
-    stacked = found.models()
-    return [tree.member(stacked, i) for i in range(len(weights))]
+    given = {"name": f"train {name}", "known_by": training_words(setting.config)}
+    return kept_models(bench, learner, train, test.inputs[:1], plan, **given)

@@ -8,30 +8,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.frame.plugins import brought_digest
-from experiments.frame.problem import Data, Network, Problem
+from experiments.frame.problem import Problem, TrainingConfig
 from experiments.frame.study import Bench
+from unlearn_jax import tree
 from unlearn_jax.ensembles.plan import Plan
 from unlearn_jax.ensembles.read import Ensemble
 from unlearn_jax.ensembles.train import train_ensemble
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.source import TRAINING
-from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Array, Batch
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Array, Batch, Variables
 
 EVERYTHING, SUBSETS = range(2)
 """Streams of keys of models that several studies ask for: of all examples, of random
 subsets. A study's own begin behind them."""
 
 
-def training_words(
-    data: Data, model: Network, recipe: Recipe, l2: float = 0.0
-) -> dict[str, Any]:
-    """What decides how a model is trained, beside its key and weights."""
+def training_words(config: TrainingConfig) -> dict[str, Any]:
+    """What decides how a model is trained, beside its key and weights.
+
+    Args:
+        config: Of any study; ``l2`` is 0 where it has none.
+    """
+    data, model = config.data, config.model
     return {
         "brought": [brought_digest(name) for name in (model.name, data.name)],
         "model": model,
-        "recipe": recipe,
-        "l2": l2,
+        "recipe": config.recipe,
+        "l2": getattr(config, "l2", 0.0),
         "limit": data.limit,
         "data": data.name,
     }
@@ -63,6 +67,14 @@ def subset_training(
     sides = [np.asarray(batch.inputs) for batch in problem.dataset.splits]
     plan = stream_plan(seed, SUBSETS, masks)
     return problem.learner, problem.train, np.concatenate(sides), plan
+
+
+def kept_models(
+    bench: Bench, learner: Learner, train: Batch, points: Any, plan: Plan, **given: Any
+) -> list[Variables]:
+    """The models of :func:`kept_ensemble`, one by one, in the order of the plan."""
+    stacked = kept_ensemble(bench, learner, train, points, plan, **given).models()
+    return [tree.member(stacked, i) for i in range(len(plan.weights))]
 
 
 def kept_ensemble(

@@ -1,7 +1,7 @@
 """Data, model, learner: the only builder of problems, for every study."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.frame.rules import Rule, at_least, between
+from experiments.frame.config import StudyConfig
+from experiments.frame.rules import Rule, at_least, between, share
 from unlearn_jax.data import DATASETS
 from unlearn_jax.data.batch import Dataset, Splits, check, take
 from unlearn_jax.evaluation.tasks import TASKS
@@ -52,12 +53,49 @@ class Network:
     bfloat16: bool = False
 
 
+@dataclass(frozen=True)
+class TrainingConfig(StudyConfig):
+    """What every study is asked that trains models of some data.
+
+    Attributes:
+        data: Which data.
+        model: Which model.
+        recipe: How every model is trained.
+    """
+
+    data: Data = field(default_factory=Data)
+    model: Network = field(default_factory=Network)
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True)
+class SubsetConfig(TrainingConfig):
+    """The same where models of random subsets are read.
+
+    Attributes:
+        members: Models of random subsets.
+        share: Size of a subset, as a share of the training examples.
+        seed: Draws keys, subsets, and whatever else is drawn.
+    """
+
+    members: int = 256
+    share: float = 0.5
+    seed: int = 0
+
+
 PROBLEM_RULES: tuple[Rule, ...] = (
     *at_least(0, "data.limit", "model.width"),
     # One layer after another is traced: a thousand take minutes to compile.
     *between(1, 1000, "model.depth"),
 )
 """What every configuration with ``data`` and ``model`` must fulfil."""
+SUBSET_RULES: tuple[Rule, ...] = (
+    *PROBLEM_RULES,
+    *at_least(4, "members"),
+    *share("share"),
+    *at_least(0, "seed"),
+)
+"""What a :class:`SubsetConfig` must fulfil."""
 
 
 class Problem(NamedTuple):

@@ -26,8 +26,7 @@ def show(config: Config, results: Results) -> list[Finding]:
 
 def _reconstruction(config: Config, rows: Rows, run: Run) -> Table:
     lines = []
-    for count in rows.places("deleted"):
-        own = rows.where(deleted=count)
+    for count, own in rows.by("deleted"):
         lines.append(
             [
                 str(count),
@@ -60,8 +59,7 @@ def _reconstruction(config: Config, rows: Rows, run: Run) -> Table:
 
 def _membership(config: Config, rows: Rows, run: Run) -> Table:
     lines = []
-    for ratio in rows.places("ratio"):
-        here = rows.where(ratio=ratio)
+    for ratio, here in rows.by("ratio"):
         for score in SCORES:
             own = here.where(score=score)
             lines.append(
@@ -95,8 +93,7 @@ def _membership(config: Config, rows: Rows, run: Run) -> Table:
 
 def _noise(config: Config, rows: Rows, run: Run) -> Table:
     lines = []
-    for epsilon in rows.places("epsilon"):
-        own = rows.where(epsilon=epsilon)
+    for epsilon, own in rows.by("epsilon"):
         lines.append(
             [
                 epsilon if epsilon == NO_NOISE else f"{epsilon:g}",

@@ -34,8 +34,7 @@ def show(config: Config, results: Results) -> list[Finding]:
 
 def _table(config: Config, results: Results) -> Table:
     lines = []
-    for name in results.rows.places("method"):
-        own = results.rows.where(method=name)
+    for name, own in results.rows.by("method"):
         prepared = own.values("prepare_seconds")
         met = all(own.value(metric) >= bar for metric, bar in BARS.items())
         lines.append(

@@ -6,7 +6,7 @@ import pytest
 
 from experiments import compare
 from experiments.compare.config import methods_of
-from experiments.compare.contenders import parse_sweep
+from experiments.compare.contenders import contenders
 from experiments.frame import ensembles
 from experiments.frame.config import parse
 from experiments.frame.study import configured, report, run
@@ -91,9 +91,11 @@ def test_options_of_one_method_leave_the_presets_of_others_alone():
 
 
 def test_a_sweep_of_two_options_is_their_grid():
-    swept = parse_sweep(["scrub.epochs=1,2", "scrub.learning_rate=0.1,0.2"], ["scrub"])
-    assert swept["scrub"] == [
-        {"epochs": e, "learning_rate": r} for e in (1, 2) for r in (0.1, 0.2)
+    words = "--methods scrub --sweep scrub.epochs=1,2 scrub.learning_rate=0.1,0.2"
+    config = configured(compare.STUDY, words.split())
+    preset = dict(config.options.of("scrub"))
+    assert [one.options for one in contenders(config, "classification")] == [
+        preset | {"epochs": e, "learning_rate": r} for e in (1, 2) for r in (0.1, 0.2)
     ]
 
 
@@ -175,6 +177,9 @@ def broken(key, unlearned, references):
 
 def shapeless(key, unlearned, references):
     return 3.0
+
+def unknown(key, unlearned, references):
+    return {"all": float("nan")}
 """
 
 
@@ -183,7 +188,8 @@ def test_a_metric_of_ones_own_has_a_table_and_one_that_fails_is_named(
 ):
     file = tmp_path / "mine.py"
     file.write_text(RIGHT)
-    metrics = " ".join(f"{file}:{name}" for name in ("surest", "broken", "shapeless"))
+    names = ("surest", "broken", "shapeless", "unknown")
+    metrics = " ".join(f"{file}:{name}" for name in names)
     done = study_run(compare.STUDY, f"{TINY} --methods ssd --metrics {metrics}", code=1)
     assert str(file) in done.run.inputs
     for method in ("original", "ssd", "oracle"):
@@ -191,9 +197,11 @@ def test_a_metric_of_ones_own_has_a_table_and_one_that_fails_is_named(
         assert len(values) == 2
         assert all(np.isfinite(values))
     failures = {r.metric: r.failure for r in done.rows if r.failure}
-    assert set(failures) == {"broken", "shapeless"}
+    assert set(failures) == {"broken", "shapeless", "unknown"}
     assert "division by zero" in failures["broken"]
     assert "gave float, expected a dict" in failures["shapeless"]
+    told = [line for line in done.rows.failures if "'unknown': gave NaN" in line]
+    assert any(" ssd " in line for line in told)
     (found,) = compare.show.show(compare.config.Config(), done)
     table = next(t for t in found.tables if t.name.endswith("of one's own"))
     assert "surest forget" in table.header

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import pytest
 
 from experiments import dmm
+from experiments.dmm import models
 from experiments.dmm.config import RULES, Config
 from experiments.dmm.setting import build
 from experiments.frame.options import Options
@@ -111,3 +113,21 @@ def test_options_that_make_no_sense_are_refused(words, message):
 def test_values_of_options_are_typed_back_as_they_were_given():
     words = Options({"ssd": {"alpha": (1.0, 3.0)}}).words()
     assert words == ["ssd.alpha=1.0,3.0"]
+
+
+def test_oracles_do_not_depend_on_what_else_is_asked_for(monkeypatch):
+    def trained(*requests):
+        seen = {}
+
+        def stand_in(bench, setting, name, weights, stream):
+            seen[name] = stream, weights.tobytes()
+            return [{"w": jnp.zeros(1)}] * len(weights)
+
+        monkeypatch.setattr(models, "_models", stand_in)
+        monkeypatch.setattr(models, "_subsets", lambda *_: None)
+        setting = build(dataclasses.replace(TINY, requests=requests))
+        cases = models.train_all(None, setting).cases
+        return seen, {case.name: case.known_by for case in cases}
+
+    first, second = ("random:5", "class:3"), ("class:3", "random:5")
+    assert trained(*first) == trained(*second)

@@ -14,7 +14,7 @@ from experiments import attribution_fidelity, datamodels, dmm
 from experiments.frame import ensembles
 from experiments.frame.config import labelled
 from experiments.frame.ensembles import stream_keys, stream_plan, training_words
-from experiments.frame.problem import Data, Network
+from experiments.frame.problem import Data, Network, TrainingConfig
 from experiments.frame.study import Bench
 from experiments.studies import STUDIES
 from unlearn_jax import tree
@@ -35,7 +35,7 @@ def asked(monkeypatch, tmp_path):
         bench = Bench(store, tmp_path, fake_run())
 
         def ask(rows=MASKS, stream=1, points=POINTS, recipe=None, **options):
-            words = training_words(Data(), Network(), recipe or Recipe())
+            words = training_words(TrainingConfig(recipe=recipe or Recipe()))
             plan = stream_plan(0, stream, rows)
             given: Any = (bench, None, None, points, plan)
             return ensembles.kept_ensemble(

@@ -75,6 +75,10 @@ class Rows(Sequence[Row]):
         """The different values of one coordinate, in order of appearance."""
         return list(dict.fromkeys(r.at[name] for r in self._rows if name in r.at))
 
+    def by(self, name: str) -> "Iterator[tuple[Any, Rows]]":
+        """Each value of one coordinate with its rows, in order of appearance."""
+        return ((place, self.where(**{name: place})) for place in self.places(name))
+
     def metrics(self) -> list[str]:
         """The different metrics, in order of appearance."""
         return list(dict.fromkeys(row.metric for row in self._rows))
