@@ -21,7 +21,8 @@ def varying_axes(values: Any) -> tuple[str, ...]:
     """
     found: set[str] = set()
     for leaf in _arrays(values):
-        kind = getattr(jax.typeof(leaf), "manual_axis_type", None)
+        told = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+        kind = getattr(told, "manual_axis_type", None)
         found |= set(getattr(kind, "varying", ()))
     return tuple(sorted(found))
 
@@ -29,7 +30,8 @@ def varying_axes(values: Any) -> tuple[str, ...]:
 def explicit_mesh(values: Any) -> Any:
     """The mesh with axes of type ``Explicit`` that a leaf's type names, else None."""
     for leaf in _arrays(values):
-        mesh = getattr(getattr(jax.typeof(leaf), "sharding", None), "mesh", None)
+        told = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+        mesh = getattr(getattr(told, "sharding", None), "mesh", None)
         if mesh is not None and mesh.explicit_axes:
             return mesh
     return None

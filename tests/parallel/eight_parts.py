@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from asserts import assert_trees_close
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from problems import two_layer
@@ -20,6 +21,7 @@ from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.data.accumulate import accumulate
 from unlearn_jax.data.batch import from_arrays
 from unlearn_jax.parallel.mesh import data_mesh
+from unlearn_jax.parallel.parameters import model_mesh, parameter_shardings, shard_rows
 from unlearn_jax.placement import explicit_mesh
 from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
 from unlearn_jax.train.loss import cross_entropy
@@ -108,6 +110,7 @@ def main():
     meshed, alone = (run(init.params, data, m) for m in (mesh, None))
     assert_trees_close(meshed, alone, rtol=1e-12, atol=1e-13)
     check_placed(mesh)
+    check_parameters()
 
 
 def check_placed(mesh):
@@ -174,6 +177,29 @@ def check_placed(mesh):
     )
     expected = jax.jit(norms)(params, data)
     assert_trees_close(jax.jit(apart)(params, data), expected, rtol=1e-12)
+
+
+def check_parameters():
+    """Parameters split over both axes, examples over one: the same sums."""
+    random = np.random.default_rng(2)
+    data = from_arrays(random.standard_normal((16, 4)), np.arange(16) % 8)
+    params = {"w": jnp.asarray(random.standard_normal((4, 8)))}
+    objective = Objective(lambda p, x: x @ p["w"], cross_entropy)
+    mesh = model_mesh(model=2)
+    split = jax.device_put(params, parameter_shardings(mesh, params, small=8))
+    assert split["w"].addressable_shards[0].data.shape == (4, 1)
+    rows = shard_rows(mesh, data)
+    with pytest.raises(ValueError, match=r"6 examples do not divide .* to 8"):
+        shard_rows(mesh, jax.tree.map(lambda leaf: leaf[:6], data))
+
+    def diagonal(params, data, mesh):
+        return empirical_fisher_diagonal(
+            objective, params, data, batch_size=2, mesh=mesh
+        )
+
+    run = jax.jit(diagonal, static_argnums=2)
+    expected = run(params, data, None)
+    assert_trees_close(run(split, rows, mesh), expected, rtol=1e-12)
 
 
 if __name__ == "__main__":

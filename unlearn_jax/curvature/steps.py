@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.placement import vary
+from unlearn_jax.placement import varying_axes
 
 Step: TypeAlias = tuple[str, tuple[int, ...]]
 Steps: TypeAlias = tuple[Step, ...]
@@ -30,7 +30,9 @@ def forward(steps: Sequence[Step], value: Any) -> Any:
 
 def backward(steps: Sequence[Step], shape: Sequence[int], value: Any) -> Any:
     """The array of that shape whose rearrangement is ``value``."""
-    like = vary(jax.ShapeDtypeStruct(tuple(shape), value.dtype), value)
+    like: Any = jax.ShapeDtypeStruct(tuple(shape), value.dtype)
+    if varying_axes(value):
+        like = jnp.zeros_like(value, shape=tuple(shape))
     return jax.linear_transpose(lambda x: forward(steps, x), like)(value)[0]
 
 

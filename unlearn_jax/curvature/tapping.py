@@ -24,7 +24,7 @@ from unlearn_jax.curvature.program import (
     run,
 )
 from unlearn_jax.curvature.sites import Site, find_sites, over_steps, step_layout
-from unlearn_jax.placement import vary
+from unlearn_jax.placement import vary, varying_axes
 from unlearn_jax.train.door import check_outputs
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Params
@@ -63,7 +63,9 @@ def tape(predict: Callable[[Any, Any], Any], params: Params, inputs: Any) -> Tap
     example = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), inputs
     )
-    shapes, example = vary((shapes, example), leaves, inputs)
+    if varying_axes((leaves, inputs)):  # of which shapes alone tell nothing
+        shapes = vary(leaves, inputs)
+        example = vary(jax.tree.map(lambda x: x[0], inputs), leaves)
 
     def one(leaves: list[Any], example: Any) -> Any:
         alone = jax.tree.map(lambda x: x[None], example)

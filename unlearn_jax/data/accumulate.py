@@ -63,7 +63,7 @@ def accumulate(
             lambda part, shared: accumulate(
                 function, part, *shared, batch_size=batch_size
             ),
-            _fill_up(data, mesh.size),
+            _fill_up(data, mesh.shape.get("data", 1)),
             constants,
         )
     n = leading_axis(data)

@@ -47,7 +47,8 @@ def sum_over_data(
     """Σ over devices of ``function(part, constants)``, the data split over the mesh.
 
     Args:
-        mesh: From :func:`data_mesh`.
+        mesh: From :func:`data_mesh`, or with further axes, over which the compiler
+            splits the work as the constants lie: see ``parallel.parameters``.
         function: From a part of the data and the constants to a pytree of arrays.
         data: Pytree whose first axis divides over the mesh.
         constants: Pytree that every device gets whole.
@@ -58,10 +59,10 @@ def sum_over_data(
     Raises:
         ValueError: the mesh has no axis called ``"data"``.
     """
-    if mesh.axis_names != ("data",):
+    if "data" not in mesh.axis_names:
         raise ValueError(
-            f"got a mesh with the axes {mesh.axis_names}, expected ('data',); make it "
-            f"with data_mesh"
+            f"got a mesh with the axes {mesh.axis_names}, expected ('data',) among "
+            f"them; make it with data_mesh"
         )
 
     def part(own: Any, shared: Any) -> Any:
@@ -72,7 +73,8 @@ def sum_over_data(
         mesh=mesh,
         in_specs=(PartitionSpec("data"), PartitionSpec()),
         out_specs=PartitionSpec(),
-        check_vma=False,
+        axis_names={"data"},
+        check_vma=mesh.axis_names != ("data",),
     )(data, constants)
 
 

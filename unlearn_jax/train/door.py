@@ -228,7 +228,7 @@ def check_outputs(
                 f"{what}: predict returns {outputs.dtype}, expected floating-point or "
                 f"complex outputs: return what can be differentiated"
             )
-        return outputs
+        return jax.ShapeDtypeStruct(outputs.shape, outputs.dtype)
     given = (
         f"an array {outputs.shape}"
         if single
