@@ -105,22 +105,24 @@ def diagonals(rounds: int) -> None:
     works = [(mlp(), None, 32), (cnn(), 256, 32), (cnn(1024, "reference"), 256, 32)]
     works += [(language_model(256), None, 8), (resnet18(32), None, None)]
     for work, size, naive in works:
-        ours = ready(
-            lambda params, batch, work=work: empirical_fisher_diagonal(
-                work.objective, params, batch
-            ),
-            work.params,
-            work.batch,
-        )
-        contenders = {"gradient, JAX": gradient(work, size), "ours": ours}
-        if naive:
-            contenders["vmap(grad), JAX"] = naive_diagonal(work, naive)
-        if work.name in ("mlp", "cnn", "lm"):
-            contenders |= peers.gradients(work) | peers.fisher_diagonals(work)
-        seconds = turns(contenders, rounds)
-        count = work.batch.weights.shape[0]
-        title = f"Empirical Fisher diagonal, {work.name}, {count} examples"
-        table(title, "g", seconds, seconds["gradient, JAX"])
+        diagonal(work, size, naive, rounds)
+
+
+def diagonal(work: Workload, size: int | None, naive: int | None, rounds: int) -> None:
+    """The table of one net; ``size`` as in :func:`gradient`, ``naive`` a block's."""
+    ours = ready(
+        lambda params, batch: empirical_fisher_diagonal(work.objective, params, batch),
+        *(work.params, work.batch),
+    )
+    contenders = {"gradient, JAX": gradient(work, size), "ours": ours}
+    if naive:
+        contenders["vmap(grad), JAX"] = naive_diagonal(work, naive)
+    if work.name in ("mlp", "cnn", "lm"):
+        contenders |= peers.gradients(work) | peers.fisher_diagonals(work)
+    seconds = turns(contenders, rounds)
+    count = work.batch.weights.shape[0]
+    title = f"Empirical Fisher diagonal, {work.name}, {count} examples"
+    table(title, "g", seconds, seconds["gradient, JAX"])
 
 
 def products(rounds: int) -> None:

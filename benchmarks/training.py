@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from timing import Seconds, turns
 
@@ -103,9 +104,10 @@ def images(shape: tuple[int, ...], count: int) -> Batch:
     return from_arrays(inputs, draw.integers(0, CLASSES, count))
 
 
-def ours(work: Work, data: Batch) -> Callable[[], Any]:
-    """One epoch over ``data`` as one compiled loop."""
-    model = MODELS[work.model](work.image, CLASSES)
+def ours(work: Work, data: Batch, arithmetic: str | None = None) -> Callable[[], Any]:
+    """One epoch over ``data`` as one compiled loop; parameters are in float32."""
+    compute = None if arithmetic is None else jnp.dtype(arithmetic)
+    model = MODELS[work.model](work.image, CLASSES, compute_dtype=compute)
     learner = Learner(model, cross_entropy, recipe=RECIPE)
     run = jax.jit(lambda key, data: fit(key, learner, data))
     key, held = jax.random.key(0), jax.device_put(data)

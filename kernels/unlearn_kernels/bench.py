@@ -11,6 +11,7 @@ the same inside.
 
 import argparse
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -155,16 +156,16 @@ def measure(task: Task, implementation: str | None, gradient: bool, seconds: flo
     return alone, median_ms(lambda: inside(*arrays), seconds) / ITERATIONS
 
 
-def main() -> None:
-    """Print the table of one operation."""
-    parser = argparse.ArgumentParser(description="Time one operation, as a table.")
-    parser.add_argument("operation", choices=sorted(OPERATIONS))
-    parser.add_argument("--seconds", type=float, default=20.0, help="per number")
-    options = parser.parse_args()
-    tasks = list(OPERATIONS[options.operation]())
+def table(operation: str, seconds: float, smallest: bool = False) -> None:
+    """Print the table of one operation, or the rows of its smallest shape alone."""
+    tasks = list(OPERATIONS[operation]())
+    if smallest:
+        sizes = [sum(map(math.prod, task.shapes)) for task in tasks]
+        tasks = [tasks[sizes.index(min(sizes))]]
     names = list(tasks[0].implementations)
     print(
-        f"jax {jax.__version__} on {jax.devices()[0].device_kind}; ms, in a loop ms\n"
+        f"\n{operation}, jax {jax.__version__} on {jax.devices()[0].device_kind}; "
+        "ms, in a loop ms\n"
     )
     print(f"| shape | pass | {' | '.join(names)} | default | ratio (in a loop) |")
     print("|---" * (4 + len(names)) + "|")
@@ -172,7 +173,7 @@ def main() -> None:
         for gradient in (False, True):
             cells, default, reference = [], None, None
             for name in (*names, None):
-                times = measure(task, name, gradient, options.seconds)
+                times = measure(task, name, gradient, seconds)
                 cells.append("-" if times is None else "{:.2f}, {:.2f}".format(*times))
                 if name == "reference":
                     reference = times
@@ -185,6 +186,15 @@ def main() -> None:
             print(
                 f"| {task.label} | {what} | {' | '.join(cells)} | {ratio} |", flush=True
             )
+
+
+def main() -> None:
+    """Print the table of one operation."""
+    parser = argparse.ArgumentParser(description="Time one operation, as a table.")
+    parser.add_argument("operation", choices=sorted(OPERATIONS))
+    parser.add_argument("--seconds", type=float, default=20.0, help="per number")
+    options = parser.parse_args()
+    table(options.operation, options.seconds)
 
 
 if __name__ == "__main__":
