@@ -8,6 +8,7 @@ from gpus import lowered
 
 from unlearn_kernels.fisher_diagonal import square_sum
 from unlearn_kernels.fisher_diagonal.triton import square_sum_tiled
+from unlearn_kernels.sign_projection import project_signs
 from unlearn_kernels.squared_norm import squared_norm
 from unlearn_kernels.squared_norm.triton import squared_norm_tiled
 from unlearn_kernels.target import targeting
@@ -117,3 +118,27 @@ def test_what_the_kernels_cannot_do_is_named(operation, name):
         operation(*arrays, implementation="triton")
     with targeting("gpu"), pytest.raises(NotImplementedError, match="got float64"):
         operation(*arrays, implementation="triton")
+
+
+def test_inside_shard_map_with_its_checks_the_kernels_vary_as_their_operands():
+    mesh = jax.sharding.AbstractMesh((2,), ("x",))
+    over, whole = jax.P("x"), jax.P()
+    inputs, slopes, weights = described(8, 1, 30, 20, 24)
+    values = jax.ShapeDtypeStruct((8, 20), "float32")
+
+    def traced(function, *shapes, out):
+        specs = tuple(over for _ in shapes)
+        inner = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out)
+        return str(jax.make_jaxpr(inner)(*shapes))
+
+    def added(*operands):
+        return jax.lax.psum(square_sum(*operands), "x")
+
+    def projected(rows):
+        places = jnp.arange(20, dtype=jnp.uint32)
+        return project_signs(jnp.uint32([1, 2]), rows, places, width=40)
+
+    with targeting("gpu"):
+        assert "square_sum" in traced(added, inputs, slopes, weights, out=whole)
+        assert "squared_norm" in traced(squared_norm, inputs, slopes, out=over)
+        assert "project_signs" in traced(projected, values, out=over)

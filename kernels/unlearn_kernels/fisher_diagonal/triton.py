@@ -19,8 +19,10 @@ from unlearn_kernels.tiles import (
     PROGRAMS,
     Tiles,
     accepted,
+    aligned,
     place_of,
     product_tile,
+    sums_like,
     tiles_of,
 )
 
@@ -77,6 +79,7 @@ def square_sum_tiled(
         interpret: Run the kernel step by step in JAX, on whatever device there is.
     """
     accepted("square_sum", inputs, slopes)
+    inputs, slopes, weights = aligned(inputs, slopes, weights)
     n, g, _, i = inputs.shape
     o = slopes.shape[3]
     tiles = tiles_of(inputs, slopes, side, span)
@@ -84,7 +87,7 @@ def square_sum_tiled(
         parts = max(1, min(n, PROGRAMS // (tiles.number * g)))
     sums = pl.pallas_call(
         functools.partial(_sum_part, tiles=tiles, examples=n, each=-(-n // parts)),
-        out_shape=jax.ShapeDtypeStruct((parts, g, i, o), jnp.float32),
+        out_shape=sums_like(inputs, (parts, g, i, o)),
         grid=(tiles.number, g, parts),
         compiler_params=triton.CompilerParams(num_warps=8, num_stages=3),
         interpret=interpret,

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt32
 
 from unlearn_kernels.sign_projection.reference import project_signs_reference
 from unlearn_kernels.sign_projection.signs import WORD, hashed, words
-from unlearn_kernels.tiles import PROGRAMS, accepted, fitting
+from unlearn_kernels.tiles import PROGRAMS, accepted, aligned, fitting, sums_like
 
 BITS = 8
 """Of a word that one program takes: so many sums are held in registers at once."""
@@ -74,6 +74,7 @@ def project_signs_tiled(
         interpret: Run the kernel step by step in JAX, on whatever device there is.
     """
     accepted("project_signs", values)
+    seeds, values, places = aligned(seeds, values, places)
     n, p = values.shape
     count = words(width)
     rows, across = fitting(n, examples), fitting(count, side)
@@ -88,7 +89,7 @@ def project_signs_tiled(
             tiles=tiles,
             each=-(-steps // parts),
         ),
-        out_shape=jax.ShapeDtypeStruct((parts, WORD, n, count), jnp.float32),
+        out_shape=sums_like(values, (parts, WORD, n, count)),
         grid=(-(-n // rows), groups * tiles, parts),
         compiler_params=triton.CompilerParams(num_warps=8, num_stages=2),
         interpret=interpret,

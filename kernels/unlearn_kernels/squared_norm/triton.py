@@ -19,7 +19,14 @@ from jax.experimental.pallas import triton
 from jaxtyping import Float
 
 from unlearn_kernels.squared_norm.forms import squared_norm_streamed
-from unlearn_kernels.tiles import Tiles, accepted, product_tile, tiles_of
+from unlearn_kernels.tiles import (
+    Tiles,
+    accepted,
+    aligned,
+    product_tile,
+    sums_like,
+    tiles_of,
+)
 
 
 @jax.custom_jvp
@@ -64,11 +71,12 @@ def squared_norm_tiled(
         interpret: Run the kernel step by step in JAX, on whatever device there is.
     """
     accepted("squared_norm", inputs, slopes)
+    inputs, slopes = aligned(inputs, slopes)
     n, g = inputs.shape[:2]
     tiles = tiles_of(inputs, slopes, side, span)
     parts = pl.pallas_call(
         functools.partial(_square_part, tiles=tiles, groups=g),
-        out_shape=jax.ShapeDtypeStruct((tiles.number, n), jnp.float32),
+        out_shape=sums_like(inputs, (tiles.number, n)),
         grid=(tiles.number, n),
         compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
         interpret=interpret,
