@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from experiments.frame.study import Study, run
+from unlearn_jax.parallel.processes import check_alone
 from unlearn_jax.storage.piece import PieceError
 from unlearn_jax.storage.store import BusyError
 from unlearn_jax.train.checkpoint import CheckpointError
@@ -35,6 +36,7 @@ def main(work: Callable[[Sequence[str]], int] | Study[Any, Any]) -> None:
     with contextlib.suppress(BrokenPipeError), interruptible() as stop_asking:
         try:
             asked = sys.argv[1:]
+            check_alone("a study or command")
             code = run(work, asked) if isinstance(work, Study) else work(asked)
         except KeyboardInterrupt:
             pressed = stop_asking()
