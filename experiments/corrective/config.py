@@ -121,9 +121,13 @@ def presets(data: str) -> Mapping[str, Config]:
 
 
 def _options(data: str) -> Options:
-    """Those of ``experiments.compare`` but for the strengths, which are searched."""
+    """Those of ``experiments.compare`` but for what this study settles itself.
+
+    Strengths are searched, and ``rho`` is the rule by which the search ends.
+    """
     given = compared(data)["small"].options
     searched = {name: word for name, (word, _) in STRENGTHS.items()}
+    searched["potion"] = "rho"
     return Options(
         {
             name: {word: own[word] for word in own if word != searched.get(name)}

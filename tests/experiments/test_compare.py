@@ -1,5 +1,7 @@
 """Comparisons that build on one another, and methods that users bring along."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from experiments.compare.config import methods_of
 from experiments.compare.contenders import contenders
 from experiments.frame import ensembles
 from experiments.frame.config import parse
+from experiments.frame.options import Options
 from experiments.frame.study import configured, report, run
 from unlearn_jax.methods import METHODS
 from unlearn_jax.solvers.solution import OUT_OF_STEPS
@@ -48,12 +51,17 @@ def test_a_sweep_after_a_first_run_trains_nothing_anew(study_run, trainings):
     first = study_run(compare.STUDY, f"{TINY} --methods ssd")
     assert trainings == [True, True]
     trainings.clear()
-    swept = study_run(compare.STUDY, f"{TINY} --methods ssd --sweep ssd.alpha=1,3,5")
+    preset = compare.presets.presets("digits")["small"].options.of("ssd")["alpha"]
+    sweep = f"--sweep ssd.alpha=1,3,{preset}"
+    swept = study_run(compare.STUDY, f"{TINY} --methods ssd {sweep}")
     assert trainings == [False, False]
-    assert set(swept.rows.places("method")) > {f"ssd alpha={a}" for a in (1, 3, 5)}
+    names = {f"ssd alpha={a:g}" for a in (1, 3, preset)}
+    assert set(swept.rows.places("method")) > names
     # The setting that was there already is the same in every digit, its time too.
     ours = [(r.metric, r.value) for r in first.rows.where(method="ssd")]
-    again = [(r.metric, r.value) for r in swept.rows.where(method="ssd alpha=5")]
+    again = [
+        (r.metric, r.value) for r in swept.rows.where(method=f"ssd alpha={preset:g}")
+    ]
     assert ours == again
     assert ours
 
@@ -88,6 +96,21 @@ def test_options_of_one_method_leave_the_presets_of_others_alone():
     others = [name for name in preset if name not in ("ssd", "scrub")]
     assert len(others) > 10
     assert all(asked.of(name) == preset.of(name) for name in others)
+
+
+def test_tables_say_how_settings_were_chosen():
+    """Small data without the oracle, images with it, nothing of what one gives."""
+    told = compare.presets.origin
+    (small, paper), (images, published) = (
+        [compare.presets.presets(data)[scale] for scale in ("small", "paper")]
+        for data in ("digits", "fashion_mnist")
+    )
+    assert "without the oracle" in told(small)
+    assert told(paper) == told(small)
+    assert "with oracles in sight" in told(images)
+    assert "published defaults" in told(published)
+    changed = small.options.over(Options({"ssd": {"alpha": 1.0}}))
+    assert "given" in told(dataclasses.replace(small, options=changed))
 
 
 def test_a_sweep_of_two_options_is_their_grid():
