@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 from programs import programs, small_nets
 
+from unlearn_jax.curvature.kronecker_blocks import Factors, decompose
 from unlearn_kernels.target import targeting
 
 PROGRAMS = {program.name: program for program in programs(small_nets())}
@@ -93,3 +94,12 @@ def test_what_a_platform_has_no_rule_for_is_noticed():
     whole = jax.export.export(jax.jit(schur), platforms=("tpu",))
     with pytest.raises(NotImplementedError, match="schur"):
         whole(jax.ShapeDtypeStruct((3, 3), jnp.float32))
+
+
+@pytest.mark.parametrize("size", [3, 300])
+def test_eigenbases_of_factors_are_one_loop_on_tpus(size, single):
+    """Splitting by polar decompositions would compile for a minute at each size."""
+    factors = Factors(*[jax.ShapeDtypeStruct((1, size, size), jnp.float32)] * 2)
+    whole = jax.export.export(jax.jit(decompose), platforms=("tpu",))
+    text = whole(factors).mlir_module()
+    assert set(re.findall(r"custom_call @(\w+)", text)) == {"Eigh"}

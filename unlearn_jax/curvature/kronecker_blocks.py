@@ -2,11 +2,16 @@
 
 from typing import NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax.curvature.rearrangement import Places
 from unlearn_jax.types import Array, Scalar
+
+ROTATED = 2048
+"""Rows up to which a TPU takes rotations: some 2 s there, by its memory's bandwidth (an
+estimate, n² numbers read and written in n rounds of a dozen sweeps; not measured)."""
 
 
 class Factors(NamedTuple):
@@ -128,5 +133,27 @@ def _trace(block: Block) -> tuple[Array, int]:
 
 
 def _eigh(matrices: Array) -> tuple[Array, Array]:
-    values, vectors = jnp.linalg.eigh(matrices)
+    """Eigenvalues, rounding below zero cut off, and eigenvectors.
+
+    On TPUs matrices of more than 256 rows are split by polar decompositions, each size
+    a program of its own within the program, which takes a minute or more to compile.
+    Rotations (Jacobi) are one small loop, and slower to run from some thousand rows on.
+    """
+    if matrices.shape[-1] > ROTATED:
+        values, vectors = jnp.linalg.eigh(matrices)
+    else:
+        values, vectors = jax.lax.platform_dependent(
+            matrices, tpu=_by_rotations, default=_by_default
+        )
     return jnp.maximum(values, 0), vectors
+
+
+def _by_default(matrices: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrices)
+    return values, vectors
+
+
+def _by_rotations(matrices: Array) -> tuple[Array, Array]:
+    way = jax.lax.linalg.EighImplementation.JACOBI
+    vectors, values = jax.lax.linalg.eigh(matrices, implementation=way)
+    return values, vectors
