@@ -101,6 +101,13 @@ def small_nets() -> dict[str, workloads.Workload]:
     return {net.name: net for net in (make(4) for make in makers)}
 
 
+def large_nets() -> dict[str, workloads.Workload]:
+    """Those that are timed, as many examples as one would take at once."""
+    found = [workloads.mlp(1024), workloads.cnn(1024), workloads.language_model(256)]
+    found.append(workloads.resnet18(128))
+    return {net.name: net for net in found}
+
+
 def shaped(tree: Any) -> Any:
     """Shapes of arrays, numpy's float64 as what JAX makes of it."""
     return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree))

@@ -1,0 +1,128 @@
+"""Compile programs for devices that this machine does not have.
+
+    export PYTHONPATH=.:kernels:tests:tests/kernels
+    python tests/kernels/absent.py v5e [--words EK-FAC ridge ...] [--double] [--large]
+
+Prints a line of JSON for each program whose name begins with one of the words: seconds,
+bytes by the compiler's account, or what went wrong. The compilers need neither device
+nor driver, and belong to the JAX that runs; for 0.10.2:
+
+    pip install "libtpu==0.0.42.*"
+    pip install --no-deps jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2 \
+        nvidia-cuda-nvcc-cu12==12.9.86
+"""
+
+import argparse
+import json
+import os
+import time
+import warnings
+from importlib.util import find_spec
+from typing import Any
+
+DEVICES = {"v5e": "tpu", "v6e": "tpu", "H100": "cuda"}
+NEEDS = {"tpu": "libtpu", "cuda": "jax_cuda12_plugin"}
+H100 = """
+gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536 }
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 }
+runtime_version { major: 12 minor: 9 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+"""What its compiler asks of a device, as XLA writes it down where there is one."""
+
+
+def missing(device: str) -> str | None:
+    """The package that compiling for a device needs and this environment lacks."""
+    package = NEEDS[DEVICES[device]]
+    return package if find_spec(package) is None else None
+
+
+def environment(device: str) -> dict[str, str]:
+    """What must be set before JAX is imported: nothing here looks for a device."""
+    told = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+    if DEVICES[device] == "tpu":
+        told |= {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+        }
+    return told
+
+
+def sharding_of(device: str) -> Any:
+    """One such device, described."""
+    from jax.experimental import topologies
+    from jax.sharding import SingleDeviceSharding
+
+    if DEVICES[device] == "tpu":
+        found = topologies.get_topology_desc(f"{device}:2x2", platform="tpu")
+    else:
+        found = topologies.get_topology_desc(
+            platform="cuda", topology="1x1x1", target_config=H100
+        )
+    return SingleDeviceSharding(found.devices[0])
+
+
+def compiled(program: Any, sharding: Any, platform: str) -> dict[str, Any]:
+    """Processor time of compiling a program, and the bytes that it would hold."""
+    import jax
+
+    from unlearn_kernels.target import targeting
+
+    with targeting(platform):
+        function, shapes = program.make()
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+        )
+        whole = jax.jit(function, out_shardings=sharding)
+        lowered = whole.trace(*placed).lower(lowering_platforms=(platform,))
+    start = time.process_time()
+    memory = lowered.compile().memory_analysis()
+    return {
+        "seconds": round(time.process_time() - start, 1),
+        "arguments": memory.argument_size_in_bytes,
+        "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "scratch": memory.temp_size_in_bytes,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("device", choices=DEVICES)
+    parser.add_argument("--words", nargs="*", help="how their names begin; else all")
+    parser.add_argument("--double", action="store_true", help="in float64")
+    parser.add_argument("--large", action="store_true", help="sizes worth a table")
+    asked = parser.parse_args()
+    os.environ |= environment(asked.device)
+    warnings.simplefilter("ignore")
+    import jax
+
+    jax.config.update("jax_enable_x64", asked.double)
+    jax.config.update("jax_platforms", "cpu")
+    import programs
+
+    nets = programs.large_nets() if asked.large else programs.small_nets()
+    sharding, platform = sharding_of(asked.device), DEVICES[asked.device]
+    for program in programs.programs(nets):
+        if not program.name.startswith(tuple(asked.words or [""])):
+            continue
+        if asked.double and not program.double:
+            continue
+        line = {"name": program.name, "device": asked.device}
+        try:
+            line |= compiled(program, sharding, platform)
+        except Exception as error:  # told, and the next one is compiled
+            line |= {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(line), flush=True)
+        jax.clear_caches()
+
+
+if __name__ == "__main__":
+    main()
