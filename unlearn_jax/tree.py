@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from unlearn_jax.types import Array, Params, Path, PRNGKey, Scalar
+from unlearn_kernels.precision import EXACT
 
 
 def dot(a: Params, b: Params) -> Scalar:
@@ -23,7 +24,8 @@ def dot(a: Params, b: Params) -> Scalar:
 
     def product(x: Array, y: Array) -> Array:
         wide = np.result_type(real, x.dtype, y.dtype)
-        return jnp.real(jnp.vdot(x, y, preferred_element_type=wide))
+        inner = jnp.vdot(x, y, precision=EXACT, preferred_element_type=wide)
+        return jnp.real(inner)
 
     products = jax.tree.map(product, a, b)
     return jax.tree.reduce(jnp.add, products, jnp.zeros((), real))

@@ -22,7 +22,6 @@ from unlearn_jax.attribution.attribution import Attribution, Evidence, need
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.members import (
     MemberShares,
-    dot,
     linear_in_members,
     masks_of,
     over_members,
@@ -32,6 +31,7 @@ from unlearn_jax.loop import tracing
 from unlearn_jax.solvers.lasso import lasso
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar
+from unlearn_kernels.precision import exact_product
 
 GRID = tuple(10.0 ** (e / 2) for e in range(-6, 9))
 """Values of l2 that are tried when none is given: 0.001 to 10 000."""
@@ -90,8 +90,8 @@ def fit_datamodel(
     if l2 is None:
         l2 = choose_l2(masks, outputs, grid=grid)
     middle = jnp.mean(outputs, axis=0)
-    coef = dot((outputs - middle[None]).T, member_shares(masks, l2=l2))
-    return Datamodel(coef, middle - dot(coef, jnp.mean(masks, axis=0)))
+    coef = exact_product((outputs - middle[None]).T, member_shares(masks, l2=l2))
+    return Datamodel(coef, middle - exact_product(coef, jnp.mean(masks, axis=0)))
 
 
 def predict_outputs(datamodel: Datamodel, weights: Any) -> Float[Array, "*s q"]:
@@ -99,8 +99,8 @@ def predict_outputs(datamodel: Datamodel, weights: Any) -> Float[Array, "*s q"]:
     coef, bias = datamodel
     weights = jnp.asarray(weights).astype(coef.dtype)
     if weights.ndim == 1:
-        return dot(coef, weights) + bias
-    return dot(weights, coef.T) + bias[None]
+        return exact_product(coef, weights) + bias
+    return exact_product(weights, coef.T) + bias[None]
 
 
 def member_shares(masks: Any, *, l2: Any) -> Float[Array, "m n"]:
@@ -111,8 +111,12 @@ def member_shares(masks: Any, *, l2: Any) -> Float[Array, "m n"]:
     centred, damping = _centred(masks, l2)
     m, n = centred.shape
     if m <= n:
-        return cho_solve(cho_factor(_damped(dot(centred, centred.T), damping)), centred)
-    return cho_solve(cho_factor(_damped(dot(centred.T, centred), damping)), centred.T).T
+        return cho_solve(
+            cho_factor(_damped(exact_product(centred, centred.T), damping)), centred
+        )
+    return cho_solve(
+        cho_factor(_damped(exact_product(centred.T, centred), damping)), centred.T
+    ).T
 
 
 def member_factors(masks: Any, weights_change: Any, *, l2: Any) -> Float[Array, " m"]:
@@ -132,10 +136,10 @@ def member_factors(masks: Any, weights_change: Any, *, l2: Any) -> Float[Array, 
     m, n = centred.shape
     moved = jnp.asarray(weights_change).astype(centred.dtype)
     if m <= n:
-        factor = cho_factor(_damped(dot(centred, centred.T), damping))
-        return cho_solve(factor, dot(centred, moved))
-    factor = cho_factor(_damped(dot(centred.T, centred), damping))
-    return dot(centred, cho_solve(factor, moved))
+        factor = cho_factor(_damped(exact_product(centred, centred.T), damping))
+        return cho_solve(factor, exact_product(centred, moved))
+    factor = cho_factor(_damped(exact_product(centred.T, centred), damping))
+    return exact_product(centred, cho_solve(factor, moved))
 
 
 def predicted_change(
@@ -158,7 +162,7 @@ def predicted_change(
         l2 = choose_l2(masks, flat, grid=grid)
     factors = member_factors(masks, weights_change, l2=l2)
     centred = flat - jnp.mean(flat, axis=0, keepdims=True)
-    return dot(factors, centred).reshape(rest)
+    return exact_product(factors, centred).reshape(rest)
 
 
 def leave_one_out_errors(
@@ -185,23 +189,27 @@ def leave_one_out_errors(
     shares = jnp.ones(y.shape[1], y.dtype) if weights is None else jnp.asarray(weights)
     shares = shares / jnp.maximum(jnp.sum(shares), jnp.finfo(y.dtype).tiny)
     values, vectors = jnp.linalg.eigh(
-        dot(centred, centred.T) if m <= n else dot(centred.T, centred)
+        exact_product(centred, centred.T)
+        if m <= n
+        else exact_product(centred.T, centred)
     )
     values = jnp.maximum(values, 0)
     # Without the direction common to all members, which the intercept takes up.
     if m <= n:
         basis = vectors - jnp.mean(vectors, axis=0, keepdims=True)
     else:
-        basis = dot(centred, vectors)
-    inside = dot(basis.T, y)
+        basis = exact_product(centred, vectors)
+    inside = exact_product(basis.T, y)
 
     def error(l2: Array) -> Array:
         inverse = 1 / (values + l2 * unit)
-        residual = dot(basis, inverse[:, None] * inside)
-        free = dot(jnp.square(basis), inverse)
+        residual = exact_product(basis, inverse[:, None] * inside)
+        free = exact_product(jnp.square(basis), inverse)
         if m > n:
             residual, free = y - residual, 1 - 1 / m - free
-        return dot(jnp.mean(jnp.square(residual / free[:, None]), axis=0), shares)
+        return exact_product(
+            jnp.mean(jnp.square(residual / free[:, None]), axis=0), shares
+        )
 
     return jax.lax.map(error, jnp.asarray(grid, y.dtype))
 
@@ -251,8 +259,8 @@ def datamodel_blocks(
         columns = slice(start, min(start + block_size, count))
         block = jnp.asarray(outputs[:, columns]).astype(masks.dtype)
         middle = jnp.mean(block, axis=0)
-        coef = dot((block - middle[None]).T, shares)
-        yield columns, Datamodel(coef, middle - dot(coef, average))
+        coef = exact_product((block - middle[None]).T, shares)
+        yield columns, Datamodel(coef, middle - exact_product(coef, average))
 
 
 @entrance()

@@ -28,6 +28,7 @@ from unlearn_jax.data import accumulate
 from unlearn_jax.loop import tracing
 from unlearn_jax.solvers import refusal
 from unlearn_jax.types import Array, Batch
+from unlearn_kernels.precision import exactly
 
 Kernel: TypeAlias = Callable[[Any, Any], Any]
 """(n, ...) and (m, ...) inputs -> (n, m)."""
@@ -74,6 +75,7 @@ class Marginals(NamedTuple):
     variance: Float[Array, " n"]
 
 
+@exactly
 def gp_fit(
     kernel: Kernel, inputs: Any, targets: Any, *, noise: Any, weights: Any = None
 ) -> GaussianProcess:
@@ -131,6 +133,7 @@ def gp_fit(
     return GaussianProcess(inputs, targets, spread, inverse, pull, present, code)
 
 
+@exactly
 def gp_predict(kernel: Kernel, state: GaussianProcess, queries: Any) -> Posterior:
     """Posterior of the noise-free outputs at queries (q, ...).
 
@@ -150,6 +153,7 @@ def gp_predict(kernel: Kernel, state: GaussianProcess, queries: Any) -> Posterio
     return Posterior(cross @ state.pull, 0.5 * (covariance + covariance.T))
 
 
+@exactly
 def gp_remove(state: GaussianProcess, members: Any) -> GaussianProcess:
     """The process fitted without some rows, by a down-date of the inverse.
 
@@ -213,6 +217,7 @@ def gp_leave_one_out(state: GaussianProcess) -> Marginals:
     return Marginals(mean, jnp.where(state.present, variance, 0))
 
 
+@exactly
 def gp_leave_set_out(
     kernel: Kernel,
     state: GaussianProcess,

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax.types import Array
+from unlearn_kernels.precision import exactly
 
 
+@exactly
 def linear(x: Any, z: Any, *, variance: Any = 1.0) -> Float[Array, "n m"]:
     """⟨x, z⟩ · variance: ridge regression with l2 = noise / variance."""
     return variance * (_flat(x) @ _flat(z).T)
 
 
+@exactly
 def rbf(
     x: Any, z: Any, *, length: Any = 1.0, variance: Any = 1.0
 ) -> Float[Array, "n m"]:
@@ -24,6 +27,7 @@ def rbf(
     return variance * jnp.exp(-distance / (2 * length**2))
 
 
+@exactly
 def relu_network(
     x: Any,
     z: Any,

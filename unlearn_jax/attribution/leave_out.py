@@ -27,6 +27,7 @@ from jaxtyping import Float, Shaped
 from unlearn_jax.data.accumulate import accumulate, collect
 from unlearn_jax.loop import tracing
 from unlearn_jax.types import Array, Batch, PerExample
+from unlearn_kernels.precision import exactly
 
 
 class Effects(NamedTuple):
@@ -52,6 +53,7 @@ class _Fit(NamedTuple):
     solution: Array
 
 
+@exactly
 def leverages(
     features: Any, *, l2: Any, weights: Any = None, batch_size: int = 256
 ) -> PerExample:
@@ -79,6 +81,7 @@ def leverages(
     return _effects(data, jnp.asarray(data.inputs[:0]), l2, batch_size).leverage
 
 
+@exactly
 def leave_one_out(
     features: Any,
     targets: Any,
@@ -113,6 +116,7 @@ def leave_one_out(
     return _seen(data.targets, data.weights) + effects.pull
 
 
+@exactly
 def leave_one_out_effects(
     features: Any,
     targets: Any,
@@ -148,6 +152,7 @@ def leave_one_out_effects(
     return _effects(data, _queries(queries, data), l2, batch_size)
 
 
+@exactly
 def leave_set_out(
     features: Any,
     targets: Any,
@@ -197,6 +202,7 @@ def leave_set_out(
     return _over_sets(predict, members, set_batch_size)
 
 
+@exactly
 def leave_set_out_weights(
     features: Any,
     targets: Any,

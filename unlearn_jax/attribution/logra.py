@@ -32,7 +32,6 @@ from unlearn_jax.attribution.trak_kernels import (
 )
 from unlearn_jax.curvature.kronecker import kfac
 from unlearn_jax.curvature.kronecker_blocks import Block, Factors, RowFactors
-from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.curvature.per_example import (
     Gradient,
     Gradients,
@@ -49,6 +48,7 @@ from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
+from unlearn_kernels.precision import EXACT
 
 
 class Sides(NamedTuple):

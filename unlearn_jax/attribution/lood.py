@@ -34,6 +34,7 @@ from unlearn_jax.attribution.gaussian_process import (
 )
 from unlearn_jax.loop import repeat, tracing
 from unlearn_jax.types import Array, Estimate, PRNGKey
+from unlearn_kernels.precision import exactly
 
 
 class Distinguishability(NamedTuple):
@@ -91,6 +92,7 @@ def distinguishability(without: Posterior, complete: Posterior) -> Distinguishab
     return Distinguishability(distance, forward, reverse)
 
 
+@exactly
 def lood(
     kernel: Kernel, state: GaussianProcess, queries: Any, *, query_noise: Any = 0.0
 ) -> Distinguishability:
@@ -146,6 +148,7 @@ def self_lood(state: GaussianProcess) -> Distinguishability:
     return _closed(state, distance, odds, residual, scale)
 
 
+@exactly
 def optimise_query(
     kernel: Kernel,
     state: GaussianProcess,

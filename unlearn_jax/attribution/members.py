@@ -9,11 +9,11 @@ from jaxtyping import Float
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
-from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.models.model import Model
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Inputs, Variables
+from unlearn_kernels.precision import exact_product
 
 
 class MemberShares(NamedTuple):
@@ -101,14 +101,14 @@ def linear_in_members(
             learner.model, state.models, queries, output_fn, batch_size=batch_size
         )
         centred = values - jnp.mean(values, axis=0, keepdims=True)
-        scores = dot(centred.T, state.shares)
+        scores = exact_product(centred.T, state.shares)
         return kept_pairs(per_weight(scores, train), train, queries)
 
     def change(
         state: MemberShares, train: Batch, queries: Batch, weights_change: Any
     ) -> Array:
         moved = per_weight(jnp.where(train.weights > 0, weights_change, 0), train)
-        factors = dot(state.shares, moved.astype(state.shares.dtype))
+        factors = exact_product(state.shares, moved.astype(state.shares.dtype))
         inputs = present(queries).inputs
 
         def add(total: Array, member: Any) -> tuple[Array, None]:
@@ -123,11 +123,6 @@ def linear_in_members(
         return jnp.where(queries.weights[:, None] != 0, total, 0)
 
     return Attribution(prepare, effects, change)
-
-
-def dot(a: Any, b: Any) -> Array:
-    """Matrix product in full precision, also where a device rounds by default."""
-    return jnp.matmul(a, b, precision=EXACT)
 
 
 def per_weight(values: Any, train: Batch) -> Array:

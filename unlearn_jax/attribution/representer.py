@@ -11,7 +11,6 @@ from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.leave_out import leave_one_out_effects
-from unlearn_jax.attribution.members import dot
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.curvature.per_example import output_slopes
@@ -23,6 +22,7 @@ from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+from unlearn_kernels.precision import exact_product
 
 KINDS = ("representer", "influence", "leave_one_out")
 
@@ -146,11 +146,11 @@ def representer(
                     *rows[:2], asked.inputs, l2=l2 * mass, weights=rows.weights
                 )
                 reach = -found.reach / _safe(rows.weights)[None]
-                return reach * dot(slopes, found.pull.T)
+                return reach * exact_product(slopes, found.pull.T)
             pulls = output_slopes(objective, _predict(head, rows.inputs), rows.targets)
             if kind == "representer":
-                along = dot(asked.inputs, rows.inputs.T)
-                return -along * dot(slopes, pulls.T) / (l2 * mass)
+                along = exact_product(asked.inputs, rows.inputs.T)
+                return -along * exact_product(slopes, pulls.T) / (l2 * mass)
             directions = asked.inputs[:, :, None] * slopes[:, None, :]
             solved = _solve_block(objective, rows, head, directions, options)
             shift = l2 * jnp.einsum("qfk,fk->q", solved, head)
@@ -180,15 +180,15 @@ def representer(
                     *rows[:2], asked.inputs, l2=l2 * mass, weights=rows.weights
                 )
                 shares = -dw / _safe(rows.weights)[:, None]
-                return dot(found.reach, shares * found.pull)
+                return exact_product(found.reach, shares * found.pull)
             pulls = output_slopes(objective, _predict(head, rows.inputs), rows.targets)
-            step = -dot(rows.inputs.T, dw * pulls) / mass
+            step = -exact_product(rows.inputs.T, dw * pulls) / mass
             if kind == "representer":
-                return dot(asked.inputs, step) / l2
+                return exact_product(asked.inputs, step) / l2
             step = step - l2 * jnp.sum(dw) / mass * head
             matrix = gauss_newton(objective, head, rows)
             moved_head = usable(conjugate_gradient(matrix, step, **options))
-            return dot(asked.inputs, moved_head)
+            return exact_product(asked.inputs, moved_head)
 
         found = _mean_over_models(one, state)
         return jnp.where(queries.weights[:, None] != 0, found, 0)
@@ -197,15 +197,17 @@ def representer(
 
 
 def _predict(head: Array, features: Any) -> Array:
-    return dot(features, head)
+    return exact_product(features, head)
 
 
 def _ridge(rows: Batch, l2: float) -> Array:
     shares = (rows.weights / _mass(rows))[:, None]
     heavy = (rows.inputs * shares).T
-    gram = dot(heavy, rows.inputs)
+    gram = exact_product(heavy, rows.inputs)
     gram = gram + l2 * jnp.eye(len(gram), dtype=gram.dtype)
-    return jax.scipy.linalg.solve(gram, dot(heavy, rows.targets), assume_a="pos")
+    return jax.scipy.linalg.solve(
+        gram, exact_product(heavy, rows.targets), assume_a="pos"
+    )
 
 
 def _newton(
@@ -233,7 +235,7 @@ def _solve_block(
     """H⁻¹ of several directions; for squared error one factorisation."""
     if objective.loss is squared_error:
         shares = (rows.weights / _mass(rows))[:, None]
-        gram = dot((rows.inputs * shares).T, rows.inputs)
+        gram = exact_product((rows.inputs * shares).T, rows.inputs)
         gram = gram + objective.l2 * jnp.eye(len(gram), dtype=gram.dtype)
         lower = jnp.linalg.cholesky(gram)
         flat = jnp.moveaxis(directions, 1, 0).reshape(len(gram), -1)

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from unlearn_jax.attribution.attribution import Attribution, Evidence, kept_pairs, need
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.members import (
-    dot,
     explained,
     masks_of,
     over_members,
@@ -19,6 +18,7 @@ from unlearn_jax.data.accumulate import present
 from unlearn_jax.solvers.lasso import RATIOS, held_out_errors, largest_l1, lasso
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+from unlearn_kernels.precision import exact_product
 
 
 class SparseState(NamedTuple):
@@ -121,7 +121,7 @@ def sparse_datamodel(
 
         def one(values: Array) -> Array:
             found = coefficients(state.masks, values)
-            return dot(found, moved.astype(found.dtype))
+            return exact_product(found, moved.astype(found.dtype))
 
         changes = jax.lax.map(one, jnp.moveaxis(outputs, -1, 0)).T
         return jnp.where(queries.weights[:, None] != 0, changes, 0)

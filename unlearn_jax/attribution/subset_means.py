@@ -10,13 +10,13 @@ from unlearn_jax.attribution.attribution import Attribution, Evidence, need
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.members import (
     MemberShares,
-    dot,
     linear_in_members,
     masks_of,
 )
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Estimate, PRNGKey
+from unlearn_kernels.precision import exact_product
 
 
 def subset_means(masks: Any, outputs: Any) -> Estimate:
@@ -51,7 +51,7 @@ def subset_means(masks: Any, outputs: Any) -> Estimate:
     centred = centred - jnp.mean(centred, axis=0, keepdims=True)
     m, counts = len(masks), jnp.sum(masks, axis=0)
     known = _both(masks)
-    value = dot(centred.T, mean_shares(masks))
+    value = exact_product(centred.T, mean_shares(masks))
     # The two groups leave what their means do not explain of the whole.
     between = jnp.where(known, counts * (m - counts) / m, 0)
     whole = jnp.sum(jnp.square(centred), axis=0)

@@ -41,13 +41,13 @@ from unlearn_jax.attribution.trak_kernels import (
     query_gradients,
     rows_of_example,
 )
-from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.curvature.per_example import loss_gradients, per_example
 from unlearn_jax.curvature.tapping import tape
 from unlearn_jax.data.accumulate import accumulate, collect, present
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables, Weights
+from unlearn_kernels.precision import EXACT
 
 
 class Features(NamedTuple):

@@ -25,12 +25,12 @@ from unlearn_jax.attribution.trak_kernels import (
     query_gradients,
 )
 from unlearn_jax.curvature.contractions import gram
-from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.curvature.per_example import Gradients, per_example
 from unlearn_jax.data.accumulate import accumulate, collect, present
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
+from unlearn_kernels.precision import EXACT
 
 
 class GramFactors(NamedTuple):

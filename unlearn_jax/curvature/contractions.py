@@ -27,10 +27,12 @@ from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.types import Array, Params, PerExample, Weights
 from unlearn_kernels.fisher_diagonal import square_sum as kernel_square_sum
+from unlearn_kernels.precision import contracts
 from unlearn_kernels.squared_norm import squared_norm as kernel_squared_norm
 from unlearn_kernels.target import target_platform
 
 
+@contracts
 def square_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
     """Σₙ wₙ |gₙ|², elementwise: real, in at least float32, shaped like the parameters.
 
@@ -61,8 +63,11 @@ def zeros_for_squares(params: Params) -> Params:
     return jax.tree.map(zero, params)
 
 
+@contracts
 def weighted_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
-    """Σₙ wₙ gₙ, shaped like the parameters."""
+    """Σₙ wₙ gₙ, like the parameters; half precision is summed in float32."""
+    narrow = [gradient[-1].dtype for gradient in gradients]
+    gradients = widened(gradients)
 
     def one(leaf: int, gradient: Gradient) -> Array:
         if isinstance(gradient, Outer):
@@ -75,9 +80,12 @@ def weighted_sum(taped: Tape, gradients: Gradients, weights: Weights) -> Params:
             weights.astype(gradient.values.dtype), gradient.values, axes=1
         )
 
-    return _tree(taped, [one(*pair) for pair in enumerate(gradients)])
+    totals = [one(*pair) for pair in enumerate(gradients)]
+    kinds = zip(totals, narrow, strict=True)
+    return _tree(taped, [total.astype(kind) for total, kind in kinds])
 
 
+@contracts
 def dense(taped: Tape, gradients: Gradients) -> Params:
     """The gradients themselves, (n, *shape) in each leaf.
 
@@ -86,6 +94,7 @@ def dense(taped: Tape, gradients: Gradients) -> Params:
     return _tree(taped, [formed(taped, *pair) for pair in enumerate(gradients)])
 
 
+@contracts
 def squared_norms(gradients: Gradients) -> PerExample:
     """‖gₙ‖² for each example, in at least float32, without forming gradients.
 
@@ -106,6 +115,7 @@ def squared_norms(gradients: Gradients) -> PerExample:
     return sum(map(one, widened(gradients)), start=jnp.zeros((), jnp.float32))
 
 
+@contracts
 def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
     """Re ⟨gₙ, gₘ⟩ for all pairs of two sets of examples, in at least float32.
 
@@ -129,6 +139,7 @@ def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
     )
 
 
+@contracts
 def along(taped: Tape, gradients: Gradients, vector: Params) -> PerExample:
     """Re Σ gₙ v for each example: derivatives along a direction, at least in float32.
 

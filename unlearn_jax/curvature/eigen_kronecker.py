@@ -14,12 +14,13 @@ from unlearn_jax.curvature.kronecker_blocks import (
     eigendecompose,
 )
 from unlearn_jax.curvature.label_slopes import Plan, mean_over_labels
-from unlearn_jax.curvature.moments import EXACT, row_squares
+from unlearn_jax.curvature.moments import row_squares
 from unlearn_jax.curvature.per_example import Gradient, Gradients, Outer, Rows
 from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey
 from unlearn_kernels.fisher_diagonal import square_sum
+from unlearn_kernels.precision import EXACT
 
 
 @automatic

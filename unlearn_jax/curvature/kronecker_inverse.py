@@ -23,6 +23,7 @@ from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.curvature.rearrangement import from_forms, to_forms
 from unlearn_jax.loop import tracing
 from unlearn_jax.types import Array, Params
+from unlearn_kernels.precision import exact_product, exactly
 
 
 def kronecker_operator(state: Kronecker, like: Params) -> LinearOperator:
@@ -122,6 +123,7 @@ def damped_values(values: Array, damping: Any) -> Array:
 def _by_blocks(
     state: Kronecker, maps: list[Callable[[Array], Array]]
 ) -> Callable[[Any], Any]:
+    @exactly
     def apply(vector: Params) -> Params:
         forms = to_forms(state.places, vector)
         results = [
@@ -203,7 +205,7 @@ def _inverted(matrices: Array, damping: Array) -> Array:
     half = jax.lax.linalg.triangular_solve(
         factor, jnp.broadcast_to(eye, factor.shape), left_side=True, lower=True
     )
-    return half.transpose(0, 2, 1) @ half
+    return exact_product(half.transpose(0, 2, 1), half)
 
 
 def _between(left: Array, middle: Array, right: Array) -> Array:

@@ -22,7 +22,6 @@ from unlearn_jax.curvature.kronecker_inverse import (
     check_damping,
     damped_values,
 )
-from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.curvature.per_example import (
     CACHE_BYTES,
     DEVICE_BYTES,
@@ -40,6 +39,7 @@ from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params
+from unlearn_kernels.precision import EXACT
 from unlearn_kernels.target import target_platform
 
 

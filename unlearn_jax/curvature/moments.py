@@ -1,14 +1,12 @@
 """Second moments of layer inputs and of slopes, from factored gradients."""
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Float
 
 from unlearn_jax.curvature.per_example import Gradient, Outer, Rows
 from unlearn_jax.curvature.rearrangement import View, table_rows
 from unlearn_jax.types import Array
-
-EXACT = lax.Precision.HIGHEST
+from unlearn_kernels.precision import EXACT, exact_product, summed, wide
 
 
 def input_moment(
@@ -49,7 +47,7 @@ def slope_moment(
     if values.shape[1] <= max_block:
         return covariance(values[:, None, None], weights)[0]
     values = values.astype(wide(values))
-    return weights.astype(values.dtype) @ jnp.square(values)
+    return exact_product(weights.astype(values.dtype), jnp.square(values))
 
 
 def covariance(
@@ -64,7 +62,7 @@ def covariance(
     scaled = values * weights.astype(values.dtype)[:, None, None, None]
     if g == 1:
         rows, others = values.reshape(n * t, i), scaled.reshape(n * t, i)
-        return jnp.matmul(rows.T, others, precision=EXACT)[None]
+        return exact_product(rows.T, others)[None]
     return jnp.einsum("ngti,ngtj->gij", values, scaled, precision=EXACT)
 
 
@@ -78,13 +76,8 @@ def row_squares(
     indices, slopes = gradient
     slopes = slopes.reshape(*indices.shape, -1)
     same = (indices[:, :, None] == indices[:, None, :]).astype(slopes.dtype)
-    totals = jnp.einsum("nts,nsd->ntd", same, slopes, precision=EXACT)
+    totals = jnp.einsum("nts,nsd->ntd", same, slopes, precision=summed())
     shares = jnp.square(totals) / jnp.sum(same, axis=2)[..., None]
     scaled = weights.astype(slopes.dtype)[:, None, None] * shares
     zero = jnp.zeros((rows, slopes.shape[2]), slopes.dtype)
     return zero.at[indices].add(scaled, mode="drop")
-
-
-def wide(values: Array) -> jnp.dtype:
-    """The dtype of sums: at least float32."""
-    return jnp.promote_types(jnp.result_type(values), jnp.float32)

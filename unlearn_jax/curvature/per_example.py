@@ -24,6 +24,7 @@ from unlearn_jax.train.door import checked_params
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import path_names
 from unlearn_jax.types import Array, Batch, Params, Path
+from unlearn_kernels.precision import summed
 from unlearn_kernels.target import target_platform
 
 CACHE_BYTES = 24 * 2**20
@@ -261,7 +262,7 @@ def _scale(taped: Tape, leaves: list[Any], leaf: int, site: Site) -> Any:
 def _operand_gradients(site: Site, seen: Any, slopes: Any) -> Any:
     """Each example's gradient with respect to the operand of a site."""
     if isinstance(site.layout, Layout):
-        formed = jnp.einsum("ngti,ngto->ngio", seen, slopes)
+        formed = jnp.einsum("ngti,ngto->ngio", seen, slopes, precision=summed())
         return jax.vmap(site.layout.unweight)(formed)
     if isinstance(site.layout, Lookup):
         layout = site.layout

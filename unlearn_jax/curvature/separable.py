@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Float
 
 from unlearn_jax.types import Array
+from unlearn_kernels.precision import exact_product
 
 OVERSAMPLE = 8
 ITERATIONS = 2
@@ -93,13 +94,9 @@ def _leading(matrix: Array, rank: int) -> tuple[Array, Array, Array]:
     start = jax.random.normal(jax.random.key(0), (matrix.shape[1], width), matrix.dtype)
 
     def iterate(_: Any, basis: Array) -> Array:
-        return jnp.linalg.qr(_dot(matrix, _dot(matrix.T, basis)))[0]
+        return jnp.linalg.qr(exact_product(matrix, exact_product(matrix.T, basis)))[0]
 
-    basis = jnp.linalg.qr(_dot(matrix, start))[0]
+    basis = jnp.linalg.qr(exact_product(matrix, start))[0]
     basis = lax.fori_loop(0, ITERATIONS, iterate, basis)
-    u, s, v = jnp.linalg.svd(_dot(basis.T, matrix), full_matrices=False)
-    return _dot(basis, u)[:, :rank], s[:rank], v[:rank]
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+    u, s, v = jnp.linalg.svd(exact_product(basis.T, matrix), full_matrices=False)
+    return exact_product(basis, u)[:, :rank], s[:rank], v[:rank]

@@ -13,6 +13,7 @@ from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.curvature.stochastic_diagonal import random_vector
 from unlearn_jax.types import Array, Estimate, PRNGKey, Scalar
+from unlearn_kernels.precision import exact_product
 
 
 class ExtremeEigenvalues(NamedTuple):
@@ -76,7 +77,7 @@ def extreme_eigenvalues(
     values, vectors = _eigh_tridiagonal(alphas, betas)
 
     def residual(index: int) -> Scalar:
-        ritz = basis @ vectors[:, index]
+        ritz = exact_product(basis, vectors[:, index])
         ritz = ritz / jnp.linalg.norm(ritz)
         image = _flat(operator.matvec(unravel(ritz)))
         return jnp.linalg.norm(image - values[index] * ritz)
@@ -161,7 +162,7 @@ def density_on_grid(
     nodes, weights = spectrum.nodes.reshape(-1), spectrum.weights.reshape(-1) / probes
     apart = (grid[:, None] - nodes[None, :]) / width
     bumps = jnp.exp(-0.5 * jnp.square(apart)) / (width * jnp.sqrt(2 * jnp.pi))
-    return bumps.astype(nodes.dtype) @ weights
+    return exact_product(bumps.astype(nodes.dtype), weights)
 
 
 def _start(key: PRNGKey, operator: LinearOperator) -> tuple[Array, Any]:

@@ -10,6 +10,7 @@ from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.loop import scan
 from unlearn_jax.types import Array, Estimate, Params, PRNGKey
+from unlearn_kernels.precision import EXACT
 from unlearn_kernels.target import target_platform
 
 
@@ -239,7 +240,9 @@ def _moments(
         after = before + count
 
         def total(leaf: Array) -> Array:
-            return jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1)
+            return jnp.tensordot(
+                weights.astype(leaf.dtype), leaf, axes=1, precision=EXACT
+            )
 
         def ratio(numerator: Array, denominator: Array, leaf: Array) -> Array:
             return leaf * (

@@ -22,6 +22,7 @@ from unlearn_jax.solvers.solution import (
 )
 from unlearn_jax.solvers.stacked import combine, gram, orthonormalise
 from unlearn_jax.types import Array, Params
+from unlearn_kernels.precision import EXACT, exact_product
 
 _GROWTH = 100.0
 """Residual norms may rise on the way, by √(condition number); past this, x is noise."""
@@ -162,7 +163,9 @@ def block_conjugate_gradient(
         return orthonormalise(vectors, prepare and prepare(vectors), floor=floor)
 
     def sizes_of(q: Params, c: Array) -> Array:
-        return jnp.sqrt(jnp.maximum(jnp.einsum("ij,il,lj->j", c, gram(q, q), c), 0))
+        return jnp.sqrt(
+            jnp.maximum(jnp.einsum("ij,il,lj->j", c, gram(q, q), c, precision=EXACT), 0)
+        )
 
     def correct(residual: Params, target: Array, steps: Array) -> Any:
         def step(s: _Block) -> _Block:
@@ -185,18 +188,18 @@ def block_conjugate_gradient(
             inverse = jax.scipy.linalg.cho_solve(
                 (jnp.where(good, root, unit), True), unit
             )
-            x = tree.add(s.x, combine((inverse @ s.c).T, s.p))
+            x = tree.add(s.x, combine(exact_product(inverse, s.c).T, s.p))
             q, w, change = factor(
                 tree.subtract(s.q, combine(inverse.T, product)), floor=1.0
             )
             p = tree.add(w, combine(change, s.p))
-            c = change @ s.c
+            c = exact_product(change, s.c)
             sizes = sizes_of(q, c)
             done = s.steps + (s.sizes > target)
             good &= jnp.all(sizes <= highest)
             lost = jnp.where(finite, STAGNATED, NOT_FINITE)
             code = jnp.where(good, RUNNING, lost).astype(jnp.int32)
-            span = unit + change.T @ s.span @ change
+            span = unit + exact_product(exact_product(change.T, s.span), change)
             live = jnp.diag(change) > 0
             new = _Block(x, q, w, p, c, live, span, top, width, sizes, done, code)
             stay = s._replace(steps=done, code=code)

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from unlearn_jax.curvature.moments import EXACT
 from unlearn_jax.loop import scan, while_loop
 from unlearn_jax.solvers.solution import CONVERGED, NOT_FINITE, OUT_OF_STEPS
 from unlearn_jax.types import Array
+from unlearn_kernels.precision import exact_product
 
 RATIOS = tuple(10.0 ** (-e / 4) for e in range(9))
 """From the smallest l1 at which all coefficients are zero down to a hundredth."""
@@ -105,7 +105,7 @@ def lasso(
 def largest_l1(design: Any, targets: Any, *, weights: Any = None) -> Float[Array, " q"]:
     """The smallest l1 of each target at which all its coefficients are zero."""
     x, y, _, _, _, mass = _means(design, targets, weights)
-    return jnp.max(jnp.abs(_dot(x.T, y)), axis=0, initial=0) / mass
+    return jnp.max(jnp.abs(exact_product(x.T, y)), axis=0, initial=0) / mass
 
 
 def lasso_path(
@@ -172,9 +172,9 @@ def held_out_errors(
 
     def point(start: Array, ratio: Array) -> tuple[Array, Array]:
         found = _solve(data, ratio * highest, start, tol, max_steps)
-        errors = _dot(design, found.coef.T) + found.intercept[None] - targets
+        errors = exact_product(design, found.coef.T) + found.intercept[None] - targets
         count = jnp.maximum(jnp.sum(apart), 1)
-        return found.coef, _dot(apart, jnp.square(errors)) / count
+        return found.coef, exact_product(apart, jnp.square(errors)) / count
 
     first = jnp.zeros((data.y.shape[1], data.x.shape[1]), data.x.dtype)
     return scan(point, first, jnp.asarray(ratios, data.x.dtype), data)[1]
@@ -199,7 +199,7 @@ def _means(design: Any, targets: Any, weights: Any) -> tuple[Array, ...]:
     rows = (rows > 0).astype(x.dtype)
     mass = jnp.maximum(jnp.sum(rows), 1)
     x, y = (jnp.where(rows[:, None] > 0, part, 0) for part in (x, y))
-    x_mean, y_mean = _dot(rows, x) / mass, _dot(rows, y) / mass
+    x_mean, y_mean = exact_product(rows, x) / mass, exact_product(rows, y) / mass
     return (
         rows[:, None] * (x - x_mean[None]),
         rows[:, None] * (y - y_mean[None]),
@@ -212,7 +212,7 @@ def _means(design: Any, targets: Any, weights: Any) -> tuple[Array, ...]:
 
 def _centred(design: Any, targets: Any, weights: Any) -> _Centred:
     x, y, x_mean, y_mean, rows, mass = _means(design, targets, weights)
-    gram = _dot(x, x.T) if len(x) < x.shape[1] else _dot(x.T, x)
+    gram = exact_product(x, x.T) if len(x) < x.shape[1] else exact_product(x.T, x)
     # A little above the largest eigenvalue, so that rounding never makes steps too
     # long; never zero, so that an empty design gives zeros.
     bound = 1.001 * jnp.max(jnp.linalg.eigvalsh(gram)) / mass
@@ -221,7 +221,9 @@ def _centred(design: Any, targets: Any, weights: Any) -> _Centred:
 
 
 def _highest(data: _Centred) -> Array:
-    return jnp.max(jnp.abs(_dot(data.x.T, data.y)), axis=0, initial=0) / data.mass
+    return (
+        jnp.max(jnp.abs(exact_product(data.x.T, data.y)), axis=0, initial=0) / data.mass
+    )
 
 
 def _levels(l1: Any, data: _Centred) -> Array:
@@ -249,8 +251,8 @@ def _solve(
     m, bound = data.mass, data.bound
 
     def at(beta: Array) -> tuple[Array, Array]:
-        residual = data.y - _dot(data.x, beta)
-        pull = _dot(data.x.T, residual)
+        residual = data.y - exact_product(data.x, beta)
+        pull = exact_product(data.x.T, residual)
         return pull, _gap(data, l1, beta, residual, pull)
 
     def step(s: _State) -> _State:
@@ -287,9 +289,5 @@ def _solve(
     converged = last.gap <= tol
     code = jnp.where(jnp.isfinite(last.gap), OUT_OF_STEPS, NOT_FINITE)
     code = jnp.where(converged, CONVERGED, code).astype(jnp.int32)
-    intercept = data.y_mean - _dot(beta, data.x_mean)
+    intercept = data.y_mean - exact_product(beta, data.x_mean)
     return LassoSolution(beta, intercept, last.gap, last.steps, converged, code)
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision=EXACT)

@@ -15,8 +15,7 @@ from unlearn_jax import tree
 from unlearn_jax.loop import fori_loop
 from unlearn_jax.solvers.refinement import epsilon
 from unlearn_jax.types import Array, Params
-
-_FULL = jax.lax.Precision.HIGHEST
+from unlearn_kernels.precision import EXACT
 
 
 def gram(a: Params, b: Params) -> Float[Array, "k l"]:
@@ -32,7 +31,7 @@ def gram(a: Params, b: Params) -> Float[Array, "k l"]:
             jnp.tensordot(
                 *(jnp.conj(x), y),
                 axes=(axes, axes),
-                precision=_FULL,
+                precision=EXACT,
                 preferred_element_type=kind,
             )
         )
@@ -56,7 +55,7 @@ def combine(coefficients: Any, stack: Params) -> Params:
 
     def weighted(leaf: Array) -> Array:
         factors = coefficients.astype(np.result_type(np.float32, leaf.dtype))
-        total = jnp.tensordot(factors, leaf, axes=1, precision=_FULL)
+        total = jnp.tensordot(factors, leaf, axes=1, precision=EXACT)
         return total.astype(leaf.dtype)
 
     return jax.tree.map(weighted, stack)

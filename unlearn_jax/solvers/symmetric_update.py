@@ -10,12 +10,14 @@ from jax.lax import dynamic_slice, dynamic_update_slice
 
 from unlearn_jax.loop import fori_loop
 from unlearn_jax.types import Array
+from unlearn_kernels.precision import exactly
 
 OUTER, THIN, PANEL, BLOCK, MIRROR = 4, 128, 128, 256, 128
 """Rows up to which R changes by outer products, and by panels of so many of its own
 rows; and above that, by blocks of this size of its lower half, mirrored by tiles."""
 
 
+@exactly
 def subtract_product(
     matrix: Array, factor: Array, signs: Array, *, block: int = BLOCK
 ) -> Array:

@@ -13,6 +13,7 @@ from unlearn_jax.loop import fori_loop, tracing
 from unlearn_jax.solvers.preconditioner import check_damping
 from unlearn_jax.solvers.stacked import combine, gram, project, put, take
 from unlearn_jax.types import Array, Params
+from unlearn_kernels.precision import exact_product
 
 
 class Woodbury(NamedTuple):
@@ -71,7 +72,7 @@ def woodbury(diagonal: Any, rows: Params, scale: Any = 1.0) -> Woodbury:
     signs = jnp.where(scale < 0, -1, 1).astype(wide)
     inner = gram(rows, _divide(rows, diagonal)).astype(wide)
     values, vectors = jnp.linalg.eigh(jnp.diag(signs) + (inner + inner.T) / 2)
-    core = (vectors / values[None, :]) @ vectors.T
+    core = exact_product(vectors / values[None, :], vectors.T)
     # Haynsworth: D + Vᵀ S V is positive definite just when S + V D⁻¹ Vᵀ has as many
     # negative eigenvalues as S.
     definite = jnp.sum(values < 0) == jnp.sum(signs < 0)
@@ -88,7 +89,8 @@ def woodbury_apply(state: Woodbury, vector: Params) -> Params:
     """
     check_like(state.diagonal, vector)
     outside = jax.tree.map(jnp.divide, vector, state.diagonal)
-    share = state.core @ project(state.rows, outside).astype(state.core.dtype)
+    inner = project(state.rows, outside).astype(state.core.dtype)
+    share = exact_product(state.core, inner)
     inside = combine(share, state.rows)
     inside = jax.tree.map(jnp.divide, inside, state.diagonal)
     return tree.subtract(outside, inside)

@@ -1,8 +1,12 @@
 """One example's gradient at a time, squared while it is in the cache."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
+
+from unlearn_kernels.precision import summed, wide
 
 
 def square_sum_streamed(
@@ -20,16 +24,19 @@ def square_sum_streamed(
     """
     n, g, _, i = inputs.shape
     o = slopes.shape[3]
+    kind = wide(inputs, slopes, weights)
+    product = partial(jnp.matmul, precision=summed(), preferred_element_type=kind)
 
     def step(total: Array, row: tuple[Array, Array, Array]) -> tuple[Array, None]:
         left, right, weight = row
-        products = [left[k].T @ right[k] for k in range(g)]
+        products = [product(left[k].T, right[k]) for k in range(g)]
         return total + weight * jnp.square(jnp.stack(products)), None
 
+    rows = (inputs, slopes, weights)
     # Like the inputs: inside shard_map it must vary over the devices as they do.
-    kind = jnp.result_type(inputs, slopes, weights)
     zero = jnp.zeros_like(inputs, shape=(g, i, o), dtype=kind)
-    return lax.scan(step, zero, (inputs, slopes, weights), length=n)[0]
+    total, _ = lax.scan(step, zero, rows, length=n)
+    return total.astype(jnp.result_type(*rows))
 
 
 def square_sum_single(
@@ -41,8 +48,11 @@ def square_sum_single(
 
     Cost: ``2 n g i o`` operations; nothing but the operands and the result is stored.
     """
-    left = jnp.square(inputs[:, :, 0])
-    right = weights[:, None, None] * jnp.square(slopes[:, :, 0])
+    kind, dtype = wide(inputs, slopes), jnp.result_type(inputs, slopes, weights)
+    left = jnp.square(inputs[:, :, 0].astype(kind))
+    right = weights[:, None, None] * jnp.square(slopes[:, :, 0].astype(kind))
     if inputs.shape[1] == 1:
-        return (left[:, 0].T @ right[:, 0])[None]
-    return jnp.einsum("ngi,ngo->gio", left, right)
+        total = jnp.matmul(left[:, 0].T, right[:, 0], precision=summed())[None]
+    else:
+        total = jnp.einsum("ngi,ngo->gio", left, right, precision=summed())
+    return total.astype(dtype)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-_EXACT = lax.Precision.HIGHEST
+from unlearn_kernels.precision import summed
 
 
 def squared_norm_pairs(
@@ -18,9 +18,9 @@ def squared_norm_pairs(
         left = jnp.sum(jnp.square(inputs[:, :, 0]), axis=2)
         right = jnp.sum(jnp.square(slopes[:, :, 0]), axis=2)
         return jnp.sum(left * right, axis=1)
-    left = jnp.einsum("ngti,ngsi->ngts", inputs, inputs, precision=_EXACT)
-    right = jnp.einsum("ngto,ngso->ngts", slopes, slopes, precision=_EXACT)
-    return jnp.einsum("ngts,ngts->n", left, right, precision=_EXACT)
+    left = jnp.einsum("ngti,ngsi->ngts", inputs, inputs, precision=summed())
+    right = jnp.einsum("ngto,ngso->ngts", slopes, slopes, precision=summed())
+    return jnp.einsum("ngts,ngts->n", left, right, precision=summed())
 
 
 def squared_norm_streamed(
@@ -35,7 +35,8 @@ def squared_norm_streamed(
     """
 
     def one(example: tuple[Array, Array]) -> Array:
-        products = [left.T @ right for left, right in zip(*example, strict=True)]
+        pairs = zip(*example, strict=True)
+        products = [jnp.matmul(a.T, d, precision=summed()) for a, d in pairs]
         return jnp.sum(jnp.square(jnp.stack(products)))
 
     return lax.map(one, (inputs, slopes))

@@ -1,8 +1,10 @@
 """Squared norms of per-example gradients, as plainly as they can be written."""
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float
+
+from unlearn_kernels.precision import summed
 
 
 def squared_norm_reference(
@@ -12,7 +14,5 @@ def squared_norm_reference(
 
     Cost: ``2 n g t i o`` operations; memory ``n g i o`` numbers.
     """
-    gradients = jnp.einsum(
-        "ngti,ngto->ngio", inputs, slopes, precision=lax.Precision.HIGHEST
-    )
+    gradients = jnp.einsum("ngti,ngto->ngio", inputs, slopes, precision=summed())
     return jnp.sum(jnp.square(gradients), axis=(1, 2, 3))
