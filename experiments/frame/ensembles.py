@@ -74,7 +74,10 @@ def kept_models(
 ) -> list[Variables]:
     """The models of :func:`kept_ensemble`, one by one, in the order of the plan."""
     stacked = kept_ensemble(bench, learner, train, points, plan, **given).models()
-    return [tree.member(stacked, i) for i in range(len(plan.weights))]
+    # Cut on the host: on the device every shape would be a program of its own.
+    stacked = jax.tree.map(np.asarray, stacked)
+    models = (tree.member(stacked, i) for i in range(len(plan.weights)))
+    return [jax.tree.map(jnp.asarray, model) for model in models]
 
 
 def kept_ensemble(

@@ -1,5 +1,6 @@
 """From rows to means, errors, gaps to the oracle and floors; nothing is dropped."""
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -57,6 +58,11 @@ def summarise(records: Iterable[Record]) -> dict[CellKey, Summary]:
     intervals run over training seeds. Records with neither a value nor a failure say
     "does not apply" and make no cell.
     """
+    return dict(_summarised(tuple(records)))
+
+
+@functools.lru_cache(maxsize=4)  # every table and figure of a request asks for it
+def _summarised(records: tuple[Record, ...]) -> dict[CellKey, Summary]:
     cells: dict[CellKey, list[Record]] = {}
     for record in _spread_failures(records):
         if record.value is not None or record.failure:
