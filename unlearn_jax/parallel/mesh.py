@@ -65,6 +65,10 @@ def sum_over_data(
             f"them; make it with data_mesh"
         )
 
+    others = mesh.size // mesh.shape["data"]
+    if mesh.shape["data"] == 1 and others > 1:
+        return function(data, constants)  # XLA fails on such a sum beside other axes
+
     def part(own: Any, shared: Any) -> Any:
         return jax.lax.psum(function(own, shared), "data")
 
@@ -73,8 +77,8 @@ def sum_over_data(
         mesh=mesh,
         in_specs=(PartitionSpec("data"), PartitionSpec()),
         out_specs=PartitionSpec(),
-        axis_names={"data"},
-        check_vma=mesh.axis_names != ("data",),
+        axis_names={"data"} if others > 1 else set(mesh.axis_names),
+        check_vma=others > 1,
     )(data, constants)
 
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import DTypeLike, Float, Int
 
+from unlearn_jax.placement import vary
+
 _STEPS = tuple(2**place for place in reversed(range(10)))
 
 
@@ -40,7 +42,8 @@ def power_of_two(exponents: Int[Array, "*s"], dtype: DTypeLike) -> Float[Array, 
 
 def _by_bits(values: Array) -> Array:
     usable = jnp.isfinite(values) & (values != 0)
-    return jnp.frexp(jnp.where(usable, values, 0.5))[1]
+    found = jnp.frexp(jnp.where(usable, values, 0.5))[1]
+    return vary(found, values)  # JAX 0.12 forgets that the exponents differ
 
 
 def _by_halving(values: Array) -> Array:
