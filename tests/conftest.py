@@ -14,6 +14,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Where an operation was written is looked up for every one that is lowered.
 jax.config.update("jax_traceback_in_locations_limit", 0)
 compiling.keep_programs()
+compiling.lend_contexts()
 typed.check_leaves_quickly()
 
 _HOOK = install_import_hook(["unlearn_jax", "unlearn_kernels"], "typed.checked_once")
@@ -71,6 +72,7 @@ def programs(request):
     compiling.optimise(request.node.get_closest_marker("optimised") is not None)
     yield
     jax.clear_caches()
+    compiling.CONTEXTS.fresh()
     gc.collect()
 
 

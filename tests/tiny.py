@@ -54,10 +54,10 @@ class Stage(nnx.Module):
 class StagedNet(nnx.Module):
     """Stages in a list, a batch-norm in each: what a shallow reset would miss."""
 
-    def __init__(self, dtype, rngs):
+    def __init__(self, dtype, rngs, stages=2):
         kind = {"dtype": dtype, "param_dtype": dtype, "rngs": rngs}
         self.stem = nnx.Linear(FEATURES, WIDTH, **kind)
-        self.stages = nnx.List([Stage(dtype, rngs) for _ in "ab"])
+        self.stages = nnx.List([Stage(dtype, rngs) for _ in range(stages)])
         self.head = nnx.Linear(WIDTH, CLASSES, **kind)
 
     def features(self, inputs, *, rngs=None):
@@ -112,6 +112,7 @@ MODELS = {
         (FEATURES,), CLASSES, widths=(WIDTH,), activation=jnp.tanh, dtype=dtype
     ),
     "norm": lambda dtype: from_nnx(lambda rngs: StagedNet(dtype, rngs)),
+    "short": lambda dtype: from_nnx(lambda rngs: StagedNet(dtype, rngs, stages=1)),
 }
 
 

@@ -1,8 +1,20 @@
 """Studies run in this process, with all that their programs share."""
 
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.frame.study import read_results, run
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made but not drawn, a third of a small run's time: for what is no
+    question of figures, where another test of the same study draws them."""
+
+    def stand_in(figure, file, **options):
+        file.write(b"not drawn")
+
+    monkeypatch.setattr(Figure, "savefig", stand_in)
 
 
 @pytest.fixture

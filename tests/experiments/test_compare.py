@@ -1,6 +1,9 @@
 """Comparisons that build on one another, and methods that users bring along."""
 
+import contextlib
 import dataclasses
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +15,7 @@ from experiments.compare.contenders import contenders
 from experiments.frame import ensembles
 from experiments.frame.config import parse
 from experiments.frame.options import Options
-from experiments.frame.study import configured, report, run
+from experiments.frame.study import Results, configured, read_results, report, run
 from unlearn_jax.methods import METHODS
 from unlearn_jax.solvers.solution import OUT_OF_STEPS
 from unlearn_jax.train.exchange import write_variables
@@ -33,9 +36,19 @@ def shrink(learner, *, share: float = 0.5):
 """
 
 
-@pytest.fixture
-def trainings(monkeypatch):
-    """How many ensembles were asked to train members that were not there."""
+class Finished(NamedTuple):
+    folder: Path
+    results: Results
+    trainings: list[bool]
+
+    @property
+    def rows(self):
+        return self.results.rows
+
+
+@contextlib.contextmanager
+def counting():
+    """Of each ensemble that is asked for, whether it has no members yet."""
     counts = []
     inner = ensembles.train_ensemble
 
@@ -43,18 +56,43 @@ def trainings(monkeypatch):
         counts.append(not any(folder.glob("members-*")))
         return inner(folder, *args, **options)
 
-    monkeypatch.setattr(ensembles, "train_ensemble", counted)
-    return counts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ensembles, "train_ensemble", counted)
+        yield counts
 
 
-def test_a_sweep_after_a_first_run_trains_nothing_anew(study_run, trainings):
-    first = study_run(compare.STUDY, f"{TINY} --methods ssd")
-    assert trainings == [True, True]
-    trainings.clear()
+def finished(results, words, code=0):
+    runs = results / "compare"
+    before = set(runs.iterdir()) if runs.exists() else set()
+    more = words.split() if isinstance(words, str) else words
+    given = [*TINY.split(), *more, "--results", str(results)]
+    with counting() as trainings:
+        assert run(compare.STUDY, given) == code
+    (folder,) = set(runs.iterdir()) - before
+    for name in ("tables.md", "tables.tex", "index.html"):
+        assert (folder / name).stat().st_size > 200
+    return Finished(folder, read_results(folder), trainings)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run in a folder where the others find what it trained and judged."""
+    results = tmp_path_factory.mktemp("compared")
+    return finished(results, "--methods ssd --save npz")
+
+
+@pytest.fixture
+def beside(first, undrawn):
+    """``words -> Finished`` of a run whose results lie beside the first one's."""
+    results = first.folder.parents[1]
+    return lambda words, code=0: finished(results, words, code)
+
+
+def test_a_sweep_after_a_first_run_trains_nothing_anew(first, beside):
+    assert first.trainings == [True, True]
     preset = compare.presets.presets("digits")["small"].options.of("ssd")["alpha"]
-    sweep = f"--sweep ssd.alpha=1,3,{preset}"
-    swept = study_run(compare.STUDY, f"{TINY} --methods ssd {sweep}")
-    assert trainings == [False, False]
+    swept = beside(f"--methods ssd --save npz --sweep ssd.alpha=1,3,{preset}")
+    assert swept.trainings == [False, False]
     names = {f"ssd alpha={a:g}" for a in (1, 3, preset)}
     assert set(swept.rows.places("method")) > names
     # The setting that was there already is the same in every digit, its time too.
@@ -66,21 +104,18 @@ def test_a_sweep_after_a_first_run_trains_nothing_anew(study_run, trainings):
     assert ours
 
 
-def test_a_method_of_ones_own_competes_and_its_source_counts(
-    study_run, tmp_path, trainings
-):
+def test_a_method_of_ones_own_competes_and_its_source_counts(beside, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(MINE)
-    words = f"{TINY} --methods {file}:shrink --options {file}:shrink.share=0.25"
-    done = study_run(compare.STUDY, words)
+    words = f"--methods {file}:shrink --options {file}:shrink.share=0.25"
+    done = beside(words)
     assert done.rows.value("parameter_change", method="shrink") == pytest.approx(0.25)
-    assert str(file) in done.run.inputs
+    assert str(file) in done.results.run.inputs
     file.write_text(MINE.replace("1 - share", "1 - 2 * share"))
-    trainings.clear()
-    edited = study_run(compare.STUDY, words)
+    edited = beside(words)
     assert edited.rows.value("parameter_change", method="shrink") == pytest.approx(0.5)
-    assert trainings == [False, False]
-    folder = max((tmp_path / "compare").iterdir())
+    assert edited.trainings == [False, False]
+    folder = edited.folder
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     report(compare.STUDY, folder)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
@@ -132,23 +167,19 @@ def test_all_stands_for_every_method_that_can_do_the_task():
 
 
 @pytest.mark.parametrize("kind", ["npz", pytest.param("orbax", marks=pytest.mark.slow)])
-def test_an_unlearned_model_is_saved_and_goes_in_as_an_original(
-    study_run, tmp_path, trainings, kind
-):
-    words = f"{TINY} --methods ssd"
-    first = study_run(compare.STUDY, f"{words} --save {kind}")
-    folder = max((tmp_path / "compare").iterdir()) / "models" / "random%3A20"
+def test_an_unlearned_model_is_saved_and_goes_in_as_an_original(first, beside, kind):
+    saving = first if kind == "npz" else beside(f"--methods ssd --save {kind}")
+    folder = saving.folder / "models" / "random%3A20"
     names = {path.stem for path in folder.iterdir()}
     assert names == {"original 0-0", "ssd 0-0"}
     (saved,) = folder.glob("ssd*")
-    trainings.clear()
-    again = study_run(compare.STUDY, [*f"{words} --original".split(), str(saved)])
+    again = beside(["--methods", "ssd", "--original", str(saved)])
     # Oracles are found, originals are neither found nor trained.
-    assert trainings == [False]
+    assert again.trainings == [False]
     for split in ("retain", "forget", "test"):
         at = {"metric": "loss", "split": split}
         assert again.rows.value(method="original", **at) == pytest.approx(
-            first.rows.value(method="ssd", **at)
+            saving.rows.value(method="ssd", **at)
         )
 
 
@@ -161,25 +192,20 @@ def test_an_unlearned_model_is_saved_and_goes_in_as_an_original(
     ],
 )
 def test_an_original_that_does_not_fit_is_refused_before_anything_is_trained(
-    tmp_path, trainings, words, message
+    tmp_path, words, message
 ):
     model = compare.setting.build(configured(compare.STUDY, TINY.split())).learner.model
     write_variables(tmp_path / "model.npz", model.init(jax.random.key(0)))
     given = [*TINY.split(), "--methods", "ssd", "--original"]
     given += [str(tmp_path / "model.npz"), *words.split()]
-    with pytest.raises(ValueError, match=message):
+    with counting() as trainings, pytest.raises(ValueError, match=message):
         run(compare.STUDY, [*given, "--results", str(tmp_path)])
     assert trainings == []
 
 
-def test_how_a_solver_ended_reaches_the_table(study_run, capsys):
-    results = study_run(
-        compare.STUDY,
-        [
-            *f"{TINY} --methods newton_removal ssd --options".split(),
-            "newton_removal.max_steps=1",
-        ],
-    )
+def test_how_a_solver_ended_reaches_the_table(beside, capsys):
+    words = "--methods newton_removal ssd --options newton_removal.max_steps=1"
+    results = beside(words)
     rows = results.rows.where(method="newton_removal")
     assert rows.value("solver_failure") == OUT_OF_STEPS
     assert rows.value("solver_steps") == 1
@@ -206,15 +232,13 @@ def unknown(key, unlearned, references):
 """
 
 
-def test_a_metric_of_ones_own_has_a_table_and_one_that_fails_is_named(
-    study_run, tmp_path
-):
+def test_a_metric_of_ones_own_has_a_table_and_one_that_fails_is_named(beside, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(RIGHT)
     names = ("surest", "broken", "shapeless", "unknown")
     metrics = " ".join(f"{file}:{name}" for name in names)
-    done = study_run(compare.STUDY, f"{TINY} --methods ssd --metrics {metrics}", code=1)
-    assert str(file) in done.run.inputs
+    done = beside(f"--methods ssd --metrics {metrics}", code=1)
+    assert str(file) in done.results.run.inputs
     for method in ("original", "ssd", "oracle"):
         values = [r.value for r in done.rows.where(metric="surest", method=method)]
         assert len(values) == 2
@@ -225,7 +249,7 @@ def test_a_metric_of_ones_own_has_a_table_and_one_that_fails_is_named(
     assert "gave float, expected a dict" in failures["shapeless"]
     told = [line for line in done.rows.failures if "'unknown': gave NaN" in line]
     assert any(" ssd " in line for line in told)
-    (found,) = compare.show.show(compare.config.Config(), done)
+    (found,) = compare.show.show(compare.config.Config(), done.results)
     table = next(t for t in found.tables if t.name.endswith("of one's own"))
     assert "surest forget" in table.header
 

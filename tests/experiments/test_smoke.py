@@ -10,8 +10,8 @@ from unlearn_jax.results.rows import read_rows
 from unlearn_jax.results.run import read_run
 
 SMALL = (
-    "--scale smoke --data.limit 300 --model.width 16 --recipe.epochs 3 "
-    "--oracles 3 --relearn-steps 5"
+    "--scale smoke --data.limit 200 --model.width 8 --recipe.epochs 2 "
+    "--seeds.train 1 --oracles 3 --relearn-steps 2"
 ).split()
 
 

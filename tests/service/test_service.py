@@ -212,12 +212,12 @@ def test_an_error_in_between_stops_and_opening_again_goes_on(tmp_path):
         assert service.entries[0].outcome == "applied"
 
 
-def test_threads_take_turns(tmp_path):
+def test_threads_take_turns(quick_path):
     def slow(state, kind, arrays):
         time.sleep(0.002)
         return apply(state, kind, arrays)
 
-    with open_toy(tmp_path, apply=slow, snapshot_every=7) as service:
+    with open_toy(quick_path, apply=slow, snapshot_every=7) as service:
 
         def ask(thread):
             for i in range(10):
@@ -232,7 +232,7 @@ def test_threads_take_turns(tmp_path):
         assert [e.sequence for e in service.entries] == list(range(1, 31))
         assert {e.outcome for e in service.entries} == {"applied"}
         want = bits(service.state)
-    with open_toy(tmp_path) as service:
+    with open_toy(quick_path) as service:
         assert bits(service.state) == want
         assert float(service.state["count"]) == 60
 
