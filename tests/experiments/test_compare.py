@@ -204,8 +204,8 @@ def test_an_original_that_does_not_fit_is_refused_before_anything_is_trained(
 
 
 def test_how_a_solver_ended_reaches_the_table(beside, capsys):
-    words = "--methods newton_removal ssd --options newton_removal.max_steps=1"
-    results = beside(words)
+    once = "newton_removal.max_steps=1 newton_removal.iterations=1"
+    results = beside(f"--methods newton_removal ssd --options {once}")
     rows = results.rows.where(method="newton_removal")
     assert rows.value("solver_failure") == OUT_OF_STEPS
     assert rows.value("solver_steps") == 1
