@@ -98,7 +98,7 @@ def test_what_a_platform_has_no_rule_for_is_noticed():
 
 @pytest.mark.parametrize("size", [3, 300])
 def test_eigenbases_of_factors_are_one_loop_on_tpus(size, single):
-    """Splitting by polar decompositions would compile for a minute at each size."""
+    """Splitting by polar decompositions is long to compile, at each size anew."""
     factors = Factors(*[jax.ShapeDtypeStruct((1, size, size), jnp.float32)] * 2)
     whole = jax.export.export(jax.jit(decompose), platforms=("tpu",))
     text = whole(factors).mlir_module()

@@ -135,9 +135,9 @@ def _trace(block: Block) -> tuple[Array, int]:
 def _eigh(matrices: Array) -> tuple[Array, Array]:
     """Eigenvalues, rounding below zero cut off, and eigenvectors.
 
-    On TPUs matrices of more than 256 rows are split by polar decompositions, each size
-    a program of its own within the program, which takes a minute or more to compile.
-    Rotations (Jacobi) are one small loop, and slower to run from some thousand rows on.
+    On TPUs matrices of more than 256 rows are split by polar decompositions, which are
+    long to compile: for a v5e 18 s of CPU time at 288 rows. Rotations (Jacobi) are one
+    small loop: 5 s at 576 rows, 6 s at 2,304. Which runs faster was not measured.
     """
     if matrices.shape[-1] > ROTATED:
         values, vectors = jnp.linalg.eigh(matrices)
