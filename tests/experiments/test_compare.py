@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from experiments import compare
 from experiments.compare.config import methods_of
 from experiments.compare.contenders import contenders
 from experiments.frame import ensembles
+from experiments.frame.command import main
 from experiments.frame.config import parse
 from experiments.frame.options import Options
 from experiments.frame.study import Results, configured, read_results, report, run
@@ -212,6 +214,26 @@ def test_how_a_solver_ended_reaches_the_table(beside, capsys):
     assert 0 < rows.value("solver_residual") < 1
     assert not results.rows.where("solver_steps", method="ssd")
     assert "solver out of steps" in capsys.readouterr().out
+
+
+def test_failed_cell_is_named_and_the_exit_code_says_so(
+    first, undrawn, monkeypatch, capsys
+):
+    runs = first.folder.parent
+    before = set(runs.iterdir())
+    words = "--methods gradient_ascent ssd --options gradient_ascent.learning_rate=1e30"
+    given = [*TINY.split(), *words.split(), "--results", str(runs.parent)]
+    monkeypatch.setattr(sys, "argv", ["compare", *given])
+    with pytest.raises(SystemExit) as stop:
+        main(compare.STUDY)
+    assert stop.value.code == 1
+    told = capsys.readouterr()
+    assert "failed" in told.out
+    assert "NaN or infinite" in told.err
+    (folder,) = set(runs.iterdir()) - before
+    rows = read_results(folder).rows
+    assert {r.at["method"] for r in rows if r.failure} == {"gradient_ascent"}
+    assert any(r.value is not None for r in rows.where(method="ssd"))
 
 
 RIGHT = """

@@ -62,18 +62,6 @@ def test_regression_from_the_same_command(tmp_path):
     assert "rmse forget" in out
 
 
-def test_failed_cell_is_named_and_the_exit_code_says_so(tmp_path):
-    words = [*SMALL, "--methods", "gradient_ascent", "ssd", "--requests", "class:3"]
-    words += ["--options", "gradient_ascent.learning_rate=1e30"]
-    code, out, err = finish("compare", [*words, "--results", str(tmp_path)])
-    assert code == 1
-    assert "failed" in out
-    assert "NaN or infinite" in err
-    rows = read_rows(only_run(tmp_path, "compare") / "rows.jsonl")
-    assert {r.at["method"] for r in rows if r.failure} == {"gradient_ascent"}
-    assert any(r.value is not None for r in rows.where(method="ssd"))
-
-
 def test_list_shows_everything_and_what_is_missing():
     code, out, err = finish("list", [])
     assert code == 0, err
