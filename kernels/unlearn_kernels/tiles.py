@@ -16,8 +16,6 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from unlearn_kernels.target import target_platform
-
 PROGRAMS = 264
 """Programs that fill a large GPU, twice its processors (an H100 has 132)."""
 SMALLEST = 16
@@ -121,20 +119,6 @@ def sums_like(operand: Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
 def _varying(operand: Array) -> frozenset[str]:
     kind = getattr(jax.typeof(operand), "manual_axis_type", None)
     return frozenset(getattr(kind, "varying", ()))
-
-
-def needs_gpu(operation: str) -> None:
-    """Refuse a kernel for GPUs in a program that is made for no GPU.
-
-    Raises:
-        NotImplementedError: says which platform the program is made for.
-    """
-    platform = target_platform()
-    if platform != "gpu":
-        raise NotImplementedError(
-            f"the Triton form of {operation} needs a GPU, and this program is made for "
-            f"a {platform}; take 'reference', or None for the fastest"
-        )
 
 
 def place_of(tiles: Tiles, tile: Array) -> tuple[tuple[Any, Any], Array]:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from unlearn_kernels.choice import chosen
 from unlearn_kernels.convolution.geometry import Padding, Pair, windows
 from unlearn_kernels.convolution.patches import conv2d_patches
 from unlearn_kernels.convolution.reference import conv2d_reference
@@ -65,12 +66,7 @@ def conv2d(
     _check(inputs, kernel, strides, padding, dilation, groups)
     if implementation is None:
         implementation = _choose(inputs, kernel, strides, padding, dilation, groups)
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"conv2d has no implementation {implementation!r}; choose one of "
-            f"{', '.join(IMPLEMENTATIONS)}, or None for the fastest"
-        )
-    return IMPLEMENTATIONS[implementation](
+    return chosen("conv2d", IMPLEMENTATIONS, implementation)(
         inputs,
         kernel,
         strides=strides,

@@ -3,6 +3,7 @@
 from jax import Array, lax
 from jaxtyping import Float
 
+from unlearn_kernels.choice import chosen
 from unlearn_kernels.fisher_diagonal.reference import square_sum_reference
 from unlearn_kernels.fisher_diagonal.streamed import (
     square_sum_single,
@@ -10,7 +11,7 @@ from unlearn_kernels.fisher_diagonal.streamed import (
 )
 from unlearn_kernels.fisher_diagonal.triton import square_sum_triton
 from unlearn_kernels.target import target_platform
-from unlearn_kernels.tiles import MOST_POSITIONS, able, needs_gpu
+from unlearn_kernels.tiles import MOST_POSITIONS, able
 
 __all__ = ["IMPLEMENTATIONS", "square_sum"]
 
@@ -56,18 +57,12 @@ def square_sum(
         if inputs.shape[2] != 1:
             return _fastest(inputs, slopes, weights)
         implementation = "single"
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"square_sum has no implementation {implementation!r}; choose one of "
-            f"{', '.join(IMPLEMENTATIONS)}, or None for the fastest"
-        )
+    form = chosen("square_sum", IMPLEMENTATIONS, implementation)
     if implementation == "single" and inputs.shape[2] != 1:
         raise NotImplementedError(
             f"'single' needs one position, got {inputs.shape[2]}; take 'streamed'"
         )
-    if implementation == "triton":
-        needs_gpu("square_sum")
-    return IMPLEMENTATIONS[implementation](inputs, slopes, weights)
+    return form(inputs, slopes, weights)
 
 
 def _fastest(inputs: Array, slopes: Array, weights: Array) -> Array:

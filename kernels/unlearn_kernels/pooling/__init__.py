@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from unlearn_kernels.choice import chosen
 from unlearn_kernels.pooling.reference import max_pool2d_reference
 from unlearn_kernels.pooling.tiles import max_pool2d_tiles
 
@@ -47,9 +48,4 @@ def max_pool2d(
         )
     if implementation is None:
         implementation = "tiles"
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"max_pool2d has no implementation {implementation!r}; choose one of "
-            f"{', '.join(IMPLEMENTATIONS)}, or None for the fastest"
-        )
-    return IMPLEMENTATIONS[implementation](inputs, window)
+    return chosen("max_pool2d", IMPLEMENTATIONS, implementation)(inputs, window)

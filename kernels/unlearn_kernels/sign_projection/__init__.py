@@ -5,11 +5,12 @@ import functools
 from jax import Array, lax
 from jaxtyping import Float, UInt32
 
+from unlearn_kernels.choice import chosen
 from unlearn_kernels.sign_projection.reference import project_signs_reference
 from unlearn_kernels.sign_projection.signs import signs
 from unlearn_kernels.sign_projection.triton import project_signs_triton
 from unlearn_kernels.target import target_platform
-from unlearn_kernels.tiles import able, needs_gpu
+from unlearn_kernels.tiles import able
 
 __all__ = ["IMPLEMENTATIONS", "project_signs", "signs"]
 
@@ -62,11 +63,6 @@ def project_signs(
             rocm=kernel,
             default=functools.partial(project_signs_reference, width=width),
         )
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"project_signs has no implementation {implementation!r}; choose one of "
-            f"{', '.join(IMPLEMENTATIONS)}, or None for the fastest"
-        )
-    if implementation == "triton":
-        needs_gpu("project_signs")
-    return IMPLEMENTATIONS[implementation](seeds, values, places, width)
+    return chosen("project_signs", IMPLEMENTATIONS, implementation)(
+        seeds, values, places, width
+    )

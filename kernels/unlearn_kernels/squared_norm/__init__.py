@@ -3,11 +3,12 @@
 from jax import Array, lax
 from jaxtyping import Float
 
+from unlearn_kernels.choice import chosen
 from unlearn_kernels.squared_norm.forms import squared_norm_pairs, squared_norm_streamed
 from unlearn_kernels.squared_norm.reference import squared_norm_reference
 from unlearn_kernels.squared_norm.triton import squared_norm_triton
 from unlearn_kernels.target import target_platform
-from unlearn_kernels.tiles import MOST_POSITIONS, able, needs_gpu
+from unlearn_kernels.tiles import MOST_POSITIONS, able
 
 __all__ = ["IMPLEMENTATIONS", "squared_norm"]
 
@@ -45,14 +46,7 @@ def squared_norm(
     """
     if implementation is None:
         return _fastest(inputs, slopes)
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"squared_norm has no implementation {implementation!r}; choose one of "
-            f"{', '.join(IMPLEMENTATIONS)}, or None for the fastest"
-        )
-    if implementation == "triton":
-        needs_gpu("squared_norm")
-    return IMPLEMENTATIONS[implementation](inputs, slopes)
+    return chosen("squared_norm", IMPLEMENTATIONS, implementation)(inputs, slopes)
 
 
 def _fastest(inputs: Array, slopes: Array) -> Array:
