@@ -16,6 +16,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from unlearn_kernels.precision import summed
+
 PROGRAMS = 264
 """Programs that fill a large GPU, twice its processors (an H100 has 132)."""
 SMALLEST = 16
@@ -134,7 +136,7 @@ def product_tile(
 ) -> Array:
     """One tile of the gradient of example and group ``at``, in float32.
 
-    Products of float32 are formed in full (no TF32), as the reference's are.
+    Products of float32 are those that ``precision.summed`` asks for.
     """
     top, left = _corner(tiles, tile)
     row, column = _from(top, tiles.rows), _from(left, tiles.columns)
@@ -153,8 +155,8 @@ def product_tile(
             mask=here & (column < tiles.outputs)[None],
             other=0.0,
         )
-        exact = lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-        return total + triton.dot(a, d, trans_a=True, precision=exact)
+        precision = summed() if a.dtype == jnp.float32 else None
+        return total + triton.dot(a, d, trans_a=True, precision=precision)
 
     steps = jnp.int32(-(-tiles.positions // tiles.span))
     zero = jnp.zeros((tiles.rows, tiles.columns), jnp.float32)

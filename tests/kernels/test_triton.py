@@ -8,6 +8,7 @@ from gpus import lowered
 
 from unlearn_kernels.fisher_diagonal import square_sum
 from unlearn_kernels.fisher_diagonal.triton import square_sum_tiled
+from unlearn_kernels.precision import summing
 from unlearn_kernels.sign_projection import project_signs
 from unlearn_kernels.squared_norm import squared_norm
 from unlearn_kernels.squared_norm.triton import squared_norm_tiled
@@ -142,3 +143,10 @@ def test_inside_shard_map_with_its_checks_the_kernels_vary_as_their_operands():
         assert "square_sum" in traced(added, inputs, slopes, weights, out=whole)
         assert "squared_norm" in traced(squared_norm, inputs, slopes, out=over)
         assert "project_signs" in traced(projected, values, out=over)
+
+
+def test_the_switch_of_precision_reaches_the_kernels():
+    arrays = described(8, 1, 80, 130, 48)
+    with summing("fast"):
+        fast = lowered(square_sum, *arrays)
+    assert fast != lowered(square_sum, *arrays)

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jaxtyping import Float, UInt32
 
 from unlearn_jax.curvature.contractions import dense as formed_gradients
-from unlearn_jax.curvature.moments import EXACT, wide
 from unlearn_jax.curvature.per_example import (
     Gradient,
     Gradients,
@@ -32,6 +31,7 @@ from unlearn_jax.curvature.sketches import sketch, unsketch
 from unlearn_jax.curvature.tapping import Tape
 from unlearn_jax.train.door import check_real
 from unlearn_jax.types import Array, Params, PRNGKey
+from unlearn_kernels.precision import EXACT, wide
 from unlearn_kernels.sign_projection import project_signs
 from unlearn_kernels.sign_projection import signs as kernel_signs
 from unlearn_kernels.target import target_platform
