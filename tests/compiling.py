@@ -66,8 +66,8 @@ class Contexts(threading.local):
     """A context of MLIR for each thread, in place of one for each program.
 
     To load JAX's dialects into a new one takes two thirds of the time in which a small
-    program is lowered, a tenth of the suite's. ``fresh`` lets go of all that this
-    thread's has gathered."""
+    program is lowered: of three files of programs, a tenth of all. ``fresh`` lets go
+    of all that this thread's has gathered."""
 
     make = staticmethod(mlir.make_ir_context)
     kept = None
