@@ -187,7 +187,8 @@ def test_small_oracles_see_their_share_and_nothing_forgotten(problem, monkeypatc
 def test_a_run_tells_signals_distances_and_regrets(study_run, tmp_path):
     # A rate that diverges is one more trial, and nobody's choice but the worst.
     sweep = ["--sweep", "gradient_ascent.learning_rate=1e30"]
-    done = study_run(tune.STUDY, [*TINY.split(), *sweep])
+    preset = ["--options", "ssd.alpha=3.7"]
+    done = study_run(tune.STUDY, [*TINY.split(), *sweep, *preset])
     rows = done.rows
     assert set(rows.metrics()) == {"distance", *UNITS}
     assert rows.value("distance", trial="learning_rate=1e+30") == math.inf
