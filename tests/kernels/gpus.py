@@ -18,7 +18,8 @@ def absent(kind):
     except ImportError:
         return contextlib.nullcontext()
     device = AbstractDevice(device_kind=kind, num_cores=None, platform="gpu")
-    mesh = jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)
+    kinds = (jax.sharding.AxisType.Auto,)
+    mesh = jax.sharding.AbstractMesh((1,), ("x",), kinds, abstract_device=device)
     return jax.sharding.use_abstract_mesh(mesh)
 
 

@@ -109,8 +109,13 @@ def large_nets() -> dict[str, workloads.Workload]:
 
 
 def shaped(tree: Any) -> Any:
-    """Shapes of arrays, numpy's float64 as what JAX makes of it."""
-    return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree))
+    """Shapes of arrays, float64 as float32 where it is off."""
+
+    def one(leaf: Any) -> Any:
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
+        return jax.ShapeDtypeStruct(leaf.shape, dtype)
+
+    return jax.tree.map(one, tree)
 
 
 def real() -> Any:
@@ -230,7 +235,7 @@ def curvatures(net: workloads.Workload) -> Iterator[Program]:
 
     def with_state(function: Callable[..., Any], *others: Any) -> Callable[[], Made]:
         def make() -> Made:
-            state = jax.eval_shape(eigenbasis, params, batch)
+            state = jax.eval_shape(eigenbasis, shaped(params), shaped(batch))
             return function, (params, batch, state, *others)
 
         return make

@@ -9,7 +9,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from programs import programs, small_nets
+from programs import programs, shaped, small_nets
 
 from unlearn_jax.curvature.kronecker_blocks import Factors, decompose
 from unlearn_kernels.target import targeting
@@ -40,7 +40,9 @@ def exported(name, *platforms):
         function, shapes = PROGRAMS[name].make()
         # Else a function that is compiled already keeps what it captured.
         whole = jax.jit(lambda *arguments: function(*arguments))
-        return jax.export.export(whole, platforms=platforms)(*shapes).mlir_module()
+        return jax.export.export(whole, platforms=platforms)(
+            *shaped(shapes)
+        ).mlir_module()
 
 
 @pytest.fixture

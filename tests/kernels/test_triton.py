@@ -122,7 +122,7 @@ def test_what_the_kernels_cannot_do_is_named(operation, name):
 
 
 def test_inside_shard_map_with_its_checks_the_kernels_vary_as_their_operands():
-    mesh = jax.sharding.AbstractMesh((2,), ("x",))
+    mesh = jax.sharding.AbstractMesh((2,), ("x",), (jax.sharding.AxisType.Auto,))
     over, whole = jax.P("x"), jax.P()
     inputs, slopes, weights = described(8, 1, 30, 20, 24)
     values = jax.ShapeDtypeStruct((8, 20), "float32")
