@@ -39,6 +39,13 @@ _LENGTHS = times("scale", 2, 0.5, 4, 0.25, 1.5, 0.75)
 GRIDS: Mapping[str, tuple[Change, ...]] = {
     "finetune": _TRAINING,
     "gradient_ascent": _TRAINING,
+    "neggrad_plus": (
+        *values("share", 0.9, 0.8, 0.99),
+        *times("learning_rate", 0.3, 0.1, 3),
+        *times("epochs", 0.5, 2),
+    ),
+    "l1_sparse": (*times("alpha", 10, 30, 3, 100), *_RATES),
+    "prune_finetune": (*values("sparsity", 0.8, 0.5, 0.9, 0.7), *_RATES),
     "random_labels": _TRAINING,
     "salun": (*_RATES, *times("fraction", 0.5, 1.5), *times("epochs", 2, 4)),
     "prioritised_finetune": _TRAINING,

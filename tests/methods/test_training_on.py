@@ -1,4 +1,4 @@
-"""Methods that train on: fine-tuning, gradient ascent, random labels."""
+"""Methods that train on: fine-tuning, ascent, both at once, random labels."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from unlearn_jax import tree
 from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
 from unlearn_jax.methods.identity import identity
+from unlearn_jax.methods.neggrad_plus import neggrad_plus
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.train.objective import bind
 
@@ -63,6 +64,59 @@ def test_one_step_of_ascent_is_the_gradient_without_any_decay(
     slope = tiny.quick_jit(jax.grad(objective.risk))(original.params, request_a.forget)
     expected = tree.axpy(0.25, slope, original.params)
     assert_trees_close(moved.params, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_full_steps_of_neggrad_follow_the_weighted_difference(
+    objective, original, request_a
+):
+    # Neither momentum nor decay of the recipe takes part; l2 does, on one side.
+    heavy = tiny.learner("mlp", l2=0.5, weight_decay=0.5, momentum=0.9)
+    method = neggrad_plus(
+        heavy,
+        share=0.75,
+        epochs=3,
+        learning_rate=0.25,
+        retain_batch=64,
+        forget_batch=64,
+    )
+    moved = run(method, original, request_a)
+    slope = tiny.quick_jit(jax.grad(objective.risk))
+    params = original.params
+    for _ in range(3):
+        down, up = (slope(params, part) for part in request_a[::-1])
+        params = jax.tree.map(
+            lambda p, d, u: p - 0.25 * (0.75 * (d + 0.5 * p) - 0.25 * u),
+            params,
+            down,
+            up,
+        )
+    assert_trees_close(moved.params, params, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("forget_batch", [2, 4, 6])
+def test_every_forgotten_example_comes_up_as_often(
+    learner, objective, original, request_a, forget_batch
+):
+    # Three steps, twelve places at most for six examples; steps so short that only
+    # first order counts. Nothing is retained but the number of steps.
+    rate = 2.0**-24
+    method = neggrad_plus(
+        learner,
+        share=0.0,
+        epochs=1,
+        learning_rate=rate,
+        retain_batch=14,
+        forget_batch=forget_batch,
+    )
+    moved = run(method, original, request_a)
+    shift = tree.scale(1 / rate, tree.subtract(moved.params, original.params))
+    slope = tiny.quick_jit(jax.grad(objective.risk))(original.params, request_a.forget)
+    assert_trees_close(shift, tree.scale(3.0, slope), rtol=1e-4, atol=1e-5)
+
+
+def test_neggrad_refuses_shares_above_one(learner):
+    with pytest.raises(ValueError, match=r"share must be from 0 to 1, got 1\.5"):
+        neggrad_plus(learner, share=1.5)
 
 
 def test_random_labels_lower_the_accuracy_on_the_forget_set(

@@ -25,7 +25,12 @@ from unlearn_jax.attribution.attribution import (
 )
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.data.accumulate import present
-from unlearn_jax.train.descent import TrainState, steps_per_pass, training_step
+from unlearn_jax.train.descent import (
+    TrainState,
+    shuffled,
+    steps_per_pass,
+    training_step,
+)
 from unlearn_jax.train.fit import fit, order_stream, start_fit, training_loss
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar, Variables, Weights
@@ -175,8 +180,6 @@ def replay(key: PRNGKey, learner: Learner, data: Batch) -> Variables:
     weights, n = data.weights, data.weights.shape[0]
     size = min(recipe.batch_size, n)
     steps = steps_per_pass(weights, size)
-    drawn = weights > 0
-    count = jnp.sum(drawn).astype(jnp.int32)
     step = training_step(training_loss(learner), recipe, size)
     total = recipe.epochs * steps
 
@@ -184,10 +187,9 @@ def replay(key: PRNGKey, learner: Learner, data: Batch) -> Variables:
         order_key, step_key = jax.random.split(
             jax.random.fold_in(order_stream(key), epoch)
         )
-        shuffled = jax.random.uniform(order_key, weights.shape, jnp.float32)
-        order = jnp.argsort(jnp.where(drawn, shuffled, 2.0))
+        order, count = shuffled(order_key, weights)
         examples = (data.inputs, data.targets)
-        constants = (step_key, examples, weights, order, count, total, None)
+        constants = (step_key, examples, weights, order, count, total, None, None)
 
         def one_step(state: TrainState, i: Array) -> tuple[TrainState, None]:
             taken = jax.lax.cond(

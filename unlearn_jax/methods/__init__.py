@@ -18,13 +18,16 @@ from unlearn_jax.methods.gradient_ascent import gradient_ascent
 from unlearn_jax.methods.identity import identity
 from unlearn_jax.methods.influence_removal import influence_removal
 from unlearn_jax.methods.influence_unlearning import influence_unlearning
+from unlearn_jax.methods.l1_sparse import l1_sparse
 from unlearn_jax.methods.lfssd import lfssd
 from unlearn_jax.methods.method import Method, Request, chain, make_request, restrict
 from unlearn_jax.methods.natural_ascent import natural_ascent
+from unlearn_jax.methods.neggrad_plus import neggrad_plus
 from unlearn_jax.methods.newton_removal import newton_removal
 from unlearn_jax.methods.oracle_matching import oracle_matching
 from unlearn_jax.methods.potion import potion
 from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
+from unlearn_jax.methods.prune_finetune import prune_finetune
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.methods.salun import salun
@@ -68,6 +71,9 @@ METHODS: Mapping[str, Entry] = {
     "gradient_ascent": Entry(
         gradient_ascent, _ANY, "forget", False, "arXiv 2304.04934"
     ),
+    "neggrad_plus": Entry(neggrad_plus, _ANY, "both", False, "arXiv 2302.09880"),
+    "l1_sparse": Entry(l1_sparse, _ANY, "retain", False, "arXiv 2304.04934"),
+    "prune_finetune": Entry(prune_finetune, _ANY, "retain", False, "arXiv 2304.04934"),
     "random_labels": Entry(random_labels, _CLASSES, "both", False, "arXiv 2310.12508"),
     "salun": Entry(salun, _CLASSES, "both", False, "arXiv 2310.12508"),
     "prioritised_finetune": Entry(

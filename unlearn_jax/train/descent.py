@@ -55,6 +55,14 @@ def steps_per_pass(weights: Any, batch_size: int) -> Any:
     return (count + size - 1) // size
 
 
+def shuffled(key: Any, weights: Any) -> tuple[Any, Any]:
+    """A random order with the examples of positive weight in front, and how many."""
+    present = weights > 0
+    count = jnp.sum(present).astype(jnp.int32)
+    drawn = jax.random.uniform(key, weights.shape, jnp.float32)
+    return jnp.argsort(jnp.where(present, drawn, 2.0)), count
+
+
 def descend(
     key: Any,
     state: TrainState,
@@ -65,6 +73,7 @@ def descend(
     *,
     total_steps: Any,
     pace: Any = None,
+    shrink: Any = None,
     loop: Loop = "device",
 ) -> TrainState:
     """One pass in random order over the examples whose weight is positive.
@@ -80,17 +89,16 @@ def descend(
         total_steps: Length of the schedule, over all passes.
         pace: Tree like the parameters that multiplies every update, after momentum and
             decay: what is 0 there never moves. None for 1 everywhere.
+        shrink: After every update each parameter is moved towards zero by so much, and
+            rests there: the proximal step of an l1 penalty. None for not at all.
         loop: "device" or "host", see :mod:`unlearn_jax.loop`.
 
     Cost: one gradient per example; the steps are one compiled loop.
     """
     size = min(recipe.batch_size, weights.shape[0])
     order_key, step_key = jax.random.split(key)
-    present = weights > 0
-    count = jnp.sum(present).astype(jnp.int32)
-    shuffled = jax.random.uniform(order_key, weights.shape, jnp.float32)
-    order = jnp.argsort(jnp.where(present, shuffled, 2.0))
-    constants = (step_key, examples, weights, order, count, total_steps, pace)
+    order, count = shuffled(order_key, weights)
+    constants = (step_key, examples, weights, order, count, total_steps, pace, shrink)
     body = training_step(step_loss, recipe, size)
     state = state._replace(loss=jnp.zeros((), jnp.float32))
     steps = steps_per_pass(weights, size)
@@ -135,7 +143,7 @@ def training_step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..
     """The body of the loop over steps; one function object for each choice."""
 
     def step(i: Any, state: TrainState, constants: Any) -> TrainState:
-        key, examples, weights, order, count, total_steps, pace = constants
+        key, examples, weights, order, count, total_steps, pace, shrink = constants
         position = i * size + jnp.arange(size)
         index = order[position % jnp.maximum(count, 1)]
         chosen = jax.tree.map(lambda leaf: leaf[index], examples)
@@ -151,6 +159,8 @@ def training_step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..
         if pace is not None:
             updates = jax.tree.map(lambda u, p: u * p.astype(u.dtype), updates, pace)
         params = optax.apply_updates(variables.params, updates)
+        if shrink is not None:
+            params = jax.tree.map(lambda p: soft_threshold(p, shrink), params)
         return TrainState(
             Variables(params, stats),
             optimizer_state,
@@ -159,3 +169,10 @@ def training_step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..
         )
 
     return step
+
+
+def soft_threshold(x: Any, by: Any) -> Any:
+    """``x`` moved towards zero by ``by``, and exactly zero where it is no larger."""
+    size = jnp.abs(x)
+    left = jnp.maximum(size - jnp.asarray(by).astype(size.dtype), 0)
+    return jnp.sign(x) * left
