@@ -11,12 +11,16 @@ from unlearn_jax.train.recipe import Recipe
 # Chosen on digits without the oracle, one setting for a class and a random tenth, where
 # predictions agree most with those of three models of a fifth of the retained examples;
 # on seeds and forget sets that no table uses (docs/tuning.md, `python -m
-# experiments.tune`, run 20261129T210050-57be2d). Not named: the published default was
+# experiments.tune`, runs 20261129T210050-57be2d and, for neggrad_plus, l1_sparse and
+# prune_finetune, 20261129T223418-6c51df). Not named: the published default was
 # chosen (fisher_merging, fisher_forgetting, unrolled_removal), or there is no option.
 _SMALL_OPTIONS = Options(
     {
         "finetune": {"learning_rate": 0.1, "batch_size": 64},
         "gradient_ascent": {"learning_rate": 0.03, "batch_size": 64},
+        "neggrad_plus": {"share": 0.99, "learning_rate": 0.1},
+        "l1_sparse": {"alpha": 0.01, "learning_rate": 0.1, "batch_size": 64},
+        "prune_finetune": {"sparsity": 0.9, "learning_rate": 0.1, "batch_size": 64},
         "random_labels": {"learning_rate": 0.003, "batch_size": 64},
         "salun": {"learning_rate": 0.001, "batch_size": 64},
         "prioritised_finetune": {"learning_rate": 0.1, "batch_size": 64},
@@ -41,10 +45,14 @@ _SMALL_OPTIONS = Options(
 
 # Chosen on Fashion-MNIST from a few values each by tug-of-war with the oracle, on
 # training seeds that no table uses; a pass has forty times as many steps there.
+# For neggrad_plus, l1_sparse and prune_finetune nothing was chosen but their length.
 _IMAGE_OPTIONS = Options(
     {
         "finetune": {"epochs": 1, "learning_rate": 0.02, "batch_size": 128},
         "gradient_ascent": {"epochs": 1, "learning_rate": 0.0001, "batch_size": 128},
+        "neggrad_plus": {"epochs": 1, "retain_batch": 128, "forget_batch": 128},
+        "l1_sparse": {"epochs": 1, "learning_rate": 0.02, "batch_size": 128},
+        "prune_finetune": {"epochs": 1, "learning_rate": 0.02, "batch_size": 128},
         "random_labels": {"epochs": 1, "learning_rate": 0.003, "batch_size": 128},
         "salun": {"epochs": 1, "learning_rate": 0.003, "batch_size": 128},
         "prioritised_finetune": {"epochs": 1, "learning_rate": 0.1, "batch_size": 128},

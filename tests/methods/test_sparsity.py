@@ -49,7 +49,7 @@ def test_full_steps_follow_the_penalty_as_it_falls(original, request_a, variant)
     for strength in (alpha, alpha * 2 / 3, alpha / 3):
         step = tree.axpy(decay, params, slope(params, request_a.retain))
         if variant == "published":
-            step = tree.axpy(strength, jax.tree.map(np.sign, params), step)
+            step = tree.axpy(strength, jax.tree.map(jnp.sign, params), step)
         speed = tree.axpy(momentum, speed, step)
         params = tree.axpy(-rate, speed, params)
         if variant == "proximal":

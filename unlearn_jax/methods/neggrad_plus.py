@@ -33,7 +33,7 @@ def neggrad_plus(
     """Minimise share · loss(retain set) − (1 − share) · loss(forget set).
 
     Every step sees a batch of each set. A pass is over the retain set; the forget set
-    goes round in an order of the pass, and a step never sees one of its examples twice.
+    goes round in an order of the pass, and no step counts one of its examples twice.
 
     Args:
         learner: Model and loss; l2 holds with the loss on the retain set.
@@ -51,8 +51,8 @@ def neggrad_plus(
     Cost: epochs × retain × (1 + forget_batch / retain_batch) gradients.
     Source: NegGrad+ of Kurmanji et al. 2023, arXiv 2302.09880, defaults of the small
         runs in their code; 0.9999 and 5 epochs in those for membership attacks. As
-        released for those, which pull nowhere; for the small ones the code adds
-        share · 0.05 ‖θ − θ original‖² and freezes batch statistics.
+        released for the latter; the small runs also add share · 0.05 ‖θ − θ original‖²
+        and freeze batch statistics.
     """
     if not share <= 1:
         raise ValueError(f"share must be from 0 to 1, got {share}")
@@ -81,7 +81,8 @@ def neggrad_plus(
         there = jnp.where(place < taken, data.weights[index], 0)
 
         def push(stats: Any) -> Any:
-            batch = data.inputs[index], data.targets[index]
+            pairs = data.inputs, data.targets
+            batch = jax.tree.map(lambda leaf: leaf[index], pairs)
             lost, stats = lose(lose_key, params, stats, batch, there)
             return lost.astype(kept.dtype), stats
 
