@@ -35,7 +35,7 @@ def l1_sparse(
         alpha: Strength of the penalty in the first epoch [loss / parameter]; it falls
             by as much after every one, and α / epochs is left in the last.
         variant: "published": γₑ times the sign of every parameter is added to its
-            gradient, which leaves no parameter at zero. "proximal": a soft threshold
+            gradient, which brings none to rest at zero. "proximal": a soft threshold
             of learning rate × γₑ / (1 − momentum) follows every step, so that
             parameters become exactly zero; where steps come to rest, the penalised
             loss is stationary, whatever the momentum.

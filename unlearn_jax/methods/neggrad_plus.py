@@ -37,7 +37,9 @@ def neggrad_plus(
 
     Args:
         learner: Model and loss; l2 holds with the loss on the retain set.
-        share: Of the retain set, from 0 to 1 (no unit); 1 is fine-tuning.
+        share: Of the retain set, from 0 to 1 (no unit); 1 is fine-tuning. The outcome
+            hangs on it, since the loss has no least value: a little more does nothing,
+            a little less destroys the model.
         epochs: Passes over the retain set.
         learning_rate: Constant step size of plain SGD, without momentum and decay.
         retain_batch: Retained examples per step.
