@@ -20,6 +20,8 @@ SETTINGS = {
     "identity": {},
     "retrain": {},
     "finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
+    "finetune_last": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
+    "retrain_last": {"layers": 2},
     "gradient_ascent": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "neggrad_plus": {
         "epochs": 2,

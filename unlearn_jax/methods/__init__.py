@@ -19,6 +19,7 @@ from unlearn_jax.methods.identity import identity
 from unlearn_jax.methods.influence_removal import influence_removal
 from unlearn_jax.methods.influence_unlearning import influence_unlearning
 from unlearn_jax.methods.l1_sparse import l1_sparse
+from unlearn_jax.methods.last_layers import finetune_last, retrain_last
 from unlearn_jax.methods.lfssd import lfssd
 from unlearn_jax.methods.method import Method, Request, chain, make_request, restrict
 from unlearn_jax.methods.natural_ascent import natural_ascent
@@ -68,6 +69,8 @@ METHODS: Mapping[str, Entry] = {
     "retrain": Entry(retrain, _ANY, "retain", False, "the oracle"),
     # training on
     "finetune": Entry(finetune, _ANY, "retain", False, "arXiv 2304.04934"),
+    "finetune_last": Entry(finetune_last, _ANY, "retain", False, "arXiv 2201.06640"),
+    "retrain_last": Entry(retrain_last, _ANY, "retain", False, "arXiv 2201.06640"),
     "gradient_ascent": Entry(
         gradient_ascent, _ANY, "forget", False, "arXiv 2304.04934"
     ),
