@@ -21,7 +21,7 @@ SETTINGS = {
     "retrain": {},
     "finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
     "finetune_last": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
-    "retrain_last": {"layers": 2},
+    "retrain_last": {},
     "gradient_ascent": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "neggrad_plus": {
         "epochs": 2,
@@ -39,6 +39,8 @@ SETTINGS = {
     },
     "random_labels": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
     "salun": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
+    "boundary_shrink": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
+    "boundary_expanding": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "prioritised_finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
     "ewc": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "strength": 1.0},
     "l2_to_init": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
@@ -97,6 +99,8 @@ PREPARES_AT_RANDOM = {"dmm"}
 IDLE_ON_NOTHING = NOT_RANDOM | {
     "influence_unlearning",
     "gradient_ascent",
+    "boundary_shrink",
+    "boundary_expanding",
     "prioritised_finetune",
     "ewc",
     "l2_to_init",

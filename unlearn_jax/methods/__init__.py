@@ -10,6 +10,8 @@ from typing import NamedTuple
 from unlearn_jax.methods.anchored_finetune import ewc, l2_to_init
 from unlearn_jax.methods.assd import assd
 from unlearn_jax.methods.bad_teacher import bad_teacher
+from unlearn_jax.methods.boundary_expanding import boundary_expanding
+from unlearn_jax.methods.boundary_shrink import boundary_shrink
 from unlearn_jax.methods.datamodel_matching import datamodel_matching
 from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.fisher_forgetting import fisher_forgetting
@@ -79,6 +81,12 @@ METHODS: Mapping[str, Entry] = {
     "prune_finetune": Entry(prune_finetune, _ANY, "retain", False, "arXiv 2304.04934"),
     "random_labels": Entry(random_labels, _CLASSES, "both", False, "arXiv 2310.12508"),
     "salun": Entry(salun, _CLASSES, "both", False, "arXiv 2310.12508"),
+    "boundary_shrink": Entry(
+        boundary_shrink, _CLASSES, "forget", False, "arXiv 2303.11570"
+    ),
+    "boundary_expanding": Entry(
+        boundary_expanding, _CLASSES, "forget", False, "arXiv 2303.11570"
+    ),
     "prioritised_finetune": Entry(
         prioritised_finetune, _ANY, "both", False, "no single source"
     ),
