@@ -38,6 +38,7 @@ _LENGTHS = times("scale", 2, 0.5, 4, 0.25, 1.5, 0.75)
 
 GRIDS: Mapping[str, tuple[Change, ...]] = {
     "finetune": _TRAINING,
+    "finetune_last": (*times("layers", 2), *_TRAINING),
     "gradient_ascent": _TRAINING,
     "neggrad_plus": (
         *values("share", 0.9, 0.8, 0.99),
@@ -48,6 +49,9 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
     "prune_finetune": (*values("sparsity", 0.8, 0.5, 0.9, 0.7), *_RATES),
     "random_labels": _TRAINING,
     "salun": (*_RATES, *times("fraction", 0.5, 1.5), *times("epochs", 2, 4)),
+    "boundary_shrink": _TRAINING,
+    "boundary_expanding": _TRAINING,
+    "unsir": _TRAINING,
     "prioritised_finetune": _TRAINING,
     "ewc": (*_RATES, *times("strength", 10, 100), *times("epochs", 0.5, 2)),
     "l2_to_init": (*_RATES, *times("strength", 0.1, 10), *times("epochs", 0.5, 2)),

@@ -41,6 +41,7 @@ SETTINGS = {
     "salun": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
     "boundary_shrink": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "boundary_expanding": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
+    "unsir": {"epochs": 1, "learning_rate": 0.01, "batch_size": 16, "noise_steps": 3},
     "prioritised_finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
     "ewc": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "strength": 1.0},
     "l2_to_init": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},

@@ -38,6 +38,7 @@ from unlearn_jax.methods.scrub import scrub
 from unlearn_jax.methods.source_removal import source_removal
 from unlearn_jax.methods.ssd import ssd, ssd_batch
 from unlearn_jax.methods.unrolled_removal import unrolled_removal
+from unlearn_jax.methods.unsir import unsir
 
 
 class Entry(NamedTuple):
@@ -87,6 +88,7 @@ METHODS: Mapping[str, Entry] = {
     "boundary_expanding": Entry(
         boundary_expanding, _CLASSES, "forget", False, "arXiv 2303.11570"
     ),
+    "unsir": Entry(unsir, _CLASSES, "retain", False, "arXiv 2111.08947"),
     "prioritised_finetune": Entry(
         prioritised_finetune, _ANY, "both", False, "no single source"
     ),

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.data.accumulate import collect, present
-from unlearn_jax.methods.guard import entrance
+from unlearn_jax.methods.guard import check_floating, entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import choose_fit_loop, fit
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+from unlearn_jax.types import Array, PRNGKey, Variables
 
 
 @entrance()
@@ -78,7 +78,8 @@ def boundary_shrink(
         return jnp.argmax(jnp.where(own, -jnp.inf, outputs), 1).astype(targets.dtype)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
-        lost = _floating(request.forget)
+        check_floating("boundary_shrink", request.forget)
+        lost = present(request.forget)
         loop = choose_fit_loop(learner, lost, key, variables)
         ends = jax.tree.map(jnp.min, lost.inputs), jax.tree.map(jnp.max, lost.inputs)
         labels = collect(
@@ -88,15 +89,3 @@ def boundary_shrink(
         return fit(key, tuned, given, start=variables)
 
     return stateless(forget)
-
-
-def _floating(data: Batch) -> Batch:
-    """The examples, of weight zero replaced by others; refuses what has no gradient."""
-    kinds = {jnp.result_type(leaf).name for leaf in jax.tree.leaves(data.inputs)}
-    whole = sorted(kind for kind in kinds if not jnp.issubdtype(kind, jnp.inexact))
-    if whole:
-        raise ValueError(
-            f"boundary_shrink steps along the gradient by the inputs, got inputs of "
-            f"{whole[0]}, expected floating point: take random_labels for tokens"
-        )
-    return present(data)

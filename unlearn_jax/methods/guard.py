@@ -4,6 +4,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec
 
+import jax
+import jax.numpy as jnp
+
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.options import check_options
 from unlearn_jax.train.entrance import check_learnable, inside
@@ -70,3 +73,18 @@ def guarded(learner: Learner, method: Method) -> Method:
     return method._replace(
         prepare=prepare, forget=checked(method.forget), reported=reported
     )
+
+
+def check_floating(name: str, data: Batch) -> None:
+    """Refuse inputs that have no gradient, for a method that moves inputs.
+
+    Raises:
+        ValueError: whole numbers, such as tokens.
+    """
+    kinds = {jnp.result_type(leaf) for leaf in jax.tree.leaves(data.inputs)}
+    whole = [kind for kind in kinds if not jnp.issubdtype(kind, jnp.floating)]
+    if whole:
+        raise ValueError(
+            f"{name} follows gradients by the inputs, got inputs of {whole[0]}, "
+            "expected floating point: take random_labels for whole numbers"
+        )
