@@ -8,6 +8,7 @@ from asserts import assert_trees_close
 
 from unlearn_jax import tree
 from unlearn_jax.methods.last_layers import finetune_last, retrain_last
+from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.train.fit import start_fit
 
 KEY = jax.random.key(3)
@@ -67,6 +68,12 @@ def test_retrain_last_starts_anew_and_repeats_the_recipe(short, request_a):
     expected = regression(features, retain, head, rates=rates, decay=0.1)
     assert_trees_close(moved.params["head"], expected, rtol=1e-5)  # float32 schedule
     assert_trees_close(others(moved), others(short), rtol=0)
+
+
+def test_all_layers_anew_are_the_oracle(original, request_a):
+    learner = tiny.learner("mlp", epochs=2, weight_decay=0.1)
+    anew = run(retrain_last(learner, layers=2), original, request_a)
+    assert_trees_close(anew, run(retrain(learner), original, request_a), rtol=1e-12)
 
 
 @pytest.mark.parametrize("factory", [finetune_last, retrain_last])
