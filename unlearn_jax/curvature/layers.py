@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from unlearn_jax.curvature.program import DATA, PARAMETER, Program, ancestors, flatten
+from unlearn_jax.curvature.program import DATA, PARAMETER, Known, Program, flatten
 from unlearn_jax.types import Variables
 
 
@@ -48,10 +48,15 @@ def layers_of(
 
 def _meetings(program: Program, held: int) -> list[list[int]]:
     """The leaves that meet data, operation by operation."""
-    place = {number: leaf for leaf, number in enumerate(program.inputs[:held])}
+    sources = {number: {leaf} for leaf, number in enumerate(program.inputs[:held])}
+    data = set(program.inputs[held:])
     found = []
     for operation in program.operations:
-        if program.mixed(operation):
-            own = [x for x in operation.inputs if program.role(x) == PARAMETER]
-            found.append(sorted(place[x] for x in ancestors(program, own) & set(place)))
+        operands = {x for x in operation.inputs if not isinstance(x, Known)}
+        own = set().union(*(sources.get(x, set()) for x in operands))
+        if operands & data:
+            found.append(sorted(own))
+            data.update(operation.outputs)
+        else:
+            sources.update(dict.fromkeys(operation.outputs, own))
     return found
