@@ -11,11 +11,11 @@ from unlearn_jax.train.recipe import Recipe
 # Chosen on digits without the oracle, one setting for a class and a random tenth, where
 # predictions agree most with those of three models of a fifth of the retained examples;
 # on seeds and forget sets that no table uses (docs/tuning.md, `python -m
-# experiments.tune`, runs 20261129T210050-57be2d; 20261129T223418-6c51df for neggrad_plus,
-# l1_sparse and prune_finetune; 20261129T223430-292153 for finetune_last and the
-# boundaries; 20261129T223707-92d3e3 for unsir). Not named: the published default was
-# chosen (fisher_merging, fisher_forgetting, unrolled_removal), or there is no option
-# but a count of layers (retrain_last).
+# experiments.tune`, runs 20261129T210050-57be2d; 20261129T223418-6c51df for
+# neggrad_plus, l1_sparse and prune_finetune; 20261129T223430-292153 for finetune_last
+# and the boundaries; 20261129T223707-92d3e3 for unsir). Not named: the published
+# default was chosen (fisher_merging, fisher_forgetting, unrolled_removal), or there is
+# no option but a count of layers (retrain_last).
 _SMALL_OPTIONS = Options(
     {
         "finetune": {"learning_rate": 0.1, "batch_size": 64},
