@@ -1,8 +1,5 @@
 """Sums over a mesh equal those of one device."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -10,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from asserts import assert_trees_close
-from compiling import FORGIVING, flags
+from devices import run_on_devices
 from jax.sharding import AxisType
 
 from unlearn_jax.data.accumulate import accumulate
@@ -56,19 +53,5 @@ def test_constants_reach_every_part_whole():
 
 
 def test_eight_devices_add_up_to_the_sum_of_one():
-    root = SCRIPT.parents[2]
-    paths = [root, root / "kernels", root / "tests"]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *FORGIVING, str(SCRIPT)],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "XLA_FLAGS": flags("--xla_force_host_platform_device_count=8"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "eight parts agree" in done.stdout
+    told = run_on_devices(8, SCRIPT, options=("-W", "error"))
+    assert "eight parts agree" in told

@@ -1,12 +1,9 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
-from compiling import FORGIVING, flags
+from devices import run_on_devices
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from unlearn_jax.parallel.parameters import model_mesh, parameter_shardings
@@ -55,19 +52,6 @@ def test_one_device_needs_no_splitting():
 
 @pytest.mark.slow
 def test_parameters_over_eight_devices_give_the_numbers_of_one(tmp_path):
-    root = SCRIPT.parents[2]
-    paths = [root, root / "kernels", root / "tests"]
-    done = subprocess.run(
-        [sys.executable, *FORGIVING, str(SCRIPT), str(tmp_path / "saved")],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "XLA_FLAGS": flags("--xla_force_host_platform_device_count=8"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "eight sharded agree" in done.stdout
+    saved = str(tmp_path / "saved")
+    told = run_on_devices(8, SCRIPT, saved, timeout=600)
+    assert "eight sharded agree" in told
