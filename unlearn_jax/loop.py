@@ -16,8 +16,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core as jex_core
 
-from unlearn_jax.placement import vary
 from unlearn_kernels.target import target_platform
+from unlearn_kernels.varying import vary
 
 Loop: TypeAlias = Literal["auto", "device", "host"]
 

@@ -98,29 +98,10 @@ def accepted(operation: str, *operands: Array) -> None:
         )
 
 
-def aligned(*operands: Array) -> tuple[Array, ...]:
-    """The same operands, each varying over all mesh axes that any of them varies over.
-
-    Inside ``shard_map`` with its checks, a kernel takes and gives nothing else.
-    """
-    axes = frozenset().union(*map(_varying, operands))
-
-    def one(operand: Array) -> Array:
-        missing = tuple(sorted(axes - _varying(operand)))
-        return lax.pcast(operand, missing, to="varying") if missing else operand
-
-    return tuple(map(one, operands))
-
-
 def sums_like(operand: Array, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
     """float32 of this shape, over the mesh axes that an operand varies over."""
     kind = getattr(jax.typeof(operand), "manual_axis_type", None)
     return jax.ShapeDtypeStruct(shape, jnp.float32, manual_axis_type=kind)
-
-
-def _varying(operand: Array) -> frozenset[str]:
-    kind = getattr(jax.typeof(operand), "manual_axis_type", None)
-    return frozenset(getattr(kind, "varying", ()))
 
 
 def place_of(tiles: Tiles, tile: Array) -> tuple[tuple[Any, Any], Array]:

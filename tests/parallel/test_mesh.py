@@ -1,18 +1,16 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from asserts import assert_trees_close
-from compiling import FORGIVING, flags
+from devices import run_on_devices
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.parallel.mesh import member_mesh, replicate, shard_members
-from unlearn_jax.placement import agreed, explicit_mesh, vary, varying_axes
+from unlearn_jax.placement import agreed, explicit_mesh
+from unlearn_kernels.varying import vary, varying_axes
 
 SCRIPT = Path(__file__).with_name("eight_devices.py")
 
@@ -38,22 +36,8 @@ def test_laying_out_keeps_every_value():
 
 
 def test_eight_devices_train_the_ensemble_of_one_without_a_word_between_them():
-    root = SCRIPT.parents[2]
-    paths = [root, root / "kernels", root / "tests"]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *FORGIVING, str(SCRIPT)],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "XLA_FLAGS": flags("--xla_force_host_platform_device_count=8"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "eight devices agree" in done.stdout
+    told = run_on_devices(8, SCRIPT, options=("-W", "error"))
+    assert "eight devices agree" in told
 
 
 def test_types_say_over_which_axes_an_array_varies_or_is_split():
@@ -114,19 +98,5 @@ def test_explicit_axes_are_automatic_inside_and_functions_that_come_out_too():
 
 @pytest.mark.slow
 def test_curvature_solvers_and_training_do_not_mind_how_types_say_data_lie():
-    root = SCRIPT.parents[2]
-    paths = [root, root / "kernels", root / "tests"]
-    done = subprocess.run(
-        [sys.executable, *FORGIVING, str(SCRIPT.with_name("two_placements.py"))],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "XLA_FLAGS": flags("--xla_force_host_platform_device_count=2"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "placements agree" in done.stdout
+    script = SCRIPT.with_name("two_placements.py")
+    assert "placements agree" in run_on_devices(2, script, timeout=900)

@@ -37,7 +37,6 @@ from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.curvature.stochastic_diagonal import hutchinson_diagonal
 from unlearn_jax.data.batch import from_arrays
 from unlearn_jax.parallel.mesh import data_mesh
-from unlearn_jax.placement import vary
 from unlearn_jax.solvers.conjugate_gradient import (
     block_conjugate_gradient,
     conjugate_gradient,
@@ -48,6 +47,7 @@ from unlearn_jax.solvers.neumann import lissa, neumann
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import Objective
+from unlearn_kernels.varying import vary
 
 ROWS, SPLIT, WHOLE = 16, PartitionSpec("data"), PartitionSpec()
 KEY = jax.random.key(0)

@@ -12,10 +12,10 @@ from unlearn_jax.curvature import jax_forms
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.parallel.explicit import automatic
-from unlearn_jax.placement import vary
 from unlearn_jax.train.door import entered_inputs
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Inputs, Outputs, Params
+from unlearn_kernels.varying import vary
 
 
 @automatic

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
 from unlearn_jax import tree
-from unlearn_jax.placement import vary
 from unlearn_jax.types import Array, Params
 from unlearn_kernels.target import target_platform
+from unlearn_kernels.varying import vary
 
 
 class LinearOperator(NamedTuple):

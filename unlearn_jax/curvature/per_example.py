@@ -19,13 +19,13 @@ from unlearn_jax.curvature.sites import Site
 from unlearn_jax.curvature.steps import Steps, backward, forward, shape_after
 from unlearn_jax.curvature.tapping import Tape, linearise, tape, weights_at
 from unlearn_jax.parallel.explicit import automatic
-from unlearn_jax.placement import vary
 from unlearn_jax.train.door import checked_params
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import path_names
 from unlearn_jax.types import Array, Batch, Params, Path
 from unlearn_kernels.precision import summed
 from unlearn_kernels.target import target_platform
+from unlearn_kernels.varying import vary
 
 CACHE_BYTES = 24 * 2**20
 DEVICE_BYTES = 2**30

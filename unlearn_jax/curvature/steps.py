@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.placement import varying_axes
+from unlearn_kernels.varying import varying_axes
 
 Step: TypeAlias = tuple[str, tuple[int, ...]]
 Steps: TypeAlias = tuple[Step, ...]

@@ -24,10 +24,10 @@ from unlearn_jax.curvature.program import (
     run,
 )
 from unlearn_jax.curvature.sites import Site, find_sites, over_steps, step_layout
-from unlearn_jax.placement import vary, varying_axes
 from unlearn_jax.train.door import check_outputs
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Params
+from unlearn_kernels.varying import vary, varying_axes
 
 
 class Tape(NamedTuple):

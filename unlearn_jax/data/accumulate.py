@@ -14,10 +14,10 @@ from jax.sharding import Mesh
 
 from unlearn_jax.loop import Loop, repeat
 from unlearn_jax.parallel.mesh import sum_over_data
-from unlearn_jax.placement import vary
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch
 from unlearn_kernels.target import target_platform
+from unlearn_kernels.varying import vary
 
 
 def accumulate(

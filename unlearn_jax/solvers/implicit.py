@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
-from unlearn_jax.placement import agreed, vary, varying_axes
+from unlearn_jax.placement import agreed
 from unlearn_jax.solvers.solution import Solution
 from unlearn_jax.types import Params
+from unlearn_kernels.varying import vary, varying_axes
 
 
 def implicit(

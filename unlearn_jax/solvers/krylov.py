@@ -10,11 +10,11 @@ from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, block, check_like
 from unlearn_jax.loop import fori_loop
 from unlearn_jax.parallel.explicit import automatic
-from unlearn_jax.placement import vary
 from unlearn_jax.solvers.preconditioner import check_damping
 from unlearn_jax.solvers.refinement import epsilon
 from unlearn_jax.solvers.stacked import combine, project, put, take
 from unlearn_jax.types import Array, Params, PRNGKey, Scalar
+from unlearn_kernels.varying import vary
 
 
 class LowRank(NamedTuple):

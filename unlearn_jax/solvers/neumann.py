@@ -10,7 +10,6 @@ from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, check_like
 from unlearn_jax.loop import fori_loop, tracing, while_loop
 from unlearn_jax.parallel.explicit import automatic
-from unlearn_jax.placement import vary
 from unlearn_jax.solvers.krylov import spectral_bounds
 from unlearn_jax.solvers.refinement import RUNNING, either, epsilon, refine
 from unlearn_jax.solvers.solution import (
@@ -22,6 +21,7 @@ from unlearn_jax.solvers.solution import (
     Solution,
 )
 from unlearn_jax.types import Array, Estimate, Params, PRNGKey
+from unlearn_kernels.varying import vary
 
 
 class _State(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import DTypeLike, Float, Int
 
-from unlearn_jax.placement import vary
+from unlearn_kernels.varying import vary
 
 _STEPS = tuple(2**place for place in reversed(range(10)))
 

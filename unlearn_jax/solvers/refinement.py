@@ -10,7 +10,6 @@ import numpy as np
 from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator, check_like
 from unlearn_jax.loop import while_loop
-from unlearn_jax.placement import vary
 from unlearn_jax.solvers.implicit import implicit
 from unlearn_jax.solvers.powers import exponent, power_of_two
 from unlearn_jax.solvers.solution import (
@@ -24,6 +23,7 @@ from unlearn_jax.solvers.solution import (
     Solution,
 )
 from unlearn_jax.types import Array, Params
+from unlearn_kernels.varying import vary
 
 RUNNING = -1
 """The code of a solve that has not ended."""

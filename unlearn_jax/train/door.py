@@ -15,11 +15,11 @@ import numpy as np
 
 from unlearn_jax.data.accumulate import present, widened
 from unlearn_jax.loop import tracing
-from unlearn_jax.placement import vary
 from unlearn_jax.train.entrance import check_batch
 from unlearn_jax.train.loss import squared_norm
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Inputs, Params, Variables
+from unlearn_kernels.varying import vary
 
 PROBED = 3
 """Examples of the forward pass that is compared with one example alone."""

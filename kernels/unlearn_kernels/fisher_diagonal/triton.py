@@ -19,12 +19,12 @@ from unlearn_kernels.tiles import (
     PROGRAMS,
     Tiles,
     accepted,
-    aligned,
     place_of,
     product_tile,
     sums_like,
     tiles_of,
 )
+from unlearn_kernels.varying import vary
 
 
 @jax.custom_jvp
@@ -79,7 +79,7 @@ def square_sum_tiled(
         interpret: Run the kernel step by step in JAX, on whatever device there is.
     """
     accepted("square_sum", inputs, slopes)
-    inputs, slopes, weights = aligned(inputs, slopes, weights)
+    inputs, slopes, weights = vary((inputs, slopes, weights))
     n, g, _, i = inputs.shape
     o = slopes.shape[3]
     tiles = tiles_of(inputs, slopes, side, span)

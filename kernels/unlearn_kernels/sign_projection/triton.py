@@ -16,7 +16,8 @@ from jaxtyping import Float, UInt32
 
 from unlearn_kernels.sign_projection.reference import project_signs_reference
 from unlearn_kernels.sign_projection.signs import WORD, hashed, words
-from unlearn_kernels.tiles import PROGRAMS, accepted, aligned, fitting, sums_like
+from unlearn_kernels.tiles import PROGRAMS, accepted, fitting, sums_like
+from unlearn_kernels.varying import vary
 
 BITS = 8
 """Of a word that one program takes: so many sums are held in registers at once."""
@@ -74,7 +75,7 @@ def project_signs_tiled(
         interpret: Run the kernel step by step in JAX, on whatever device there is.
     """
     accepted("project_signs", values)
-    seeds, values, places = aligned(seeds, values, places)
+    seeds, values, places = vary((seeds, values, places))
     n, p = values.shape
     count = words(width)
     rows, across = fitting(n, examples), fitting(count, side)

@@ -22,11 +22,11 @@ from unlearn_kernels.squared_norm.forms import squared_norm_streamed
 from unlearn_kernels.tiles import (
     Tiles,
     accepted,
-    aligned,
     product_tile,
     sums_like,
     tiles_of,
 )
+from unlearn_kernels.varying import vary
 
 
 @jax.custom_jvp
@@ -71,7 +71,7 @@ def squared_norm_tiled(
         interpret: Run the kernel step by step in JAX, on whatever device there is.
     """
     accepted("squared_norm", inputs, slopes)
-    inputs, slopes = aligned(inputs, slopes)
+    inputs, slopes = vary((inputs, slopes))
     n, g = inputs.shape[:2]
     tiles = tiles_of(inputs, slopes, side, span)
     parts = pl.pallas_call(
