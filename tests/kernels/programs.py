@@ -1,18 +1,20 @@
 """Every public piece of the library as a named program, to be made for absent devices.
 
-``programs(scale)`` gives descriptions; nothing is traced before ``make`` is called, in
+``programs(nets)`` gives descriptions; nothing is traced before ``make`` is called, in
 the context of the platform that the program is for.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tiny
+from curvature_programs import curvatures
+from described import Made, Program, key_shape, real, shaped
 from methods.test_contract import SETTINGS
 
 from benchmarks import workloads
@@ -20,27 +22,12 @@ from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.attribution import Evidence, Subsets, Trajectory
 from unlearn_jax.attribution.influence import influence_on_outputs
 from unlearn_jax.attribution.output_functions import component
-from unlearn_jax.attribution.projection import project
 from unlearn_jax.attribution.trace import trace_like
-from unlearn_jax.curvature import contractions
-from unlearn_jax.curvature.diagonal import (
-    batch_gradient_moment,
-    empirical_fisher_diagonal,
-    fisher_diagonal,
-    gauss_newton_diagonal,
-    sampled_fisher_diagonal,
-)
-from unlearn_jax.curvature.eigen_kronecker import ekfac
 from unlearn_jax.curvature.fisher import empirical_fisher, fisher
 from unlearn_jax.curvature.gauss_newton import gauss_newton
-from unlearn_jax.curvature.hessian import hessian
 from unlearn_jax.curvature.jacobian import tangent_kernel
-from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
-from unlearn_jax.curvature.kronecker_scores import scores_over
-from unlearn_jax.curvature.operator import block, damped
+from unlearn_jax.curvature.operator import damped
 from unlearn_jax.curvature.over_batches import over_batches
-from unlearn_jax.curvature.per_example import loss_gradients
-from unlearn_jax.curvature.sketches import sketch
 from unlearn_jax.curvature.spectrum import extreme_eigenvalues, spectral_density
 from unlearn_jax.curvature.stochastic_diagonal import (
     bekas_diagonal,
@@ -69,22 +56,6 @@ from unlearn_kernels.convolution import conv2d
 from unlearn_kernels.fisher_diagonal import square_sum
 from unlearn_kernels.pooling import max_pool2d
 
-Made = tuple[Callable[..., Any], tuple[Any, ...]]
-
-
-class Program(NamedTuple):
-    """Description: ``make() -> (function, shapes of its arguments)``.
-
-    Attributes:
-        name: Room first, then what it does, then the net.
-        make: Called where the platform is targeted, since states have its shapes.
-        double: Whether it is worth making in float64 too.
-    """
-
-    name: str
-    make: Callable[[], Made]
-    double: bool = False
-
 
 def programs(nets: dict[str, workloads.Workload]) -> list[Program]:
     """All of them, curvature on the nets that are given."""
@@ -106,25 +77,6 @@ def large_nets() -> dict[str, workloads.Workload]:
     found = [workloads.mlp(1024), workloads.cnn(1024), workloads.language_model(256)]
     found.append(workloads.resnet18(128))
     return {net.name: net for net in found}
-
-
-def shaped(tree: Any) -> Any:
-    """Shapes of arrays, float64 as float32 where it is off."""
-
-    def one(leaf: Any) -> Any:
-        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
-        return jax.ShapeDtypeStruct(leaf.shape, dtype)
-
-    return jax.tree.map(one, tree)
-
-
-def real() -> Any:
-    """float64 where it is on."""
-    return jax.dtypes.canonicalize_dtype(np.float64)
-
-
-def key_shape(*shape: int) -> Any:
-    return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape))
 
 
 def kernels() -> Iterator[Program]:
@@ -179,95 +131,6 @@ def training() -> Iterator[Program]:
         return member_program(learner), (key_shape(4), weights, data)
 
     yield Program("train ensemble of 4", ensemble)
-
-
-def curvatures(net: workloads.Workload) -> Iterator[Program]:
-    objective = net.objective
-    params, batch = shaped(net.params), shaped(net.batch)
-    key = key_shape()
-    labelled = net.name != "lm"
-
-    def program(what: str, function: Callable[..., Any], *others: Any) -> Program:
-        return Program(
-            f"{what} {net.name}", lambda: (function, (params, batch, *others))
-        )
-
-    def with_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(p: Any, b: Batch, *others: Any) -> Any:
-            return function(*loss_gradients(objective, p, b), p, b, *others)
-
-        return run
-
-    yield program(
-        "diagonal empirical Fisher", partial(empirical_fisher_diagonal, objective)
-    )
-    yield program(
-        "diagonal sampled Fisher",
-        lambda p, b, k: sampled_fisher_diagonal(k, objective, p, b),
-        key,
-    )
-    if labelled:
-        yield program("diagonal Fisher", partial(fisher_diagonal, objective))
-        yield program(
-            "diagonal Gauss-Newton", partial(gauss_newton_diagonal, objective)
-        )
-    yield program(
-        "diagonal of batch gradients",
-        lambda p, b: batch_gradient_moment(objective, p, b, batch_size=2),
-    )
-    yield program(
-        "operator Gauss-Newton, 20 steps of CG",
-        lambda p, b, v: conjugate_gradient(
-            damped(gauss_newton(objective, p, b), 1e-2), v, tol=0.0, max_steps=20
-        ),
-        params,
-    )
-    yield program(
-        "operator Hessian, block of 4",
-        lambda p, b, v: block(hessian(objective, p, b), v),
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct((4, *x.shape), x.dtype), params),
-    )
-
-    def eigenbasis(p: Any, b: Batch) -> Any:
-        return ekfac(None, objective, p, b)
-
-    yield program("EK-FAC fit", eigenbasis)
-
-    def with_state(function: Callable[..., Any], *others: Any) -> Callable[[], Made]:
-        def make() -> Made:
-            state = jax.eval_shape(eigenbasis, shaped(params), shaped(batch))
-            return function, (params, batch, state, *others)
-
-        return make
-
-    few = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), batch
-    )
-    for rank in (None, 4):
-
-        def scores(p: Any, b: Any, s: Any, q: Any, rank: Any = rank) -> Any:
-            return scores_over(objective, p, s, q, b, damping=0.1, rank=rank)
-
-        yield Program(f"EK-FAC scores, rank {rank} {net.name}", with_state(scores, few))
-    yield Program(
-        f"EK-FAC inverse {net.name}",
-        with_state(lambda p, b, s, v: kronecker_inverse(s, damping=0.1)(v), params),
-    )
-    for what, contract in {
-        "gram": lambda t, g, p, b: contractions.gram(g, g),
-        "squared norms": lambda t, g, p, b: contractions.squared_norms(g),
-        "along": lambda t, g, p, b: contractions.along(t, g, p),
-        "weighted sum": lambda t, g, p, b: contractions.weighted_sum(t, g, b.weights),
-    }.items():
-        yield program(f"contraction {what}", with_gradients(contract))
-    for kind in ("dense", "gaussian", "sketch"):
-
-        def projected(t: Any, g: Any, p: Any, b: Any, k: Any, kind: str = kind) -> Any:
-            if kind == "sketch":
-                return sketch(k, t, g, width=256)
-            return project(k, t, g, kind=kind, width=256)
-
-        yield program(f"projection {kind}", with_gradients(projected), key)
 
 
 def linear_problem() -> tuple[Any, Any, Batch]:

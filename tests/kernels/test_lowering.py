@@ -9,7 +9,8 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from programs import programs, shaped, small_nets
+from described import shaped
+from programs import programs, small_nets
 
 from unlearn_jax.curvature.kronecker_blocks import Factors, decompose
 from unlearn_kernels.target import targeting
