@@ -30,6 +30,21 @@ def full_jit(function):
     return jax.jit(function, compiler_options=options)
 
 
+def flat(params):
+    """All numbers of a tree in one row."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
+
+
+def unlearned(method, original, request):
+    """What a method that is prepared on the request's retain set leaves."""
+
+    def both(original):
+        state = method.prepare(jax.random.key(0), original, request.retain)
+        return method.forget(jax.random.key(3), state, original, request)[0]
+
+    return quick_jit(both)(original)
+
+
 def examples(dtype=np.float64, count=COUNT, seed=0):
     """Three overlapping clouds of points, in numpy."""
     random = np.random.default_rng(seed)

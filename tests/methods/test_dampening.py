@@ -18,10 +18,6 @@ def of(*values, batch_size=1, dtype=jnp.float64):
     return Importance({"w": jnp.asarray(values, dtype)}, jnp.asarray(batch_size))
 
 
-def flat(params):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
-
-
 @pytest.fixture(scope="module")
 def learner():
     return tiny.learner("mlp")
@@ -79,7 +75,7 @@ def test_lfssd_reads_no_label(learner, original, train, request_a):
     assert np.any(other.forget.targets != request_a.forget.targets)
     state, moved = unlearn(train, request_a)
     assert_trees_close(unlearn(relabelled(train), other), (state, moved), rtol=0)
-    assert np.any(flat(moved.params) != flat(original.params))
+    assert np.any(tiny.flat(moved.params) != tiny.flat(original.params))
 
 
 def test_lfssd_importance_is_the_absolute_slope_of_the_squared_outputs(
@@ -114,14 +110,14 @@ def test_assd_dampens_the_predicted_share(learner, original, request_a):
         return both, method.forget(jax.random.key(0), (), original, request)[0].params
 
     (forgotten, retained), params = unlearn(request_a)
-    ratios = np.sort(flat(forgotten) / flat(retained))
+    ratios = np.sort(tiny.flat(forgotten) / tiny.flat(retained))
     percent = np.log1p(100 * 6 / tiny.COUNT)
     # The percentile lies between two of the sorted ratios; those above it are dampened.
     above = int(np.floor(percent / 100 * (ratios.size - 1))) + 1
-    moved = flat(params) != flat(original.params)
+    moved = tiny.flat(params) != tiny.flat(original.params)
     assert ratios[-above] > 1
     assert moved.sum() == above
-    assert np.all((flat(forgotten) / flat(retained))[moved] >= ratios[-above])
+    assert np.all((tiny.flat(forgotten) / tiny.flat(retained))[moved] >= ratios[-above])
     assert above / ratios.size == pytest.approx(percent / 100, abs=1 / ratios.size)
 
 

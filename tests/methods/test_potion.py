@@ -13,10 +13,6 @@ from unlearn_jax.methods.potion import label_agreement, potion
 RHO, GROWTH, SIZE = 0.5, 5.0, 8
 
 
-def flat(params):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
-
-
 @pytest.fixture(scope="module")
 def learner():
     return tiny.learner("mlp")
@@ -87,7 +83,7 @@ def test_potion_is_its_published_loop(learner, original, train, rows, request_b,
     expected, count, tries = published(learner, original, train, rows)
     assert tries > 3
     assert 0 < count < expected.size
-    np.testing.assert_allclose(flat(moved.params), expected, rtol=1e-9)
+    np.testing.assert_allclose(tiny.flat(moved.params), expected, rtol=1e-9)
     before, after = (
         label_agreement(learner, model, request_b.forget) for model in (original, moved)
     )

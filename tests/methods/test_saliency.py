@@ -17,18 +17,6 @@ from unlearn_jax.train.objective import bind
 SMALL = {"epochs": 1, "learning_rate": 0.1, "batch_size": 8}
 
 
-def flat(params):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
-
-
-def run(method, original, request):
-    def both(original):
-        state = method.prepare(jax.random.key(0), original, request.retain)
-        return method.forget(jax.random.key(3), state, original, request)[0]
-
-    return tiny.quick_jit(both)(original)
-
-
 @pytest.fixture(scope="module")
 def mask(original, request_a):
     learner = tiny.learner("mlp")
@@ -41,16 +29,16 @@ def mask(original, request_a):
 def test_the_mask_holds_the_largest_over_all_leaves(key, fraction):
     like = {"a": jnp.zeros((4, 5)), "b": jnp.zeros(7), "c": jnp.zeros(())}
     slope = tree.random_like(key, like, jax.random.normal)
-    chosen = flat(saliency_mask(slope, fraction))
+    chosen = tiny.flat(saliency_mask(slope, fraction))
     assert chosen.sum() == round(fraction * 28)
-    sizes = np.abs(flat(slope))
+    sizes = np.abs(tiny.flat(slope))
     if 0 < fraction < 1:
         assert sizes[chosen].min() > sizes[~chosen].max()
 
 
 def test_of_equal_gradients_the_first_are_chosen():
     slope = {"a": -jnp.ones(4), "b": jnp.ones(4)}
-    chosen = flat(saliency_mask(slope, 0.375))
+    chosen = tiny.flat(saliency_mask(slope, 0.375))
     np.testing.assert_array_equal(chosen, np.arange(8) < 3)
 
 
@@ -58,19 +46,22 @@ def test_of_equal_gradients_the_first_are_chosen():
 def test_what_is_not_salient_does_not_move_by_a_bit(factory, original, request_a, mask):
     learner = tiny.learner("mlp", l2=0.1, weight_decay=0.1)
     method = with_saliency(factory, learner, fraction=0.3, **SMALL)
-    moved = run(method, original, request_a)
-    still = flat(moved.params) == flat(original.params)
-    np.testing.assert_array_equal(still, ~flat(mask))
+    moved = tiny.unlearned(method, original, request_a)
+    still = tiny.flat(moved.params) == tiny.flat(original.params)
+    np.testing.assert_array_equal(still, ~tiny.flat(mask))
 
 
 def test_leaky_masks_let_decay_through_but_no_gradient(original, request_a, mask):
-    outside = ~flat(mask)
+    outside = ~tiny.flat(mask)
     for decay, moves in ((0.0, False), (0.1, True)):
         learner = tiny.learner("mlp", weight_decay=decay)
-        moved = run(
+        moved = tiny.unlearned(
             salun(learner, fraction=0.3, leaky=True, **SMALL), original, request_a
         )
-        before, after = flat(original.params)[outside], flat(moved.params)[outside]
+        before, after = (
+            tiny.flat(original.params)[outside],
+            tiny.flat(moved.params)[outside],
+        )
         assert np.all((before != after) == (moves & (before != 0)))
         if moves:  # pure decay: every weight by the same factor
             factors = after / before
@@ -81,10 +72,10 @@ def test_leaky_masks_let_decay_through_but_no_gradient(original, request_a, mask
 def test_with_everything_salient_nothing_is_changed(originals, request_a):
     learner = tiny.learner("norm", weight_decay=0.1)
     original = tree.member(originals("norm"), 0)
-    expected = run(random_labels(learner, **SMALL), original, request_a)
+    expected = tiny.unlearned(random_labels(learner, **SMALL), original, request_a)
     for leaky in (False, True):
         method = salun(learner, fraction=1.0, leaky=leaky, **SMALL)
-        moved = run(method, original, request_a)
+        moved = tiny.unlearned(method, original, request_a)
         assert_trees_close(moved, expected, rtol=1e-12)
 
 

@@ -19,18 +19,6 @@ from unlearn_jax.train.fit import training_loss
 from unlearn_jax.train.objective import bind
 
 
-def flat(params):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
-
-
-def run(method, original, request):
-    def both(original):
-        state = method.prepare(jax.random.key(0), original, request.retain)
-        return method.forget(jax.random.key(3), state, original, request)[0]
-
-    return tiny.quick_jit(both)(original)
-
-
 @pytest.mark.parametrize("variant", ["published", "proximal"])
 def test_full_steps_follow_the_penalty_as_it_falls(original, request_a, variant):
     rate, decay, alpha, momentum = 0.0625, 0.1, 0.3, 0.9
@@ -43,7 +31,7 @@ def test_full_steps_follow_the_penalty_as_it_falls(original, request_a, variant)
         learning_rate=rate,
         batch_size=64,
     )
-    moved = run(method, original, request_a)
+    moved = tiny.unlearned(method, original, request_a)
     slope = tiny.quick_jit(jax.grad(bind(learner.model, {}, learner.loss).risk))
     params, speed = original.params, tree.zeros_like(original.params)
     for strength in (alpha, alpha * 2 / 3, alpha / 3):
@@ -56,7 +44,7 @@ def test_full_steps_follow_the_penalty_as_it_falls(original, request_a, variant)
             reach = rate * strength / (1 - momentum)
             params = jax.tree.map(lambda p, by=reach: p - np.clip(p, -by, by), params)
     assert_trees_close(moved.params, params, rtol=1e-9, atol=1e-12)
-    zeros = np.mean(flat(moved.params) == 0)
+    zeros = np.mean(tiny.flat(moved.params) == 0)
     assert 0.1 < zeros < 0.9 if variant == "proximal" else zeros == 0
 
 
@@ -88,7 +76,7 @@ def test_thresholds_with_momentum_rest_where_the_penalised_loss_is_least(train):
 
     params = settle(learner.model.init(jax.random.key(1))).variables.params
     slope = jax.grad(bind(learner.model, {}, learner.loss).risk)(params, train)
-    weight, pull = flat(params), flat(slope)
+    weight, pull = tiny.flat(params), tiny.flat(slope)
     rests = weight == 0
     assert 0 < rests.sum() < weight.size
     assert np.all(np.abs(pull[rests]) <= strength)
@@ -124,9 +112,11 @@ def test_the_smallest_weights_go_and_nothing_else(key, sparsity, axes):
 def test_one_full_step_moves_what_is_left_alone(original, request_a):
     learner = tiny.learner("mlp", weight_decay=0.1)
     options = {"epochs": 1, "learning_rate": 0.25, "batch_size": 64}
-    moved = run(prune_finetune(learner, sparsity=0.5, **options), original, request_a)
+    moved = tiny.unlearned(
+        prune_finetune(learner, sparsity=0.5, **options), original, request_a
+    )
     kernels = [p for p in jax.tree.leaves(original.params) if p.ndim == 2]
-    middle = np.median(np.abs(flat(kernels)))  # of an even number of weights
+    middle = np.median(np.abs(tiny.flat(kernels)))  # of an even number of weights
     left = jax.tree.map(
         lambda p: jnp.where((jnp.abs(p) < middle) & (p.ndim == 2), 0, 1),
         original.params,
@@ -136,17 +126,19 @@ def test_one_full_step_moves_what_is_left_alone(original, request_a):
     step = tree.axpy(0.1, start, slope(start, request_a.retain))
     expected = jax.tree.map(lambda p, g, m: m * (p - 0.25 * g), start, step, left)
     assert_trees_close(moved.params, expected, rtol=1e-10, atol=1e-13)
-    np.testing.assert_array_equal(flat(moved.params) == 0, flat(left) == 0)
+    np.testing.assert_array_equal(tiny.flat(moved.params) == 0, tiny.flat(left) == 0)
 
 
 def test_a_method_that_prepares_meets_the_pruned_model(original, request_a):
     learner = tiny.learner("mlp")
     pruned, mask = prune(original.params, 0.5)
-    alone = run(ssd(learner, alpha=1.0), original._replace(params=pruned), request_a)
-    moved = run(
+    alone = tiny.unlearned(
+        ssd(learner, alpha=1.0), original._replace(params=pruned), request_a
+    )
+    moved = tiny.unlearned(
         with_pruning(ssd, learner, sparsity=0.5, alpha=1.0), original, request_a
     )
-    assert not np.array_equal(flat(alone.params), flat(pruned))
+    assert not np.array_equal(tiny.flat(alone.params), tiny.flat(pruned))
     expected = tree.where(mask, alone.params, tree.zeros_like(pruned))
     assert_trees_close(moved.params, expected, rtol=1e-12)
 
@@ -159,10 +151,10 @@ def test_what_is_pruned_stays_pruned_request_after_request(original, request_a):
     key = jax.random.key(0)
     once, _ = forget(key, (), original, request_a)
     twice, _ = forget(key, (), once, request_a)
-    gone = flat(prune(original.params, 0.5)[1]) == 0
+    gone = tiny.flat(prune(original.params, 0.5)[1]) == 0
     assert gone.any()
     for params in (once.params, twice.params):
-        np.testing.assert_array_equal(flat(params) == 0, gone)
+        np.testing.assert_array_equal(tiny.flat(params) == 0, gone)
 
 
 def _wrong(name, method, sentence, net="mlp", **options):

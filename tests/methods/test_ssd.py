@@ -32,10 +32,6 @@ def squares_by_hand(learner, original, train):
     return lambda rows: jax.tree.map(lambda j: (j[rows] ** 2).mean(axis=0), slopes)
 
 
-def flat(params):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
-
-
 @pytest.fixture(scope="module")
 def learner():
     return tiny.learner("mlp")
@@ -49,7 +45,7 @@ def forgotten():
 @pytest.fixture(scope="module")
 def ratios(learner, original, train, forgotten):
     squares = squares_by_hand(learner, original, train)
-    return flat(squares(forgotten)) / flat(squares(np.arange(tiny.COUNT)))
+    return tiny.flat(squares(forgotten)) / tiny.flat(squares(np.arange(tiny.COUNT)))
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.3])  # l2 is no part of the importance
@@ -72,7 +68,7 @@ def test_ssd_equals_dense_computation(originals, train, request_a, forgotten, l2
 
     expected = jax.tree.map(by_card, original.params, overall, squares(forgotten))
     assert_trees_close(params, expected, rtol=1e-10)
-    assert 0.05 < np.mean(flat(params) != flat(original.params)) < 0.95
+    assert 0.05 < np.mean(tiny.flat(params) != tiny.flat(original.params)) < 0.95
 
 
 def test_batch_importance_of_one_batch_is_the_squared_mean(
@@ -120,7 +116,7 @@ def test_dampening_above_the_ratio_moves_nothing(
     dampening = fraction * ratios.max()
     method = ssd(learner, alpha=0.5, dampening=dampening)
     _, params = run(method, original, train, request_a)
-    moved = flat(params) != flat(original.params)
+    moved = tiny.flat(params) != tiny.flat(original.params)
     np.testing.assert_array_equal(moved, ratios > dampening)
     assert moved.any() == (fraction < 1)
 
@@ -139,7 +135,7 @@ def test_what_is_selected_shrinks_at_least_by_the_quotient(
 ):
     method = make(learner, alpha=2.0, dampening=0.5)
     _, params = run(method, original, train, request_a)
-    before, after = flat(original.params), flat(params)
+    before, after = tiny.flat(original.params), tiny.flat(params)
     moved = before != after
     assert moved.any()
     assert not moved.all()
