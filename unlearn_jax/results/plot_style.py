@@ -95,6 +95,10 @@ def save_figure(
     Raises:
         StorageError: the folder cannot take a file.
     """
+    engine = figure.get_layout_engine()
+    if engine is not None:  # Laid out once, not by each of the two renderers anew.
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     stem = Path(stem)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "png", "csv")]
     for path in paths[:2]:
