@@ -176,10 +176,10 @@ def _matched(
             _: Batch,
             match=match,
         ) -> Variables:
-            def targets(batch: Batch) -> Array:
-                return known.forget(key, state, variables, request, batch)
+            def targets(batch: Batch) -> tuple[Array, None]:
+                return known.forget(key, state, variables, request, batch), None
 
-            return match(key, variables, request, targets)
+            return match(key, variables, request, targets)[0]
 
         yield known._replace(
             family=family,

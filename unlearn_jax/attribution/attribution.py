@@ -72,11 +72,15 @@ class Attribution(NamedTuple):
             is, a column where the training example's is.
         change: ``(state, train, queries, weights_change) -> (q, k)``: predicted change
             of all raw outputs of the queries for one Δw (n,). Never forms q × n × k.
+        reported: As ``change``, with a second result, the
+            :class:`unlearn_jax.solvers.solution.Report` of its solver; None where no
+            solver is.
     """
 
     prepare: Callable[[Any, Evidence, Batch], Any]
     effects: Callable[[Any, Batch, Batch, Callable[[Any, Any], Any]], Array]
     change: Callable[[Any, Batch, Batch, Any], Array]
+    reported: Callable[[Any, Batch, Batch, Any], Any] | None = None
 
 
 def as_trained(learner: Learner) -> Learner:

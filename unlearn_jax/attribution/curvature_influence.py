@@ -36,7 +36,14 @@ from unlearn_jax.solvers.inverse import (
     check_choice,
     curvature_of,
 )
-from unlearn_jax.solvers.solution import usable
+from unlearn_jax.solvers.solution import (
+    Report,
+    Solution,
+    both_reports,
+    no_report,
+    report,
+    usable,
+)
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.train.trajectory import training_time
@@ -139,12 +146,13 @@ def influence(
             evidence.models, jax.lax.map(one, (keys, evidence.models))
         )
 
-    def solver(variables: Variables, state: Any, train: Batch) -> Callable[[Any], Any]:
+    def solver(
+        variables: Variables, state: Any, train: Batch
+    ) -> Callable[[Any], Solution]:
         known = matrix(variables, present(train))
 
-        def apply(vector: Params) -> Params:
-            found = INVERSES[inverse].apply(state, known, vector, settings_for(train))
-            return usable(found)
+        def apply(vector: Params) -> Solution:
+            return INVERSES[inverse].apply(state, known, vector, settings_for(train))
 
         return apply
 
@@ -152,31 +160,43 @@ def influence(
         state: InfluenceState, train: Batch, queries: Batch, output_fn: Any
     ) -> Array:
         def one(variables: Variables, inverse_state: Any) -> Array:
+            solved = solver(variables, inverse_state, train)
             return influence_on_outputs(
                 _objective(learner, variables),
                 variables.params,
                 train,
                 queries,
                 output_fn,
-                solver(variables, inverse_state, train),
+                lambda vector: usable(solved(vector)),
                 batch_size=examples,
                 query_batch_size=query_batch_size,
             )
 
         return _mean_over_models(one, state)
 
+    def reported(
+        state: InfluenceState, train: Batch, queries: Batch, weights_change: Any
+    ) -> tuple[Array, Report]:
+        def one(variables: Variables, inverse_state: Any) -> tuple[Array, Report]:
+            solution = moved_by(
+                learner,
+                variables,
+                train,
+                weights_change,
+                solver(variables, inverse_state, train),
+                examples,
+            )
+            found = tangents(learner, variables, queries, usable(solution), examples)
+            return found, report(solution)
+
+        return _told_over_models(one, state)
+
     def change(
         state: InfluenceState, train: Batch, queries: Batch, weights_change: Any
     ) -> Array:
-        def one(variables: Variables, inverse_state: Any) -> Array:
-            apply = solver(variables, inverse_state, train)
-            return outputs_along(
-                learner, variables, train, queries, weights_change, apply, examples
-            )
+        return reported(state, train, queries, weights_change)[0]
 
-        return _mean_over_models(one, state)
-
-    return Attribution(prepare, effects, change)
+    return Attribution(prepare, effects, change, reported)
 
 
 @entrance()
@@ -339,16 +359,40 @@ def outputs_along(
     batch_size: int,
 ) -> Array:
     """Change (q, k) of the outputs along ``influence_on_parameters``, by one JVP."""
-    objective = _objective(learner, variables)
-    train, queries = (jax.tree.map(jnp.asarray, batch) for batch in (train, queries))
-    moved = influence_on_parameters(
-        objective,
+    moved = moved_by(learner, variables, train, weights_change, inverse, batch_size)
+    return tangents(learner, variables, queries, moved, batch_size)
+
+
+def moved_by(
+    learner: Learner,
+    variables: Variables,
+    train: Batch,
+    weights_change: Any,
+    inverse: Callable[[Any], Any],
+    batch_size: int,
+) -> Any:
+    """``influence_on_parameters`` for arrays of any kind: what the inverse returns."""
+    train = jax.tree.map(jnp.asarray, train)
+    return influence_on_parameters(
+        _objective(learner, variables),
         variables.params,
         train,
         jnp.where(train.weights != 0, weights_change, 0).astype(train.weights.dtype),
         inverse,
         batch_size=batch_size,
     )
+
+
+def tangents(
+    learner: Learner,
+    variables: Variables,
+    queries: Batch,
+    moved: Params,
+    batch_size: int,
+) -> Array:
+    """Change (q, k) of the outputs of the queries along one direction."""
+    objective = _objective(learner, variables)
+    queries = jax.tree.map(jnp.asarray, queries)
 
     def tangent(inputs: Any, at: Params, direction: Params) -> Array:
         _, out = jax.jvp(lambda p: objective.predict(p, inputs), (at,), (direction,))
@@ -361,6 +405,24 @@ def outputs_along(
 
 def _objective(learner: Learner, variables: Variables) -> Objective:
     return bind(learner.model, variables.stats, learner.loss, learner.l2)
+
+
+def _told_over_models(
+    function: Callable[[Variables, Any], tuple[Array, Report]], state: InfluenceState
+) -> tuple[Array, Report]:
+    """Mean of the first result, and what all solves told; memory of one model."""
+    first = tree.member(state, 0)
+    like = jax.eval_shape(lambda s: function(*s)[0], first)
+
+    def add(
+        total: tuple[Array, Report], one: InfluenceState
+    ) -> tuple[tuple[Array, Report], None]:
+        found, told = function(*one)
+        return (total[0] + found, both_reports(total[1], told)), None
+
+    begun = jnp.zeros(like.shape, like.dtype), no_report()
+    (total, told), _ = jax.lax.scan(add, begun, state)
+    return total / leading_axis(state.models), told
 
 
 def _mean_over_models(

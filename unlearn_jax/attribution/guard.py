@@ -85,7 +85,9 @@ def guarded(
         with inside():
             return sound(made.effects(state, train, queries, output_fn), train)
 
-    def change(state: Any, train: Batch, queries: Batch, weights_change: Any) -> Array:
+    def check_change(
+        state: Any, train: Batch, queries: Batch, weights_change: Any
+    ) -> None:
         like = one_model(learner, state)
         check_train(like, train)
         # Targets of the queries play no part.
@@ -96,10 +98,26 @@ def guarded(
                 f"{what}: weights_change has shape {given}, expected {expected}: give "
                 f"one change for each training example"
             )
+
+    def change(state: Any, train: Batch, queries: Batch, weights_change: Any) -> Array:
+        check_change(state, train, queries, weights_change)
         with inside():
             return sound(made.change(state, train, queries, weights_change), train)
 
-    return Attribution(prepare, effects, change)
+    def reported(
+        solved: Callable[..., Any],
+        state: Any,
+        train: Batch,
+        queries: Batch,
+        weights_change: Any,
+    ) -> tuple[Array, Any]:
+        check_change(state, train, queries, weights_change)
+        with inside():
+            found, told = solved(state, train, queries, weights_change)
+        return sound(found, train), told
+
+    heard = made.reported and functools.partial(reported, made.reported)
+    return Attribution(prepare, effects, change, heard)
 
 
 def one_model(learner: Learner, held: Any) -> Variables:

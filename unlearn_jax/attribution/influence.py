@@ -11,7 +11,7 @@ of −wₙ, moves θ by + wₙ H⁻¹ (∇ℓₙ + l2 θ) / W.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, Weights
 
+Inverted = TypeVar("Inverted")
+
 
 @automatic
 def influence_on_parameters(
@@ -34,10 +36,10 @@ def influence_on_parameters(
     params: Params,
     data: Batch,
     weights_change: Weights,
-    inverse: Callable[[Any], Any],
+    inverse: Callable[[Any], Inverted],
     *,
     batch_size: int = 256,
-) -> Params:
+) -> Inverted:
     """−H⁻¹ Σₙ Δwₙ (∇ℓₙ + l2 θ) / W: the change of θ for a change Δw of the weights.
 
     Args:
@@ -55,8 +57,8 @@ def influence_on_parameters(
         batch_size: Examples whose activations are held at once.
 
     Returns:
-        Change of the parameters, to be added to them; wrong by terms of second order
-        in Δw.
+        What ``inverse`` gives: the change of the parameters, to be added to them, or a
+        solver's ``Solution`` of it; wrong by terms of second order in Δw.
 
     Raises:
         ValueError: not one change for each example, or what is not of the form that

@@ -10,7 +10,8 @@ from unlearn_jax.attribution import ATTRIBUTIONS
 from unlearn_jax.attribution.attribution import Attribution, Evidence, Subsets
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.matching import matching, outputs_of
-from unlearn_jax.methods.method import Method, Request
+from unlearn_jax.methods.method import Method, Request, solving
+from unlearn_jax.solvers.solution import Report, no_report
 from unlearn_jax.train.fit import choose_fit_loop, fit
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables, Weights
@@ -160,11 +161,11 @@ def match_with(
         state = attribution.prepare(attribution_key, evidence, train)
         return MatchingState(state, jax.tree.map(jnp.asarray, train))
 
-    def forget(
+    def reported(
         key: PRNGKey, state: MatchingState, variables: Variables, request: Request
-    ) -> tuple[Variables, MatchingState]:
-        def targets(queries: Batch) -> Array:
-            return predicted_outputs(
+    ) -> tuple[Variables, MatchingState, Report]:
+        def targets(queries: Batch) -> tuple[Array, Report]:
+            return reported_outputs(
                 learner,
                 attribution,
                 state,
@@ -174,11 +175,12 @@ def match_with(
                 multiplier=multiplier,
             )
 
-        moved = match(key, variables, request, targets)
+        moved, told = match(key, variables, request, targets)
         left = state.train._replace(weights=jnp.asarray(request.retain.weights))
-        return moved, state._replace(train=left)
+        return moved, state._replace(train=left), told
 
-    return Method(prepare, forget)
+    made = solving(reported, prepare)
+    return made if attribution.reported else made._replace(reported=None)
 
 
 def predicted_outputs(
@@ -205,12 +207,31 @@ def predicted_outputs(
     Returns:
         (q, k); with nothing to forget, the model's own outputs.
     """
+    given = learner, attribution, state, variables, request, queries
+    return reported_outputs(*given, multiplier=multiplier)[0]
+
+
+def reported_outputs(
+    learner: Learner,
+    attribution: Attribution,
+    state: MatchingState,
+    variables: Variables,
+    request: Request,
+    queries: Batch,
+    *,
+    multiplier: float = 1.0,
+) -> tuple[Array, Report]:
+    """:func:`predicted_outputs`, and what the attribution's solver tells."""
     loop = choose_fit_loop(learner, request.retain, variables)
 
     own = outputs_of(learner, variables, queries.inputs, loop=loop)
     removed = request.retain.weights - state.train.weights
-    change = attribution.change(state.attribution, state.train, queries, removed)
-    return own + multiplier * change
+    given = state.attribution, state.train, queries, removed
+    if attribution.reported is not None:
+        change, told = attribution.reported(*given)
+    else:
+        change, told = attribution.change(*given), no_report()
+    return own + multiplier * change, told
 
 
 def _halves(key: PRNGKey, members: int, share: float, weights: Weights) -> Array:

@@ -16,10 +16,10 @@ from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Array, Batch, Inputs, PRNGKey, Variables
 
 Matcher = Callable[
-    [PRNGKey, Variables, Request, Callable[[Batch], Array]],
-    Variables,
+    [PRNGKey, Variables, Request, Callable[[Batch], tuple[Array, Any]]],
+    tuple[Variables, Any],
 ]
-"""``(key, variables, request, targets_of) -> variables``."""
+"""``(key, variables, request, targets_of) -> (variables, told)``."""
 
 
 def matching(
@@ -45,7 +45,8 @@ def matching(
         forget_copies: How often each forgotten example appears in a pass.
 
     Returns:
-        Matcher; ``targets_of`` takes a batch of both kinds to their (n, k) targets.
+        Matcher; ``targets_of`` takes a batch of both kinds to their (n, k) targets, and
+        whatever is to be told of how they were found, which the matcher passes on.
 
     Raises:
         ValueError: a count that is not positive.
@@ -76,15 +77,15 @@ def matching(
         key: PRNGKey,
         variables: Variables,
         request: Request,
-        targets_of: Callable[[Batch], Array],
-    ) -> Variables:
+        targets_of: Callable[[Batch], tuple[Array, Any]],
+    ) -> tuple[Variables, Any]:
         sample_key, order_key = jax.random.split(key)
         forgotten = request.forget.weights.shape[0]
         count = jnp.sum(request.forget.weights > 0)
         size = min(retain_ratio * forgotten, request.retain.weights.shape[0])
         kept = sample(sample_key, request.retain, size, retain_ratio * count)
         both = concatenate(request.forget, kept)
-        targets = jax.lax.stop_gradient(targets_of(both))
+        targets, told = jax.lax.stop_gradient(targets_of(both))
         order = _layout(forgotten, size, forget_copies, retain_ratio)
         state = optimise(
             order_key,
@@ -95,7 +96,7 @@ def matching(
             recipe,
             loop=choose_fit_loop(learner, request.retain, key, variables),
         )
-        return state.variables
+        return state.variables, told
 
     return match
 

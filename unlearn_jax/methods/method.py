@@ -1,5 +1,6 @@
 """A method is two pure functions; requests, and ways to combine methods."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from unlearn_jax import tree
 from unlearn_jax.data.batch import bucket, pad, take
 from unlearn_jax.data.forget import check_indices
-from unlearn_jax.solvers.solution import Report
+from unlearn_jax.solvers.solution import Report, both_reports, no_report
 from unlearn_jax.types import Batch, Path, PRNGKey, Variables
 
 
@@ -112,7 +113,7 @@ def solving(
 def chain(*methods: Method) -> Method:
     """One method after the other on the same request; the state is a tuple of theirs.
 
-    What their solvers report is dropped.
+    Of what their solvers report, all steps and the first that failed.
 
     Raises:
         ValueError: no method given.
@@ -129,17 +130,28 @@ def chain(*methods: Method) -> Method:
             for method, k in zip(methods, keys, strict=True)
         )
 
-    def forget(
+    def reported(
         key: PRNGKey, state: tuple[Any, ...], variables: Variables, request: Request
-    ) -> tuple[Variables, tuple[Any, ...]]:
-        states = []
+    ) -> tuple[Variables, tuple[Any, ...], Report]:
+        states, told = [], no_report()
         keys = jax.random.split(key, len(methods))
         for method, k, own in zip(methods, keys, state, strict=True):
-            variables, own = method.forget(k, own, variables, request)
+            variables, own, *more = _loudest(method)(k, own, variables, request)
             states.append(own)
-        return variables, tuple(states)
+            told = both_reports(told, more[0]) if more else told
+        return variables, tuple(states), told
 
-    return Method(prepare, forget, any(method.reads_trace for method in methods))
+    made = solving(reported, prepare)
+    solves = any(method.reported is not None for method in methods)
+    return made._replace(
+        reads_trace=any(method.reads_trace for method in methods),
+        reported=made.reported if solves else None,
+    )
+
+
+def _loudest(method: Method) -> Callable[..., Any]:
+    """``reported`` where there is a solver, else ``forget``."""
+    return method.reported or method.forget
 
 
 def restrict(method: Method, where: Callable[[Path], bool]) -> Method:
@@ -154,9 +166,13 @@ def restrict(method: Method, where: Callable[[Path], bool]) -> Method:
         ValueError: from ``forget``, when no path is selected.
     """
 
-    def forget(
-        key: PRNGKey, state: Any, variables: Variables, request: Request
-    ) -> tuple[Variables, Any]:
+    def begin(
+        run: Callable[..., Any],
+        key: PRNGKey,
+        state: Any,
+        variables: Variables,
+        request: Request,
+    ) -> Any:
         chosen = tree.select(variables.params, where)
         if not any(jax.tree.leaves(chosen)):
             paths = jax.tree_util.tree_leaves_with_path(chosen)
@@ -164,13 +180,16 @@ def restrict(method: Method, where: Callable[[Path], bool]) -> Method:
                 f"restrict selects no parameter, so nothing could move; the paths are "
                 f"{', '.join(str(tree.path_names(path)) for path, _ in paths)}"
             )
-        moved, state = method.forget(key, state, variables, request)
+        moved, *left = run(key, state, variables, request)
         params = jax.tree.map(
             lambda keep, new, old: new if keep else old,
             chosen,
             moved.params,
             variables.params,
         )
-        return variables._replace(params=params), state
+        return variables._replace(params=params), *left
 
-    return method._replace(forget=forget, reported=None)
+    return method._replace(
+        forget=functools.partial(begin, method.forget),
+        reported=method.reported and functools.partial(begin, method.reported),
+    )

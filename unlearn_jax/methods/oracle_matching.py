@@ -60,9 +60,10 @@ def oracle_matching(
         oracle = fit(jax.random.fold_in(key, 1), learner, request.retain)
         loop = choose_fit_loop(learner, request.retain, key, variables)
 
-        def outputs(batch: Batch) -> Array:
-            return outputs_of(learner, oracle, batch.inputs, loop=loop)
+        def outputs(batch: Batch) -> tuple[Array, None]:
+            return outputs_of(learner, oracle, batch.inputs, loop=loop), None
 
-        return match(jax.random.fold_in(key, 0), variables, request, outputs)
+        moved, _ = match(jax.random.fold_in(key, 0), variables, request, outputs)
+        return moved
 
     return stateless(forget)
