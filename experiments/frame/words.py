@@ -1,5 +1,6 @@
 """Words of a command line to what was asked; refusals are one sentence."""
 
+import collections
 import contextlib
 import io
 import itertools
@@ -25,9 +26,11 @@ def asked(kind: type[AskedT], arguments: Sequence[str], **words: Any) -> AskedT:
         words: Further ones of ``tyro.cli``: ``default``, ``prog``, ``description``.
 
     Raises:
-        ValueError: what cannot be read, on one line; tyro prints a box of many.
+        ValueError: what cannot be read, on one line; tyro prints a box of many. A flag
+            that is given twice, of which tyro takes the last.
         SystemExit: help was asked for, and printed.
     """
+    _check_once(arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -38,6 +41,16 @@ def asked(kind: type[AskedT], arguments: Sequence[str], **words: Any) -> AskedT:
         raise ValueError(f"{one_line(said.getvalue())}; --help lists all") from None
     sys.stderr.write(said.getvalue())
     return found
+
+
+def _check_once(arguments: Sequence[str]) -> None:
+    flags = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    counted = collections.Counter(flag.replace("_", "-") for flag in flags)
+    twice = next((flag for flag in flags if counted[flag.replace("_", "-")] > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"{twice} is given more than once: give all that it takes once"
+        )
 
 
 def one_line(box: str) -> str:

@@ -57,6 +57,8 @@ def refuse(monkeypatch, capsys, tmp_path):
         (["--requests", "random:" + 9999 * "("], "cannot read the request"),
         (["--requests", "class:3", "class:3"], "class:3, class:3"),
         (["--methods", "ssd", "ssd"], "ssd, ssd"),
+        (["--l2", "0.1", "--l2=0.2"], "--l2 is given more than once"),
+        (["--data.name", "digits", "--data.name", "diabetes"], "--data.name is given"),
         (["--model.width", "-5"], "model.width is -5; expected at least 0"),
         (["--model.width", "abc"], "parsing --model.width: invalid literal"),
         (
