@@ -12,7 +12,8 @@ import tiny
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Evidence
-from unlearn_jax.attribution.curvature_influence import ekfac_influence, influence
+from unlearn_jax.attribution.curvature_influence import influence
+from unlearn_jax.attribution.ekfac_influence import ekfac_influence
 from unlearn_jax.attribution.output_functions import component, margin
 from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.kronecker import kfac

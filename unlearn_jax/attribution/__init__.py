@@ -14,8 +14,9 @@ from unlearn_jax.attribution.attribution import (
     Subsets,
     Trajectory,
 )
-from unlearn_jax.attribution.curvature_influence import ekfac_influence, influence
+from unlearn_jax.attribution.curvature_influence import influence
 from unlearn_jax.attribution.datamodel import datamodel
+from unlearn_jax.attribution.ekfac_influence import ekfac_influence
 from unlearn_jax.attribution.logra import logra
 from unlearn_jax.attribution.metagradient import metagradient
 from unlearn_jax.attribution.representer import representer

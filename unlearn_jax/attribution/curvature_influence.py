@@ -1,4 +1,4 @@
-"""Influence functions as attributions: any curvature and inverse, and EK-FAC pairs."""
+"""Influence functions as attributions, by any curvature and inverse."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,24 +11,13 @@ from unlearn_jax.attribution.attribution import (
     Attribution,
     Evidence,
     as_trained,
-    kept_pairs,
 )
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.influence import (
     influence_on_outputs,
     influence_on_parameters,
 )
-from unlearn_jax.curvature.contractions import along
-from unlearn_jax.curvature.eigen_kronecker import ekfac
-from unlearn_jax.curvature.kronecker_blocks import (
-    block_means,
-    eigendecompose,
-    mean_eigenvalue,
-)
-from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
-from unlearn_jax.curvature.kronecker_scores import prepare_queries, score_block
-from unlearn_jax.curvature.per_example import loss_gradients
-from unlearn_jax.data.accumulate import collect, mass, present
+from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.solvers.inverse import (
     INVERSES,
     Curvature,
@@ -49,9 +38,6 @@ from unlearn_jax.train.recipe import Learner
 from unlearn_jax.train.trajectory import training_time
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
-
-RELATIVE_DAMPING = 0.1
-"""Of a mean eigenvalue, as kronfluence has it, where training has no rates."""
 
 
 class InfluenceState(NamedTuple):
@@ -129,7 +115,7 @@ def influence(
         return settings._replace(damping=1 / time)
 
     def matrix(variables: Variables, train: Batch) -> Curvature:
-        objective = _objective(learner, variables)
+        objective = objective_of(learner, variables)
         return curvature_of(
             curvature, objective, variables.params, train, batch_size=batch_size
         )
@@ -162,7 +148,7 @@ def influence(
         def one(variables: Variables, inverse_state: Any) -> Array:
             solved = solver(variables, inverse_state, train)
             return influence_on_outputs(
-                _objective(learner, variables),
+                objective_of(learner, variables),
                 variables.params,
                 train,
                 queries,
@@ -172,7 +158,7 @@ def influence(
                 query_batch_size=query_batch_size,
             )
 
-        return _mean_over_models(one, state)
+        return mean_over_models(one, state)
 
     def reported(
         state: InfluenceState, train: Batch, queries: Batch, weights_change: Any
@@ -189,7 +175,7 @@ def influence(
             found = tangents(learner, variables, queries, usable(solution), examples)
             return found, report(solution)
 
-        return _told_over_models(one, state)
+        return told_over_models(one, state)
 
     def change(
         state: InfluenceState, train: Batch, queries: Batch, weights_change: Any
@@ -197,156 +183,6 @@ def influence(
         return reported(state, train, queries, weights_change)[0]
 
     return Attribution(prepare, effects, change, reported)
-
-
-@entrance()
-def ekfac_influence(
-    learner: Learner,
-    *,
-    damping: float | None = None,
-    damping_by: str = "matrix",
-    labels: str = "sampled",
-    samples: int = 1,
-    rank: int | None = None,
-    batch_size: int = 256,
-    query_batch_size: int = 64,
-) -> Attribution:
-    """Influence with the EK-FAC matrix, scores of pairs from factored gradients.
-
-    effects[q, n] = −∇f_q (F + λ I)⁻¹ (∇ℓₙ + l2 θ) / W; a mean over
-    ``evidence.models``. By default λ = l2 + 1 / T, T the sum of the learning rates of
-    the training run: along an eigenvector with value σ, descent for so long has come
-    (1 − exp(−σT)) / σ ≈ 1 / (σ + 1/T) of the way that influence takes for done.
-
-    Args:
-        learner: Model, loss, l2 and recipe that the models were trained with; weight
-            decay of SGD is l2.
-        damping: λ = l2 + damping · (mean eigenvalue of F) instead (no unit). None takes
-            the sum of the rates from the recipe, with lr / (1 − momentum) for SGD; for
-            Adam, whose steps have no rate, it is 0.1.
-        damping_by: What the mean eigenvalue is of. "matrix": all of F. "block": each
-            parameter's own block, so that layers of small curvature move more; a
-            damping of None is 0.1 then.
-        labels: Of the Fisher matrix: "sampled" from the model, "exact" over all labels,
-            or "true", the empirical one.
-        samples: Draws for each example under "sampled".
-        rank: None: exact. Else that many separable terms of the inverse in layers with
-            one position; ``change`` stays exact.
-        batch_size: Training examples whose factors are held at once.
-        query_batch_size: Queries whose gradients are held at once.
-
-    Raises:
-        ValueError: an unknown name, or an impossible setting.
-
-    Cost: prepare: two passes of ``ekfac`` for each model. Effects: gradients of the
-        training examples once for each block of queries and, exact, 2 q n i o
-        operations for a layer with one position.
-    Source: Grosse et al. 2023, arXiv 2308.03296, eq. 28 with damping as in §2.2.
-        Differs: l2 where training has it, the damping by the length of training (theirs
-        is damping_by="block", but for l2), any output function, a mean over models.
-    """
-    if damping is not None and not damping > 0:
-        raise ValueError(
-            f"damping is {damping}, expected a positive share of the mean eigenvalue"
-        )
-    learner = as_trained(learner)
-    recipe = learner.recipe
-    if damping_by not in ("matrix", "block"):
-        raise ValueError(
-            f"damping_by {damping_by!r} is unknown; choose 'matrix' or 'block'"
-        )
-    if labels not in ("sampled", "exact", "true"):
-        raise ValueError(
-            f"labels {labels!r} is unknown; choose 'sampled', 'exact' or 'true'"
-        )
-    for what, given in (
-        ("samples", samples),
-        ("rank", rank),
-        ("batch_size", batch_size),
-        ("query_batch_size", query_batch_size),
-    ):
-        if given is not None and given < 1:
-            raise ValueError(f"{what} must be at least 1, got {given}")
-
-    def prepare(key: PRNGKey, evidence: Evidence, train: Batch) -> InfluenceState:
-        seen = jax.tree.map(jnp.asarray, train)
-        keys = jax.random.split(key, leading_axis(evidence.models))
-
-        def one(pair: Any) -> Any:
-            key, variables = pair
-            objective = _objective(learner, variables)
-            options: dict[str, Any] = {"labels": labels, "samples": samples}
-            return eigendecompose(
-                ekfac(key, objective, variables.params, seen, **options)
-            )
-
-        return InfluenceState(
-            evidence.models, jax.lax.map(one, (keys, evidence.models))
-        )
-
-    def damping_of(matrix: Any, train: Batch) -> Any:
-        share = RELATIVE_DAMPING if damping is None else damping
-        if damping_by == "block":
-            whole = mean_eigenvalue(matrix)  # for blocks that are zero
-            means = [jnp.where(m > 0, m, whole) for m in block_means(matrix)]
-            return tuple(learner.l2 + share * mean for mean in means)
-        if damping is None and recipe.optimizer == "sgd":
-            return learner.l2 + 1 / training_time(recipe, train.weights)
-        return learner.l2 + share * mean_eigenvalue(matrix)
-
-    def effects(
-        state: InfluenceState, train: Batch, queries: Batch, output_fn: Any
-    ) -> Array:
-        train, queries = (jax.tree.map(jnp.asarray, b) for b in (train, queries))
-
-        def against(batch: Batch, at: Variables, matrix: Any, prepared: Any) -> Array:
-            _, found = loss_gradients(
-                _objective(learner, at), at.params, present(batch)
-            )
-            return score_block(matrix, prepared, found).T
-
-        def rows(block: Batch, variables: Variables, matrix: Any, train: Batch) -> Any:
-            # The gradient of the output to be explained, in place of the loss.
-            explained = _objective(learner, variables)._replace(loss=output_fn)
-            taped, found = loss_gradients(explained, variables.params, block)
-            prepared = prepare_queries(
-                matrix, found, damping=damping_of(matrix, train), rank=rank
-            )
-            scores = collect(
-                against, train, variables, matrix, prepared, batch_size=batch_size
-            ).T
-            if not learner.l2:
-                return scores
-            moved = kronecker_inverse(matrix, damping=damping_of(matrix, train))(
-                variables.params
-            )
-            return scores + learner.l2 * along(taped, found, moved)[:, None]
-
-        def one(variables: Variables, matrix: Any) -> Array:
-            scores = collect(
-                rows,
-                present(queries),
-                variables,
-                matrix,
-                train,
-                batch_size=query_batch_size,
-            )
-            return -scores / mass(train.weights)
-
-        return kept_pairs(_mean_over_models(one, state), train, queries)
-
-    def change(
-        state: InfluenceState, train: Batch, queries: Batch, weights_change: Any
-    ) -> Array:
-        def one(variables: Variables, matrix: Any) -> Array:
-            apply = kronecker_inverse(matrix, damping=damping_of(matrix, train))
-            return outputs_along(
-                learner, variables, train, queries, weights_change, apply, batch_size
-            )
-
-        return _mean_over_models(one, state)
-
-    return Attribution(prepare, effects, change)
 
 
 def outputs_along(
@@ -374,7 +210,7 @@ def moved_by(
     """``influence_on_parameters`` for arrays of any kind: what the inverse returns."""
     train = jax.tree.map(jnp.asarray, train)
     return influence_on_parameters(
-        _objective(learner, variables),
+        objective_of(learner, variables),
         variables.params,
         train,
         jnp.where(train.weights != 0, weights_change, 0).astype(train.weights.dtype),
@@ -391,7 +227,7 @@ def tangents(
     batch_size: int,
 ) -> Array:
     """Change (q, k) of the outputs of the queries along one direction."""
-    objective = _objective(learner, variables)
+    objective = objective_of(learner, variables)
     queries = jax.tree.map(jnp.asarray, queries)
 
     def tangent(inputs: Any, at: Params, direction: Params) -> Array:
@@ -403,11 +239,12 @@ def tangents(
     return jnp.where(queries.weights[:, None] != 0, found, 0)
 
 
-def _objective(learner: Learner, variables: Variables) -> Objective:
+def objective_of(learner: Learner, variables: Variables) -> Objective:
+    """The loss as a function of parameters, at these statistics."""
     return bind(learner.model, variables.stats, learner.loss, learner.l2)
 
 
-def _told_over_models(
+def told_over_models(
     function: Callable[[Variables, Any], tuple[Array, Report]], state: InfluenceState
 ) -> tuple[Array, Report]:
     """Mean of the first result, and what all solves told; memory of one model."""
@@ -425,7 +262,7 @@ def _told_over_models(
     return total / leading_axis(state.models), told
 
 
-def _mean_over_models(
+def mean_over_models(
     function: Callable[[Variables, Any], Array], state: InfluenceState
 ) -> Array:
     """One model after another: memory of one."""
