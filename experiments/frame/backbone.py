@@ -20,8 +20,8 @@ from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Batch
 
-BACKBONES = tuple(name for name in MODELS if name != "linear")
-"""Models with a hidden layer to freeze."""
+BACKBONES = tuple(name for name in MODELS if name not in ("linear", "transformer"))
+"""Models with a hidden layer to freeze, of one feature vector for each example."""
 
 
 def kept_features(

@@ -23,15 +23,39 @@ class Model(NamedTuple):
         apply_train: ``(key, variables, inputs) -> (outputs, variables)``: the key is
             for dropout; ``stats`` move, ``params`` do not.
         features: ``(variables, inputs) -> features``: the input of the last linear map.
+        decoding: How a sequence is gone on with token by token; None for models that
+            have no sequences.
     """
 
     init: Callable[[Any], Variables]
     apply: Callable[[Variables, Any], Any]
     apply_train: Callable[[Any, Variables, Any], tuple[Any, Variables]]
     features: Callable[[Variables, Any], Any]
+    decoding: "Decoding | None" = None
 
 
-def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
+class Decoding(NamedTuple):
+    """Description: a model of sequences that keeps what earlier positions computed.
+
+    Attributes:
+        empty: ``(rows, length) -> cache`` with room for so many positions.
+        extend: ``(variables, cache, tokens (n, t)) -> (outputs (n, t, k), cache)``: the
+            outputs that ``apply`` has at these positions of the whole sequence. What
+            does not fit into the room is not told: check lengths before.
+        context: The longest sequence.
+    """
+
+    empty: Callable[[int, int], Any]
+    extend: Callable[[Variables, Any, Any], tuple[Any, Any]]
+    context: int
+
+
+def from_nnx(
+    make: Callable[[nnx.Rngs], nnx.Module],
+    *,
+    empty: Callable[[int, int], Any] | None = None,
+    context: int = 0,
+) -> Model:
     """Wrap a Flax NNX module as a Model.
 
     Args:
@@ -39,6 +63,8 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
             state is parameters (``nnx.Param``), batch statistics (``nnx.BatchStat``)
             and random streams: stored by its layers, as ``Dropout(rngs=rngs)`` does, or
             taken at the call, ``__call__(inputs, *, rngs=None)``, or both.
+        empty: For a module with ``extend(cache, tokens)``: makes its empty cache.
+        context: With ``empty``, the longest sequence.
 
     Returns:
         Model whose parameters are a nested dict named by the module's attributes. In
@@ -94,7 +120,12 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     def features(variables: Variables, inputs: Any) -> Any:
         return evaluated(variables).features(jnp.asarray(inputs))
 
-    return Model(init, apply, apply_train, features)
+    def extend(variables: Variables, cache: Any, tokens: Any) -> tuple[Any, Any]:
+        module: Any = evaluated(variables)
+        return module.extend(cache, jnp.asarray(tokens))
+
+    decoding = None if empty is None else Decoding(empty, extend, context)
+    return Model(init, apply, apply_train, features, decoding)
 
 
 _STATE = (nnx.Param, nnx.BatchStat, nnx.RngState)
