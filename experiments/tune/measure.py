@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -160,6 +161,10 @@ def _told(setting: Setting, request: str, rows: Rows) -> Iterator[Row]:
         reasons = dict.fromkeys(r.failure for r in own if r.failure)
         broken = "parameter_change" in {r.metric for r in own if r.failure}
         far = None if broken else checks.distance(name, summaries)
+        # A seed whose model is not finite has no numbers that a mean could hold.
+        seen = [row.value for row in own if row.metric in UNITS]
+        if any(value is not None and math.isnan(value) for value in seen):
+            far = math.inf
         failure = "; ".join(reasons) if broken else ""
         yield Row("distance", far, "floors", at, failure)
         for row in own:

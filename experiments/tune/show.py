@@ -1,5 +1,6 @@
 """Rows to the regret of each criterion, and to the settings that were chosen."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -176,7 +177,8 @@ def _for_all(
         equal = float(np.mean([agreement(tried)[taken] for tried in seen]))
         far = [float(one.distances[taken]) for one in own]
         least = [float(one.distances.min()) for one in own]
-        lines.append([own[0].method, own[0].trials[taken], equal, *far, *least])
+        setting = "none is finite" if math.isnan(equal) else own[0].trials[taken]
+        lines.append([own[0].method, setting, equal, *far, *least])
     requests = results.rows.places("request")
     header = (
         "method",

@@ -90,6 +90,15 @@ def test_the_furthest_is_told_in_floors():
     assert held(gap=0.1, width=0.0).floors == np.inf
 
 
+def test_what_cannot_be_told_is_no_distance_of_zero():
+    for unknown in (held(gap=np.nan), held(deviation=np.nan), held(width=np.inf)):
+        assert np.isnan(unknown.floors)
+        for every in ([unknown, held(gap=3.0)], [held(gap=3.0), unknown]):
+            assert furthest(every) is unknown
+    alone = compare("a", 0.3, np.nan, 1, floor(np.arange(4.0), seeds=1), metrics=2)
+    assert np.isnan(alone.floors)
+
+
 def test_width_and_spread_are_scipys():
     oracles = np.random.default_rng(0).normal(size=16)
     found = compare("a", 0.3, 2.0, 5, floor(oracles, seeds=5), metrics=4)

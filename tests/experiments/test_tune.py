@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import types
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from experiments.tune.grids import GRIDS, beginning, settings
 from experiments.tune.halves import case_in_halves, in_halves
 from experiments.tune.signals import UNITS
 from unlearn_jax.methods import METHODS
+from unlearn_jax.results.rows import Row, Rows
 
 PRESETS = tune.config.presets("digits")
 TINY = (
@@ -182,6 +184,20 @@ def test_small_oracles_see_their_share_and_nothing_forgotten(problem, monkeypatc
     assert not weights[:, case.forget].any()
     assert (weights.sum(axis=1) == round(0.25 * staying)).all()
     assert not np.array_equal(weights[0], weights[1])
+
+
+def test_a_model_that_is_not_finite_on_one_seed_is_infinitely_far(monkeypatch):
+    monkeypatch.setattr(tune.measure.checks, "distance", lambda *_: 0.0)
+    contender = types.SimpleNamespace(name="ssd", method="ssd", options={})
+    setting = types.SimpleNamespace(contenders=[contender])
+    at = {"method": "ssd", "split": "", "unlearn_seed": 0, "evaluate_seed": 0}
+    for value, expected in ((0.5, 0.0), (math.nan, math.inf)):
+        rows = Rows(
+            Row("attack", number, "1", {**at, "train_seed": seed})
+            for seed, number in enumerate((0.5, value))
+        )
+        told = Rows(tune.measure._told(setting, "class:5", rows))
+        assert told.value("distance", method="ssd") == expected
 
 
 def test_a_run_tells_signals_distances_and_regrets(study_run, tmp_path):

@@ -44,10 +44,15 @@ class Comparison(NamedTuple):
 
     @property
     def floors(self) -> float:
-        """How far, in half-widths of the floor; by the spread where that is further."""
+        """How far, in half-widths of the floor; by the spread where that is further.
+
+        NaN where it cannot be told: a number is NaN, or the floor has no width yet.
+        """
         gap = max(-self.gap, 0.0) if self.one_sided else abs(self.gap)
         spread = 0.0 if self.one_sided else _ratio(self.deviation, self.widest)
-        return max(_ratio(gap, self.half_width), spread)
+        far = _ratio(gap, self.half_width), spread
+        known = math.isfinite(self.half_width) and not any(map(math.isnan, far))
+        return max(far) if known else math.nan
 
 
 def compare(
@@ -100,8 +105,16 @@ def compare(
 
 
 def furthest(comparisons: Sequence[Comparison]) -> Comparison | None:
-    """The core metric in which a method is furthest from the oracles, in floors."""
-    return max(comparisons, key=lambda one: one.floors, default=None)
+    """The core metric in which a method is furthest from the oracles, in floors.
+
+    One that cannot be told comes before all others.
+    """
+    # Nothing is greater than NaN, so ``max`` would pass over it.
+    return max(
+        comparisons,
+        key=lambda one: math.inf if math.isnan(one.floors) else one.floors,
+        default=None,
+    )
 
 
 def verdict(
