@@ -23,11 +23,11 @@ class Shape(NamedTuple):
     groups: int
     size: int
     hidden: int
-    tied: bool
-    base: float
-    epsilon: float
-    scan: bool
-    remat: bool
+    tied: bool = True
+    base: float = 10_000.0
+    epsilon: float = 1e-5
+    scan: bool = False
+    remat: bool = False
 
 
 class Cache(NamedTuple):
@@ -194,7 +194,7 @@ def transformer(
 
     Normalisation before each part (RMSNorm), rotary positions, grouped queries, a gated
     product with SiLU (SwiGLU), no biases: the architecture of Llama, whose published
-    weights ``weights.read_weights`` brings into this form. Inputs are tokens (n, t);
+    weights ``train.llama`` brings into this form. Inputs are tokens (n, t);
     outputs (n, t, vocabulary), at position s the logits of the token that follows it.
     A negative token is none: it ends a text, is seen by no other position, and the
     positions after it count from 0 again.
@@ -234,19 +234,32 @@ def transformer(
     context = input_shape[0] if context is None else context
     sizes = (outputs, context, depth, width, heads, groups, size, hidden)
     shape = Shape(*sizes, tied, base, epsilon, scan, remat)
+    return of_shape(shape, dtype=dtype, compute_dtype=compute_dtype)
+
+
+def of_shape(
+    shape: Shape, *, dtype: Any = jnp.float32, compute_dtype: Any = None
+) -> Model:
+    """:func:`transformer` with all sizes in one value.
+
+    Args:
+        shape: As :func:`transformer` describes them.
+        dtype: Dtype of parameters and outputs.
+        compute_dtype: Dtype of the arithmetic in between; None takes ``dtype``.
+
+    Raises:
+        ValueError: sizes that do not fit one another.
+    """
     _check_sizes(shape)
     make = lambda rngs: Transformer(shape, dtype, compute_dtype, rngs)  # noqa: E731
 
     def empty(rows: int, length: int) -> Cache:
-        room = (depth, rows, length, groups, size)
+        room = (shape.depth, rows, length, shape.groups, shape.size)
         zeros = jnp.zeros(room, compute_dtype or dtype)
-        return Cache(
-            Kept(zeros, zeros),
-            jnp.zeros(rows, jnp.int32),
-            jnp.zeros((), jnp.int32),
-        )
+        start = jnp.zeros(rows, jnp.int32)
+        return Cache(Kept(zeros, zeros), start, jnp.zeros((), jnp.int32))
 
-    return from_nnx(make, empty=empty, context=context)
+    return from_nnx(make, empty=empty, context=shape.context)
 
 
 def _check_sizes(shape: Shape) -> None:

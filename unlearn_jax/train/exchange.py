@@ -4,7 +4,6 @@ By the path's ending: ``.npz``, ``.safetensors`` (an optional package), or none 
 folder of a plain Orbax checkpoint.
 """
 
-import importlib
 import importlib.util
 import re
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.storage.write import write_bytes
+from unlearn_jax.storage.tensors import read_tensors, write_safetensors
 from unlearn_jax.train import checkpoint
 from unlearn_jax.tree import path_names
 from unlearn_jax.types import Variables
@@ -52,7 +51,7 @@ def read_variables(path: str | Path, like: Variables) -> Variables:
             with np.load(path, allow_pickle=False) as file:
                 values: Any = dict(file)
         elif kind == "safetensors":
-            values = _safetensors().load_file(path)
+            values = read_tensors(path).arrays
         else:
             values = _read_orbax(path)
     except Exception as error:  # each library raises its own kinds
@@ -162,7 +161,7 @@ def write_variables(path: str | Path, variables: Variables) -> None:
     else:
         leaves = jax.tree_util.tree_leaves_with_path(variables)
         flat = {".".join(_words(where)): np.asarray(leaf) for where, leaf in leaves}
-        write_bytes(path, _safetensors().save(flat))
+        write_safetensors(path, flat, {})
 
 
 def check_format(kind: str) -> None:
@@ -192,10 +191,6 @@ def _format(path: Path) -> str:
         )
     check_format(kind)
     return kind
-
-
-def _safetensors() -> Any:
-    return importlib.import_module("safetensors.numpy")
 
 
 def _read_orbax(folder: Path) -> Any:
