@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.attribution_fidelity.setting import Setting
+from experiments.frame.bench import Bench
 from experiments.frame.ensembles import (
     EVERYTHING,
     SUBSETS,
@@ -17,7 +18,6 @@ from experiments.frame.ensembles import (
     subset_training,
     training_words,
 )
-from experiments.frame.study import Bench
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Evidence, Subsets, Trajectory
 from unlearn_jax.attribution.output_functions import margin

@@ -15,7 +15,7 @@ from experiments.attribution_fidelity.evidence import (
 from experiments.attribution_fidelity.removals import remove_supporters
 from experiments.attribution_fidelity.setting import Setting
 from experiments.attribution_fidelity.variant import Variant
-from experiments.frame.study import Bench, reason_of
+from experiments.frame.bench import Bench, reason_of
 from unlearn_jax.attribution.attribution import Evidence
 from unlearn_jax.attribution.output_functions import margin
 from unlearn_jax.evaluation.cost import measured

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.attribution_fidelity.evidence import REMOVALS, margins_of, retrained
 from experiments.attribution_fidelity.setting import Setting
-from experiments.frame.study import Bench
+from experiments.frame.bench import Bench
 from unlearn_jax.evaluation.counterfactual import (
     compare,
     flips,

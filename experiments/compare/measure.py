@@ -20,10 +20,10 @@ from experiments.compare.models import (
     training_cost,
 )
 from experiments.compare.setting import Setting, case_of
+from experiments.frame.bench import Bench, piece_of, reason_of, rows_of
 from experiments.frame.ensembles import training_words
 from experiments.frame.plugins import brought_digest
 from experiments.frame.requests import trained_features
-from experiments.frame.study import Bench, piece_of, reason_of, rows_of
 from unlearn_jax.evaluation.cost import Cost
 from unlearn_jax.results.rows import Row
 from unlearn_jax.results.summary import FLOOR, ORACLE, ORIGINAL
@@ -184,7 +184,7 @@ def _save(
     like = jax.eval_shape(setting.learner.model.init, jax.random.key(0))
     leaves, structure = jax.tree.flatten(like)
     names = [f"{_LEAF}{n}" for n in range(len(leaves))]
-    if kind == "none" or not set(names) <= set(piece.arrays):
+    if kind == "none" or not bench.first or not set(names) <= set(piece.arrays):
         return
     variables = jax.tree.unflatten(structure, [piece.arrays[n] for n in names])
     folder = bench.folder / "models" / file_name(request)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.compare.setting import Case, Setting
+from experiments.frame.bench import Bench
 from experiments.frame.ensembles import kept_models, training_words
 from experiments.frame.price import priced
 from experiments.frame.problem import seed_key
-from experiments.frame.study import Bench
 from unlearn_jax.ensembles.plan import Plan
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.storage.piece import Piece

@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments.continual.heads import Applied, Contestant, Frozen, acu_head
 from experiments.continual.stream import ABSENT, Event, classes_within
+from experiments.frame.bench import piece_of
 from experiments.frame.progress import Advance
-from experiments.frame.study import piece_of
 from unlearn_jax.evaluation.accuracy import accuracy
 from unlearn_jax.evaluation.membership import loss_attack
 from unlearn_jax.evaluation.outputs import Scores, SplitOutputs

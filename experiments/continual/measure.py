@@ -20,8 +20,8 @@ from experiments.continual.heads import (
 from experiments.continual.sgd import head_methods, sgd_heads
 from experiments.continual.stream import Event, draw_stream, tasks_of
 from experiments.frame.backbone import kept_features
+from experiments.frame.bench import Bench, reason_of, rows_of
 from experiments.frame.problem import build_model, load
-from experiments.frame.study import Bench, reason_of, rows_of
 from unlearn_jax.data.batch import Dataset, take
 from unlearn_jax.models import Model
 from unlearn_jax.models.random_features import random_kernel

@@ -12,10 +12,11 @@ import numpy as np
 from experiments.corrective.config import Config
 from experiments.corrective.contestants import Contestant, contestant, search
 from experiments.corrective.kinds import corrupted, judges
+from experiments.frame.bench import Bench
 from experiments.frame.ensembles import kept_models, training_words
 from experiments.frame.price import priced
 from experiments.frame.problem import problem, seed_key
-from experiments.frame.study import Bench, data_digest
+from experiments.frame.study import data_digest
 from unlearn_jax.data.batch import Dataset, bucket, pad
 from unlearn_jax.data.corrupt import known_part
 from unlearn_jax.ensembles.plan import Plan

@@ -21,10 +21,10 @@ from experiments.curvature_fidelity.approximations import (
 )
 from experiments.curvature_fidelity.config import Config
 from experiments.curvature_fidelity.truth import distances, trained, written
+from experiments.frame.bench import Bench
 from experiments.frame.nets import Net, build_net, flattened
 from experiments.frame.problem import load
 from experiments.frame.requests import draw_request, parse_request
-from experiments.frame.study import Bench
 from unlearn_jax import tree
 from unlearn_jax.data.batch import Batch, Dataset
 from unlearn_jax.evaluation.cost import compile_once, measured

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from experiments.curvature_fidelity.approximations import MATRICES
 from experiments.curvature_fidelity.config import Config
 from experiments.frame.nets import Net, flattened, to_double, train_net, written_out
-from experiments.frame.study import Bench
+from experiments.frame.progress import progress
 from unlearn_jax import tree
 from unlearn_jax.data.batch import take
 from unlearn_jax.data.forget import random_set
@@ -71,7 +71,7 @@ def trained(config: Config, net: Net, forgotten: np.ndarray) -> Piece:
     """Flat parameters of the original and of the oracle, which starts as it did."""
     weights = np.ones((2, net.train.weights.shape[0]), np.float32)
     weights[1, forgotten] = 0
-    with Bench.progress(f"{net.name}: train original and oracle", 1):
+    with progress(f"{net.name}: train original and oracle", 1):
         original, oracle = train_net(net, config.seed, *weights)
     flat = {"original": ravel_pytree(original)[0], "oracle": ravel_pytree(oracle)[0]}
     return Piece(flat, {})
@@ -84,7 +84,7 @@ def written(config: Config, net: Net, params: Params, forgotten: np.ndarray) -> 
     inverses damped too. With the facts: seconds of a gradient and of each matrix.
     """
     at, data = to_double(params), to_double(net.train)
-    with Bench.progress(f"{net.name}: write the matrices out", 1):
+    with progress(f"{net.name}: write the matrices out", 1):
         vectors = group_gradients(config, net, params, forgotten)
         wide = vectors.astype(np.float64)
         gradient, cost = measured(jax.grad(net.objective.risk), params, net.train)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.datamodels.config import Config, slurm_options
+from experiments.frame.bench import Bench
 from experiments.frame.ensembles import kept_ensemble, subset_training, training_words
 from experiments.frame.problem import Problem, problem
-from experiments.frame.study import Bench
 from unlearn_jax.attribution.datamodel import fit_datamodel
 from unlearn_jax.attribution.output_functions import margin
 from unlearn_jax.data.batch import Dataset

@@ -12,8 +12,8 @@ from experiments.dmm.judge import judged
 from experiments.dmm.models import Case, train_all
 from experiments.dmm.setting import Setting
 from experiments.dmm.unlearn import Unlearner
+from experiments.frame.bench import Bench
 from experiments.frame.ensembles import training_words
-from experiments.frame.study import Bench
 from unlearn_jax.results.rows import Row
 
 ORIGINAL, ORACLE, CONTROL = "original", "oracle", "oracle vs oracle"

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.dmm.setting import Setting
+from experiments.frame.bench import Bench
 from experiments.frame.ensembles import (
     EVERYTHING,
     SUBSETS,
@@ -17,7 +18,6 @@ from experiments.frame.ensembles import (
     training_words,
 )
 from experiments.frame.requests import draw_request, trained_features
-from experiments.frame.study import Bench
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import Evidence, Subsets
 from unlearn_jax.data.batch import concatenate, take

@@ -13,8 +13,8 @@ from experiments.exactness.follow import Course, segment
 from experiments.exactness.forms import Features
 from experiments.exactness.requests import Request, draw_requests
 from experiments.frame.backbone import kept_features
+from experiments.frame.bench import Bench
 from experiments.frame.problem import build_model, load
-from experiments.frame.study import Bench
 from unlearn_jax.data.batch import Dataset
 from unlearn_jax.models.random_features import directions, expand, random_kernel
 from unlearn_jax.results.rows import Row

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.frame.bench import Bench
 from experiments.frame.problem import Network
 from experiments.frame.progress import progress
-from experiments.frame.study import Bench
 from unlearn_jax.data.batch import Splits
 from unlearn_jax.methods.analytic import frozen_features
 from unlearn_jax.models import MODELS

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+
 from experiments.frame.study import Study, run
 from unlearn_jax.parallel.processes import check_alone
 from unlearn_jax.storage.piece import PieceError
@@ -36,8 +38,11 @@ def main(work: Callable[[Sequence[str]], int] | Study[Any, Any]) -> None:
     with contextlib.suppress(BrokenPipeError), interruptible() as stop_asking:
         try:
             asked = sys.argv[1:]
-            check_alone("a study or command")
-            code = run(work, asked) if isinstance(work, Study) else work(asked)
+            if isinstance(work, Study):
+                code = run(work, asked)
+            else:
+                check_alone("this command")
+                code = work(asked)
         except KeyboardInterrupt:
             pressed = stop_asking()
             print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -47,6 +52,8 @@ def main(work: Callable[[Sequence[str]], int] | Study[Any, Any]) -> None:
         except MENDABLE as error:
             print(f"error: {_told(error)}", file=sys.stderr)
             code = 2
+        if jax.distributed.is_initialized():  # its farewell would wait for the others
+            _leave(code)
         sys.exit(code)
 
 

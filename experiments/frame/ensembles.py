@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.frame.bench import Bench
 from experiments.frame.plugins import brought_digest
 from experiments.frame.problem import Problem, TrainingConfig
-from experiments.frame.study import Bench
 from unlearn_jax import tree
 from unlearn_jax.ensembles.plan import Plan
 from unlearn_jax.ensembles.read import Ensemble

@@ -1,10 +1,7 @@
 """What a study is, and what a run lends it; how one is run from a command line."""
 
-import hashlib
-import json
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -12,13 +9,16 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import jax
 import numpy as np
 
+from experiments.frame.bench import Bench
 from experiments.frame.config import ConfigT, parse, restored, word_after
 from experiments.frame.findings import Finding, print_findings, write_findings
 from experiments.frame.plugins import user_file
 from experiments.frame.problem import data_digest
-from experiments.frame.progress import progress
+from experiments.frame.processes import TOLD, processes_told
 from experiments.frame.rules import Rule, check_rules
 from unlearn_jax.data.batch import Dataset
+from unlearn_jax.parallel.processes import ALONE, joined
+from unlearn_jax.parallel.watch import Links
 from unlearn_jax.results.record import RecordError
 from unlearn_jax.results.resume import open_run
 from unlearn_jax.results.rows import (
@@ -26,24 +26,14 @@ from unlearn_jax.results.rows import (
     Row,
     Rows,
     read_rows,
-    row_from_dict,
-    row_to_dict,
     write_rows,
 )
 from unlearn_jax.results.run import RUN_FILE, Run, new_run, read_run, write_run
 from unlearn_jax.storage.arrays import read_arrays, write_arrays
 from unlearn_jax.storage.checksum import file_digest
-from unlearn_jax.storage.names import file_name
-from unlearn_jax.storage.piece import Piece, pack, unpack
-from unlearn_jax.storage.plain import plain_config
-from unlearn_jax.storage.source import PACKAGES, source_digest
-from unlearn_jax.storage.store import Store
-from unlearn_jax.storage.write import write_bytes
 
 ARRAYS_FILE = "arrays.npz"
 FULL = "--full"
-_DECIDES = ("source", "jax", "flax", "device", "x64")
-"""Fields of a run that its numbers depend on, whatever the study."""
 _MAY_BE_BROUGHT = ("model", "data")
 """Parts of a configuration whose name may be that of a user's own file."""
 
@@ -72,116 +62,6 @@ class Results(NamedTuple):
     run: Run
     rows: Rows
     arrays: Mapping[str, np.ndarray]
-
-
-class Bench:
-    """What a run lends to a study.
-
-    Attributes:
-        results: Folder under which trained models are kept, for every run.
-        folder: Of this run alone.
-    """
-
-    def __init__(self, store: Store, results: Path, run: Run):
-        self.results, self.folder = Path(results), store.folder
-        self._store = store
-        self._known = {name: getattr(run, name) for name in _DECIDES}
-        self._known["data"] = run.inputs.get("data", "")
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def keep(
-        self,
-        name: str,
-        make: Callable[[], Piece],
-        *,
-        known_by: Mapping[str, Any] | None = None,
-    ) -> Piece:
-        """What ``make`` gives, computed once: a run that was killed reads it back.
-
-        Args:
-            name: Unique within the run.
-            make: Called where no piece of that name was finished.
-            known_by: All that it depends on beside data, source, versions and device:
-                given this, every run of every study finds it, and not this one alone.
-        """
-        if known_by is not None:
-            return self._shared(self.place(name, known_by).with_suffix(".npz"), make)
-        if not self._store.has(name):
-            made = make()
-            self._store.save(name, made.arrays, made.data)
-        return self._store.load(name)
-
-    def place(
-        self,
-        name: str,
-        known_by: Mapping[str, Any],
-        *,
-        code: tuple[str, ...] = PACKAGES,
-    ) -> Path:
-        """Where every run finds what these words decide, for what keeps its own files.
-
-        Args:
-            name: Of the kind of thing.
-            known_by: As in :meth:`keep`.
-            code: Packages and modules whose source decides, instead of all.
-        """
-        own = {**self._known, "source": source_digest(code)}
-        words = plain_config({**own, "name": name, **known_by})
-        text = json.dumps(words, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        return self.results / "kept" / file_name(name.partition("/")[0]) / digest[:24]
-
-    def _shared(self, path: Path, make: Callable[[], Piece]) -> Piece:
-        try:
-            return unpack(path.read_bytes())
-        except FileNotFoundError:
-            pass
-        except ValueError as error:
-            warnings.warn(
-                f"{path} is damaged ({error}); it is computed anew", stacklevel=3
-            )
-        # Packed and unpacked, so that it is the same whether it was there or not.
-        content = pack(make())
-        write_bytes(path, content)
-        return unpack(content)
-
-    def rows(
-        self,
-        name: str,
-        make: Callable[[], Iterable[Row]],
-        *,
-        failed: Callable[[str], Iterable[Row]] | None = None,
-        known_by: Mapping[str, Any] | None = None,
-    ) -> Rows:
-        """Rows that are measured once; see :meth:`keep`.
-
-        Args:
-            name: Unique within the run.
-            make: Measures them.
-            failed: Rows that stand for those that could not be measured, given the
-                reason; they are not kept, so that the next start tries again. Without
-                it an error ends the run.
-            known_by: As in :meth:`keep`.
-        """
-        try:
-            piece = self.keep(name, lambda: piece_of(make()), known_by=known_by)
-            return rows_of(piece)
-        except Exception as error:
-            # A contender may fail in any way; the study goes on and says so.
-            if failed is None:
-                raise
-            return Rows(failed(reason_of(error)))
-
-    def publish(self, name: str, array: Any) -> None:
-        """Hand an array to ``show``; it lies in ``arrays.npz`` beside the rows."""
-        self._arrays[name] = np.asarray(array)
-
-    progress = staticmethod(progress)
-
-    @property
-    def arrays(self) -> Mapping[str, np.ndarray]:
-        """What was published."""
-        return self._arrays
 
 
 class Study(NamedTuple, Generic[ConfigT, SettingT]):
@@ -239,8 +119,10 @@ def run(study: Study[Any, Any], arguments: Sequence[str]) -> int:
         ValueError: something asked for cannot be done; nothing was trained.
         StorageError: the disk cannot take the results; what is finished is kept.
     """
-    words = [word for word in arguments if word != FULL]
-    return run_config(study, configured(study, words), full=FULL in arguments)
+    told, words = processes_told(word for word in arguments if word != FULL)
+    config = configured(study, words)
+    with joined(told) as links:
+        return run_config(study, config, full=FULL in arguments, links=links)
 
 
 def configured(study: Study[ConfigT, Any], arguments: Sequence[str]) -> ConfigT:
@@ -256,25 +138,46 @@ def configured(study: Study[ConfigT, Any], arguments: Sequence[str]) -> ConfigT:
         study.presets(*names),
         arguments,
         prog=f"python -m experiments.{study.name}",
-        text=f"{study.text or ''}\n{FULL} prints every column on a terminal.",
+        text=f"{study.text or ''}\n{FULL} prints every column on a terminal. {TOLD}",
     )
     check_rules(config, study.rules)
     return config
 
 
-def run_config(study: Study[Any, Any], config: Any, *, full: bool = False) -> int:
-    """:func:`run` for a configuration that is made in Python."""
+def run_config(
+    study: Study[Any, Any], config: Any, *, full: bool = False, links: Links = ALONE
+) -> int:
+    """:func:`run` for a configuration that is made in Python.
+
+    Args:
+        study: What is run.
+        config: How.
+        full: Print every column.
+        links: To the other processes that run the same: see ``frame.bench``.
+    """
     with jax.enable_x64(study.x64):
-        return _run_config(study, config, full)
+        check_rules(config, study.rules)
+        setting = study.build(config)
+        wanted = described(study, config, setting)
+        if links.index == 0:
+            return _run_first(study, config, setting, wanted, full, links)
+        for _ in study.measure(Bench(None, config.results, wanted, links), setting):
+            pass
+        return 0
 
 
-def _run_config(study: Study[Any, Any], config: Any, full: bool) -> int:
+def _run_first(
+    study: Study[Any, Any],
+    config: Any,
+    setting: Built,
+    wanted: Run,
+    full: bool,
+    links: Links,
+) -> int:
     start = time.perf_counter()
-    check_rules(config, study.rules)
-    setting = study.build(config)
-    store, begun = open_run(config.results, described(study, config, setting))
+    store, begun = open_run(config.results, wanted)
     with store:
-        bench = Bench(store, config.results, begun)
+        bench = Bench(store, config.results, begun, links)
         rows = Rows(study.measure(bench, setting))
         write_arrays(store.folder / ARRAYS_FILE, bench.arrays)
         write_rows(store.folder / ROWS_FILE, rows)
@@ -353,23 +256,6 @@ def read_results(folder: Path) -> Results:
     except ValueError as error:
         raise RecordError(str(error)) from None
     return Results(found, rows, arrays)
-
-
-def piece_of(rows: Iterable[Row], arrays: Mapping[str, Any] | None = None) -> Piece:
-    """Rows, and arrays beside them, as a piece."""
-    told = [row_to_dict(row) for row in rows]
-    return Piece(dict(arrays or {}), {"rows": told})
-
-
-def rows_of(piece: Piece) -> Rows:
-    """Undo :func:`piece_of`."""
-    return Rows(row_from_dict(row) for row in piece.data["rows"])
-
-
-def reason_of(error: BaseException) -> str:
-    """Why something failed, on one line."""
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0][:300]}"
 
 
 def report(

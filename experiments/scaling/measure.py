@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.frame.study import Bench
+from experiments.frame.bench import Bench
 from experiments.scaling.config import Config
 from unlearn_jax import tree
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal

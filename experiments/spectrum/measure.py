@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.frame.bench import Bench
 from experiments.frame.nets import Net, build_net, to_double, train_net
 from experiments.frame.problem import load
-from experiments.frame.study import Bench
+from experiments.frame.progress import progress
 from experiments.spectrum.config import Config
 from unlearn_jax import tree
 from unlearn_jax.curvature.gauss_newton import gauss_newton
@@ -105,7 +106,7 @@ def _look(
         return ends, density, top.eigenvalues, eigen_residuals(matrix, top)
 
     key = jax.random.key(config.seed)
-    with Bench.progress(f"spectrum of the {name}", 1):
+    with progress(f"spectrum of the {name}", 1):
         (ends, density, top, residuals), cost = measured(look, key, at, data)
     numbers = facts(density, ends, top) | {
         "seconds": cost.seconds,

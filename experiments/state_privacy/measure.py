@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.frame.bench import Bench, piece_of, rows_of
 from experiments.frame.problem import load
-from experiments.frame.study import Bench, piece_of, rows_of
 from experiments.state_privacy.attacks import (
     FOUND,
     Deletions,

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from experiments.frame.bench import Bench
 from experiments.frame.nets import to_double, written_out
 from experiments.frame.problem import load
-from experiments.frame.study import Bench
+from experiments.frame.progress import progress
 from experiments.truth.config import Config
 from experiments.truth.minimum import minimise
 from unlearn_jax import tree
@@ -169,7 +170,7 @@ def matrix_product(matrix: Any, like: Params) -> Callable[[Any], Any]:
 def _trained(setting: Setting) -> tuple[Params, Array, float]:
     """The minimum on everything, the inverse Hessian there, and its seconds."""
     objective = setting.objective
-    with Bench.progress("train on everything", 1):
+    with progress("train on everything", 1):
         fit = jax.jit(lambda s, d: minimise(objective, s, d).params)
         params = jax.block_until_ready(fit(setting.start, setting.train))
 
@@ -178,7 +179,7 @@ def _trained(setting: Setting) -> tuple[Params, Array, float]:
         factor = jax.scipy.linalg.cho_factor(written)
         return jax.scipy.linalg.cho_solve(factor, jnp.eye(len(written)))
 
-    with Bench.progress(f"invert the Hessian ({tree.size(params)} parameters)", 1):
+    with progress(f"invert the Hessian ({tree.size(params)} parameters)", 1):
         inverse, cost = measured(invert, params, setting.train)
     return params, inverse, cost.seconds
 
@@ -205,7 +206,7 @@ def _retrained(
     title: str,
 ) -> Piece:
     params, inverse, _ = trained()
-    with Bench.progress(title, 1):
+    with progress(title, 1):
         losses, slopes = jax.block_until_ready(
             block(weights, params, setting.train, setting.queries, inverse)
         )
@@ -226,7 +227,7 @@ def _predicted(setting: Setting, trained: Callable[[], Any], name: str) -> Piece
 
         return influence_on_outputs(objective, p, d, q, None, solve)
 
-    with Bench.progress(f"predict with {name}", 1):
+    with progress(f"predict with {name}", 1):
         found, cost = measured(predict, params, setting.train, setting.queries, inverse)
     seconds = {"prepare_seconds": prepared} if dense else {}
     return Piece({"effects": found}, seconds | {"predict_seconds": cost.seconds})

@@ -21,11 +21,11 @@ from experiments.compare.models import (
 )
 from experiments.compare.setting import Case, Setting, case_of
 from experiments.compare.show import records_of
+from experiments.frame.bench import Bench, piece_of, rows_of
 from experiments.frame.ensembles import training_words
 from experiments.frame.plugins import brought_digest
 from experiments.frame.problem import seed_key
 from experiments.frame.requests import trained_features
-from experiments.frame.study import Bench, piece_of, rows_of
 from experiments.tune.config import Config
 from experiments.tune.halves import case_in_halves
 from experiments.tune.signals import UNITS, finite, signals

@@ -238,6 +238,12 @@ def test_impossible_values_are_refused(tmp_path):
             train_ensemble(tmp_path, learner, data, points, given, **options)
 
 
+def test_members_are_shared_in_one_way_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="one of 2 processes that share"):
+        train_ensemble(tmp_path, *remake(), where="local", remake=remake)
+
+
 def test_member_keys_depend_on_seed_and_number_alone():
     weights = np.ones((5, 3), np.uint8)
     keys = make_plan(2, weights).keys

@@ -19,11 +19,12 @@ from experiments.attribution_fidelity.setting import Setting
 from experiments.attribution_fidelity.show import show
 from experiments.attribution_fidelity.variant import Variant, read_variants
 from experiments.frame import study
+from experiments.frame.bench import Bench
 from experiments.frame.config import restored
 from experiments.frame.ensembles import stream_keys
 from experiments.frame.options import OptionError
 from experiments.frame.problem import Problem
-from experiments.frame.study import Bench, Results
+from experiments.frame.study import Results
 from unlearn_jax.attribution.attribution import (
     Attribution,
     Evidence,

@@ -12,10 +12,10 @@ from results.fake_records import fake_run
 
 from experiments import attribution_fidelity, datamodels, dmm
 from experiments.frame import ensembles
+from experiments.frame.bench import Bench
 from experiments.frame.config import labelled
 from experiments.frame.ensembles import stream_keys, stream_plan, training_words
 from experiments.frame.problem import Data, Network, TrainingConfig
-from experiments.frame.study import Bench
 from experiments.studies import STUDIES
 from unlearn_jax import tree
 from unlearn_jax.storage.store import Store

@@ -41,9 +41,9 @@ def start(path, word, devices, **variables):
     )
 
 
-def pair(path, word):
-    told = {COORDINATOR: f"localhost:{free_port()}", COUNT: "2"}
-    return [start(path, word, 1, **told, **{INDEX: str(i)}) for i in range(2)]
+def several(count, path, word):
+    told = {COORDINATOR: f"localhost:{free_port()}", COUNT: str(count)}
+    return [start(path, word, 1, **told, **{INDEX: str(i)}) for i in range(count)]
 
 
 def test_one_process_is_left_alone_and_several_are_recognised():
@@ -61,7 +61,7 @@ def test_one_process_is_left_alone_and_several_are_recognised():
     assert _options({**named, COUNT: "1", INDEX: "0"}) is None
 
 
-def test_a_study_is_not_begun_by_each_of_several_processes(monkeypatch, capsys):
+def test_a_command_is_not_begun_by_each_of_several_processes(monkeypatch, capsys):
     begun = []
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     with pytest.raises(SystemExit) as ended:
@@ -72,7 +72,9 @@ def test_a_study_is_not_begun_by_each_of_several_processes(monkeypatch, capsys):
         command(lambda _: begun.append(2) or 0)
     assert ended.value.code == 2
     assert begun == [1]
-    assert "runs in one process, got one of several" in capsys.readouterr().err
+    assert (
+        "this command is for one process, got one of several" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,15 +97,16 @@ def test_whole_values_can_be_read():
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_numbers_of_one(tmp_path):
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_give_the_numbers_of_one(tmp_path, count):
     for process in [
-        start(tmp_path / "one.npz", "lives", 2),
-        *pair(tmp_path / "two.npz", "lives"),
+        start(tmp_path / "one.npz", "lives", count),
+        *several(count, tmp_path / "more.npz", "lives"),
     ]:
         output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-3000:]
         assert "numbers are there" in output
-    one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
+    one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "more"))
     assert len(one.files) > 6
     for name in one.files:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-9, atol=1e-12)
@@ -111,7 +114,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_other_within_a_minute_with_a_line(tmp_path):
-    first, second = pair(tmp_path / "two.npz", "dies")
+    first, second = several(2, tmp_path / "two.npz", "dies")
     second.communicate(timeout=300)
     began = time.monotonic()
     _, errors = first.communicate(timeout=60)

@@ -19,7 +19,7 @@ from unlearn_jax.ensembles.disk import (
     write_variables,
 )
 from unlearn_jax.ensembles.plan import wrap_keys
-from unlearn_jax.parallel.mesh import member_mesh, replicate, shard_members
+from unlearn_jax.parallel.mesh import own_mesh, replicate, shard_members
 from unlearn_jax.storage.digest import digest_arrays
 from unlearn_jax.train.ensemble import member_program, single_program
 from unlearn_jax.train.fit import choose_fit_loop, fit
@@ -41,12 +41,13 @@ def piece_trainer(
         learner: What is trained.
         data: On what; its weights are those of the members.
         points: (p, ...) inputs that the members are applied to.
-        way: "vmap": one program trains ``size`` members, laid over all devices; a
-            smaller piece is filled up with copies that are thrown away, so that a
-            member does not depend on the piece that it is in. "loop": member by member.
+        way: "vmap": one program trains ``size`` members, laid over the devices of this
+            process; a smaller piece is filled up with copies that are thrown away, so
+            that a member does not depend on the piece that it is in. "loop": member by
+            member.
         size: Most members of a piece.
     """
-    mesh = member_mesh() if way == "vmap" and len(jax.devices()) > 1 else None
+    mesh = own_mesh() if way == "vmap" and len(jax.local_devices()) > 1 else None
     held = Batch(*(jnp.asarray(field) for field in data))
     held = held if mesh is None else replicate(mesh, held)
     forward = _forward(learner, points, way, size)

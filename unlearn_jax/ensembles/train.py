@@ -87,7 +87,8 @@ def train_ensemble(
             what the folder began with.
         members: "vmap", "loop", or "auto" for the faster, as in ``fit_ensemble``.
         label: What progress calls it.
-        where: "here", or see :func:`unlearn_jax.parallel.launch.launch`.
+        where: "here", where several processes with the same folder share the pieces,
+            or see :func:`unlearn_jax.parallel.launch.launch`.
         workers: Processes or jobs elsewhere.
         remake: Elsewhere needed: an importable function without arguments (a
             ``functools.partial`` of one will do) that makes learner, data, points and
@@ -114,6 +115,11 @@ def train_ensemble(
         raise ValueError(
             f"where is {where!r}; expected one of {', '.join(PLACES)}, and but for "
             "'here' a function remake that makes learner and data in other processes"
+        )
+    if where != "here" and jax.process_count() > 1:
+        raise ValueError(
+            f"where is {where!r} in one of {jax.process_count()} processes that share "
+            "the members already; take where='here', or start one process"
         )
     if where == "slurm" and _module(remake) == "__main__":
         raise ValueError(
@@ -282,12 +288,12 @@ def _settle(
     way = members if members != "auto" else found.get("way")
     if way is None:
         way = choose_members(learner, data)
-    devices = len(jax.devices()) if way == "vmap" else 1
+    devices = len(jax.local_devices()) if way == "vmap" else 1
     chunk = 1 if way == "loop" else chunk
     if chunk is None and found.get("way") == way:
         chunk = found["chunk"]
     if chunk is None:
-        share = -(-count // (devices * (workers or 1)))
+        share = -(-count // (devices * (workers or jax.process_count())))
         most = CPU_CHUNK if target_platform() == "cpu" else None
         chunk = devices * choose_chunk(learner, data, share, most=most)
     if not found:  # a program is filled up with copies: no more of them than needed

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -29,6 +30,12 @@ def data_mesh(devices: int | None = None) -> Mesh:
         ValueError: more devices asked for than there are.
     """
     return _mesh(devices, "data")
+
+
+def own_mesh() -> Mesh:
+    """A mesh of one axis, ``"member"``, over the devices of this process alone."""
+    own = jax.local_devices()
+    return Mesh(np.array(own), ("member",), axis_types=(AxisType.Auto,))
 
 
 def shard_members(mesh: Mesh, stacked: Any) -> Any:

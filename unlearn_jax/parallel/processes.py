@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unlearn_jax.parallel.watch import watched
+from unlearn_jax.parallel.watch import Links, watched
 
 HEARTBEAT_SECONDS = 30
 """After so long without a sign of life JAX itself takes a process for lost."""
@@ -21,10 +21,12 @@ COORDINATOR, COUNT, INDEX = (
 listens (``host:port``), how many there are, and which one this is, from 0."""
 _TOLD = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _INDEXED = ("KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX")
+ALONE = Links(0, 1, {})
+"""What a program of one process has: nobody to tell."""
 
 
 @contextlib.contextmanager
-def joined(environment: Mapping[str, str] | None = None) -> Iterator[int]:
+def joined(environment: Mapping[str, str] | None = None) -> Iterator[Links]:
     """Within this block the processes of one program see each other's devices.
 
     Enter it before anything touches a device. SLURM tasks, Open MPI ranks and indexed
@@ -37,7 +39,8 @@ def joined(environment: Mapping[str, str] | None = None) -> Iterator[int]:
         environment: Read instead of ``os.environ``.
 
     Yields:
-        How many processes there are.
+        This process's number, how many there are, and the way for the first one to
+        tell the others something.
 
     Raises:
         ValueError: some of the three variables are set and others are not, or they are
@@ -45,7 +48,7 @@ def joined(environment: Mapping[str, str] | None = None) -> Iterator[int]:
     """
     options = _options(os.environ if environment is None else environment)
     if options is None:
-        yield 1
+        yield ALONE
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
@@ -53,8 +56,8 @@ def joined(environment: Mapping[str, str] | None = None) -> Iterator[int]:
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=HEARTBEAT_SECONDS,
     )
-    with watched():
-        yield jax.process_count()
+    with watched() as links:
+        yield links
     jax.distributed.shutdown()
 
 
@@ -62,7 +65,7 @@ def check_alone(what: str, environment: Mapping[str, str] | None = None) -> None
     """Refuse to run in one of several processes, before any of them begins.
 
     Args:
-        what: What keeps its results in one folder.
+        what: What several processes would do several times.
         environment: Read instead of ``os.environ``.
 
     Raises:
@@ -70,9 +73,8 @@ def check_alone(what: str, environment: Mapping[str, str] | None = None) -> None
     """
     if _options(os.environ if environment is None else environment) is not None:
         raise ValueError(
-            f"{what} keeps its results in one folder and runs in one process, got one "
-            f"of several: start it once (srun --ntasks 1), it uses all devices of its "
-            f"machine; a program over several machines enters parallel.processes.joined"
+            f"{what} is for one process, got one of several: start it once "
+            f"(srun --ntasks 1)"
         )
 
 

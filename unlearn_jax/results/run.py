@@ -193,7 +193,7 @@ def _version(package: str) -> str:
 
 
 def _device() -> str:
-    devices = jax.devices()
+    devices = jax.local_devices()  # so that it is the same run in several processes
     if devices[0].platform == "cpu":
         return f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
     return f"{len(devices)} \N{MULTIPLICATION SIGN} {devices[0].device_kind}"

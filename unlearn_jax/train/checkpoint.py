@@ -51,9 +51,11 @@ def save(path: str | Path, values: Any) -> None:
         values: Pytree of arrays; random keys go as ``jax.random.key_data``.
 
     Raises:
-        CheckpointError: the disk is full or not writable, or the folder is no
-            checkpoint.
+        CheckpointError: the disk is full or not writable, the folder is no checkpoint,
+            an array lies on devices of several processes, or this is one of several
+            processes and not the first.
     """
+    _refuse_others_part(values)
     target = Path(path).absolute()
     box = temporary_path(target.parent, _label(target))
     fresh, old = box / "new", box / "old"
@@ -95,8 +97,6 @@ def load(path: str | Path, like: Any) -> Any:
         CheckpointError: nothing there, half-written, or of another structure; the
             message names the folder and says what to do.
     """
-    import orbax.checkpoint as ocp
-
     target = Path(path).absolute()
     _settle(target)
     if not target.is_dir():
@@ -109,8 +109,14 @@ def load(path: str | Path, like: Any) -> Any:
         contents = checked_row((target / _CONTENTS).read_bytes())
         _compare_leaves(_leaves(like), contents["leaves"])
         check_folder(target, contents["files"])
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(target, abstract)
+        with _alone() as checkpointer:
+            if jax.process_count() == 1:
+                return checkpointer.restore(target, abstract)
+            blank = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+            found = checkpointer.restore(target, blank)
+        return jax.tree.map(
+            lambda x, to: jax.device_put(x, to.sharding), found, abstract
+        )
     except Exception as error:  # Orbax raises many kinds; all mean: unusable here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise CheckpointError(
@@ -169,13 +175,46 @@ def export_npz(path: str | Path, values: Any) -> None:
 
 def _write(folder: Path, values: Any) -> None:
     """Orbax's files, and last of all what closes them."""
-    import orbax.checkpoint as ocp
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder, values)
+    given = values
+    if jax.process_count() > 1:  # where Orbax takes no array of one process's devices
+        given = jax.tree.map(np.asarray, values)
+    with _alone() as checkpointer:
+        checkpointer.save(folder, given)
     contents = {"leaves": _leaves(values), "files": folder_digests(folder)}
     text = json.dumps(with_check(contents), indent=1) + "\n"
     (folder / _CONTENTS).write_text(text)
+
+
+def _alone() -> Any:
+    """Orbax in this process: left to itself it would wait for all others."""
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    own = jax.process_index()
+    return ocp.StandardCheckpointer(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=own,
+            active_processes={own},
+            barrier_sync_key_prefix=f"process-{own}",
+        )
+    )
+
+
+def _refuse_others_part(values: Any) -> None:
+    """Arrays of which a part lies in another process, and writers but the first."""
+    if jax.process_index():
+        raise CheckpointError(
+            f"process {jax.process_index()} of {jax.process_count()} was to write a "
+            f"checkpoint, expected the first one; let process 0 write it"
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(values):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            raise CheckpointError(
+                f"{jax.tree_util.keystr(path) or 'the array'} lies on devices of "
+                f"several processes, and the first one writes a checkpoint; gather the "
+                f"tree before (parallel.processes.whole)"
+            )
 
 
 @contextlib.contextmanager
