@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from unlearn_jax.data.tokens import IGNORED
 from unlearn_jax.models.model import Model
 from unlearn_jax.train.loss import sequence_nll
 from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Variables
+from unlearn_jax.types import Batch, Variables
 
 VOCABULARY, WIDTH = 7, 5
 
@@ -44,3 +46,15 @@ def learner(dtype=jnp.float64, *, loss=sequence_nll, l2=0.0, **recipe):
     """A learner of the reader."""
     settings = {"epochs": 5, "batch_size": 8, "weight_decay": 0.0} | recipe
     return Learner(reader(dtype), loss, l2, Recipe(**settings))
+
+
+def examples(count=24, length=6, seed=0):
+    """Sequences that mostly count upwards, the first tokens of each a question."""
+    random = np.random.default_rng(seed)
+    first = random.integers(0, VOCABULARY, (count, 1))
+    steps = random.choice([1, 2], (count, length), p=[0.8, 0.2])
+    whole = np.concatenate([first, first + np.cumsum(steps, 1)], 1) % VOCABULARY
+    targets = whole[:, 1:].astype(np.int32)
+    targets[np.arange(length)[None] < np.arange(count)[:, None] % 3] = IGNORED
+    tokens = whole[:, :-1].astype(np.int32)
+    return Batch(tokens, targets, np.ones(count, np.float32))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import tiny_words
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
@@ -46,6 +47,20 @@ SETTINGS = {
     "ewc": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "strength": 1.0},
     "l2_to_init": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "fisher_merging": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
+    "graddiff": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "refusal": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "dpo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "llmu": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "npo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "simnpo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "npo_smooth": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "wagle": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "undial": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "ce_u": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "wga": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "satimp": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "flat": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "rmu": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "ssd": {"alpha": 1.0},
     "ssd_batch": {"alpha": 1.0, "importance_batch": 4},
     "lfssd": {"alpha": 1.0, "importance_batch": 4},
@@ -105,6 +120,20 @@ IDLE_ON_NOTHING = NOT_RANDOM | {
     "prioritised_finetune",
     "ewc",
     "l2_to_init",
+    "graddiff",
+    "refusal",
+    "dpo",
+    "llmu",
+    "npo",
+    "simnpo",
+    "npo_smooth",
+    "wagle",
+    "undial",
+    "ce_u",
+    "wga",
+    "satimp",
+    "flat",
+    "rmu",
     "dmm",
     "oracle_matching",
 }
@@ -274,6 +303,8 @@ def problem(kind):
         learner = tiny.learner("mlp", jnp.float32, loss=squared_error)
         targets = np.eye(tiny.CLASSES, dtype=np.float32)[data.targets]
         data = Batch(data.inputs, targets, data.weights)
+    if kind == "tokens":
+        learner, data = tiny_words.learner(jnp.float32), tiny_words.examples()
     if kind == "foreign":
         learner = tiny.learner("mlp")._replace(model=tiny.raw_convolution())
         data = tiny.examples()
@@ -308,6 +339,13 @@ def test_float32_stays_float32(name):
 )
 def test_regression_is_served_where_it_is_promised(name):
     keeps_its_kind(name, "regression", request_inside=False)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, entry in METHODS.items() if "tokens" in entry.tasks]
+)
+def test_sequences_are_served_where_it_is_promised(name):
+    keeps_its_kind(name, "tokens", request_inside=False)
 
 
 @pytest.mark.parametrize("name", METHODS)

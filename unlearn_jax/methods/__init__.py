@@ -13,9 +13,12 @@ from unlearn_jax.methods.bad_teacher import bad_teacher
 from unlearn_jax.methods.boundary_expanding import boundary_expanding
 from unlearn_jax.methods.boundary_shrink import boundary_shrink
 from unlearn_jax.methods.datamodel_matching import datamodel_matching
+from unlearn_jax.methods.dpo import dpo, llmu, refusal
 from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.fisher_forgetting import fisher_forgetting
 from unlearn_jax.methods.fisher_merging import fisher_merging
+from unlearn_jax.methods.flat import flat
+from unlearn_jax.methods.graddiff import graddiff
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
 from unlearn_jax.methods.identity import identity
 from unlearn_jax.methods.influence_removal import influence_removal
@@ -27,18 +30,23 @@ from unlearn_jax.methods.method import Method, Request, chain, make_request, res
 from unlearn_jax.methods.natural_ascent import natural_ascent
 from unlearn_jax.methods.neggrad_plus import neggrad_plus
 from unlearn_jax.methods.newton_removal import newton_removal
+from unlearn_jax.methods.npo import npo, npo_smooth, simnpo
 from unlearn_jax.methods.oracle_matching import oracle_matching
 from unlearn_jax.methods.potion import potion
 from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
 from unlearn_jax.methods.prune_finetune import prune_finetune
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.retrain import retrain
+from unlearn_jax.methods.rmu import rmu
 from unlearn_jax.methods.salun import salun
 from unlearn_jax.methods.scrub import scrub
 from unlearn_jax.methods.source_removal import source_removal
 from unlearn_jax.methods.ssd import ssd, ssd_batch
+from unlearn_jax.methods.undial import ce_u, undial
 from unlearn_jax.methods.unrolled_removal import unrolled_removal
 from unlearn_jax.methods.unsir import unsir
+from unlearn_jax.methods.wagle import wagle
+from unlearn_jax.methods.weighted_ascent import satimp, wga
 
 
 class Entry(NamedTuple):
@@ -47,7 +55,7 @@ class Entry(NamedTuple):
     Attributes:
         factory: ``(learner, *, options) -> Method``; keyword-only arguments are the
             hyper-parameters.
-        tasks: What it can unlearn: "classification", "regression".
+        tasks: What it can unlearn: "classification", "regression", "tokens".
         reads: What it needs at the request: "nothing", "forget", "retain", "both".
         prepares: Whether work is done before any request is known.
         source: The paper, short.
@@ -63,8 +71,10 @@ class Entry(NamedTuple):
     trace: bool = False
 
 
-_ANY = ("classification", "regression")
+_ANY = ("classification", "regression", "tokens")
+_NUMBERS = ("classification", "regression")
 _CLASSES = ("classification",)
+_LABELS = ("classification", "tokens")
 
 METHODS: Mapping[str, Entry] = {
     # control and oracle
@@ -95,6 +105,21 @@ METHODS: Mapping[str, Entry] = {
     "ewc": Entry(ewc, _ANY, "both", False, "arXiv 1612.00796"),
     "l2_to_init": Entry(l2_to_init, _ANY, "forget", False, "no single source"),
     "fisher_merging": Entry(fisher_merging, _ANY, "retain", False, "arXiv 2111.09832"),
+    # a term on the forget set, another on the retain set: language models' methods
+    "graddiff": Entry(graddiff, _LABELS, "both", False, "arXiv 2401.06121"),
+    "refusal": Entry(refusal, _LABELS, "both", False, "arXiv 2401.06121"),
+    "dpo": Entry(dpo, _LABELS, "both", False, "arXiv 2404.05868"),
+    "llmu": Entry(llmu, _LABELS, "both", False, "arXiv 2310.10683"),
+    "npo": Entry(npo, _LABELS, "both", False, "arXiv 2404.05868"),
+    "simnpo": Entry(simnpo, _LABELS, "both", False, "arXiv 2410.07163"),
+    "npo_smooth": Entry(npo_smooth, _LABELS, "both", False, "arXiv 2502.05374"),
+    "wagle": Entry(wagle, _LABELS, "both", False, "arXiv 2410.17509"),
+    "undial": Entry(undial, _LABELS, "forget", False, "arXiv 2506.12618"),
+    "ce_u": Entry(ce_u, _LABELS, "forget", False, "arXiv 2506.12618"),
+    "wga": Entry(wga, _LABELS, "both", False, "arXiv 2506.12618"),
+    "satimp": Entry(satimp, _LABELS, "both", False, "arXiv 2506.12618"),
+    "flat": Entry(flat, _LABELS, "forget", False, "arXiv 2410.11143"),
+    "rmu": Entry(rmu, _LABELS, "both", False, "arXiv 2403.03218"),
     # dampening by curvature diagonals
     "ssd": Entry(ssd, _ANY, "forget", True, "arXiv 2308.07707"),
     "ssd_batch": Entry(ssd_batch, _ANY, "forget", True, "arXiv 2308.07707"),
@@ -127,7 +152,7 @@ METHODS: Mapping[str, Entry] = {
     "bad_teacher": Entry(bad_teacher, _CLASSES, "both", False, "arXiv 2205.08096"),
     "scrub": Entry(scrub, _CLASSES, "both", False, "arXiv 2302.09880"),
     # outputs of the oracle, predicted or true
-    "dmm": Entry(datamodel_matching, _ANY, "both", True, "arXiv 2410.23232"),
+    "dmm": Entry(datamodel_matching, _NUMBERS, "both", True, "arXiv 2410.23232"),
     "oracle_matching": Entry(oracle_matching, _ANY, "both", False, "arXiv 2410.23232"),
 }
 

@@ -5,16 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.loop import rounds
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
-from unlearn_jax.train.descent import (
-    TrainState,
-    begin,
-    descend,
-    shuffled,
-    steps_per_pass,
-)
+from unlearn_jax.methods.paired import Part, paired_descent, part_of
 from unlearn_jax.train.fit import choose_fit_loop, training_loss
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import PRNGKey, Variables
@@ -70,61 +63,36 @@ def neggrad_plus(
     keep = training_loss(learner._replace(recipe=recipe))
     lose = training_loss(learner._replace(recipe=recipe, l2=0.0))
 
-    # The forget set and its order ride in the stats: arguments of the compiled steps.
-    def step_loss(
-        key: Any, params: Any, riding: Any, examples: Any, weights: Any
+    def pair_loss(
+        key: Any, params: Any, stats: Any, carried: Any, retain: Part, forget: Part
     ) -> Any:
         keep_key, lose_key = jax.random.split(key)
-        kept, stats = keep(keep_key, params, riding["stats"], examples, weights)
-        data, order, count = riding["forget"], riding["order"], riding["count"]
-        place = jnp.arange(min(forget_batch, order.shape[0]))
-        taken = jnp.minimum(count, place.shape[0])
-        index = order[(riding["place"] + place) % jnp.maximum(count, 1)]
-        there = jnp.where(place < taken, data.weights[index], 0)
+        kept, stats = keep(keep_key, params, stats, *retain)
 
         def push(stats: Any) -> Any:
-            pairs = data.inputs, data.targets
-            batch = jax.tree.map(lambda leaf: leaf[index], pairs)
-            lost, stats = lose(lose_key, params, stats, batch, there)
+            lost, stats = lose(lose_key, params, stats, *forget)
             return lost.astype(kept.dtype), stats
 
         lost, stats = jax.lax.cond(
-            count > 0, push, lambda stats: (jnp.zeros_like(kept), stats), stats
+            jnp.any(forget.weights > 0),
+            push,
+            lambda stats: (jnp.zeros_like(kept), stats),
+            stats,
         )
-        moved = {**riding, "stats": stats, "place": riding["place"] + taken}
-        return share * kept - (1 - share) * lost, moved
+        return share * kept - (1 - share) * lost, stats, carried
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
-        data = request.retain
-        loop = choose_fit_loop(learner, data, key, variables)
-        total = epochs * steps_per_pass(data.weights, retain_batch)
-
-        def ride(key: Any, stats: Any, forgotten: Any) -> Any:
-            order, count = shuffled(key, forgotten.weights)
-            place = jnp.zeros((), jnp.int32)
-            told = {"forget": forgotten, "order": order, "count": count}
-            return {"stats": stats, "place": place, **told}
-
-        def epoch(index: Any, state: TrainState, constants: Any) -> TrainState:
-            key, data, total = constants
-            pass_key, order_key = jax.random.split(jax.random.fold_in(key, index))
-            at = state.variables
-            stats = ride(order_key, at.stats["stats"], at.stats["forget"])
-            return descend(
-                pass_key,
-                state._replace(variables=at._replace(stats=stats)),
-                (data.inputs, data.targets),
-                data.weights,
-                step_loss,
-                recipe,
-                total_steps=total,
-                loop=loop,
-            )
-
-        riding = ride(key, variables.stats, jax.tree.map(jnp.asarray, request.forget))
-        state = begin(Variables(variables.params, riding), recipe)
-        constants = (key, data, total)
-        moved = rounds(epochs, epoch, state, constants, loop=loop).variables
-        return Variables(moved.params, moved.stats["stats"])
+        loop = choose_fit_loop(learner, request.retain, key, variables)
+        moved, _ = paired_descent(
+            key,
+            variables,
+            part_of(request.retain),
+            part_of(request.forget),
+            pair_loss,
+            recipe,
+            beside_batch=forget_batch,
+            loop=loop,
+        )
+        return moved
 
     return stateless(forget)

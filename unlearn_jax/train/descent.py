@@ -19,6 +19,8 @@ from unlearn_jax.types import Variables
 
 StepLoss: TypeAlias = Callable[..., Any]
 """``(key, params, stats, examples, weights) -> (scalar, stats)``."""
+Rule: TypeAlias = Callable[[Recipe, Any, Any], optax.GradientTransformation]
+"""``(recipe, total_steps, stats) -> optax transformation``; see :func:`descend`."""
 
 
 class TrainState(NamedTuple):
@@ -37,9 +39,14 @@ class TrainState(NamedTuple):
     loss: Any
 
 
-def begin(variables: Variables, recipe: Recipe) -> TrainState:
-    """The state before the first step."""
-    transformation = optimizer(recipe, 1)
+def begin(
+    variables: Variables,
+    recipe: Recipe,
+    transformation: optax.GradientTransformation | None = None,
+) -> TrainState:
+    """The state before the first step; of the recipe's optimiser unless another is."""
+    if transformation is None:
+        transformation = optimizer(recipe, 1)
     return TrainState(
         variables,
         transformation.init(variables.params),
@@ -74,6 +81,7 @@ def descend(
     total_steps: Any,
     pace: Any = None,
     shrink: Any = None,
+    rule: Rule | None = None,
     loop: Loop = "device",
 ) -> TrainState:
     """One pass in random order over the examples whose weight is positive.
@@ -91,6 +99,9 @@ def descend(
             decay: what is 0 there never moves. None for 1 everywhere.
         shrink: After every update each parameter is moved towards zero by so much, and
             rests there: the proximal step of an l1 penalty. None for not at all.
+        rule: Makes the optimiser of a step from what ``step_loss`` has left in the
+            stats, for one that reads curvature; None for the recipe's. A stable
+            function object.
         loop: "device" or "host", see :mod:`unlearn_jax.loop`.
 
     Cost: one gradient per example; the steps are one compiled loop.
@@ -99,7 +110,7 @@ def descend(
     order_key, step_key = jax.random.split(key)
     order, count = shuffled(order_key, weights)
     constants = (step_key, examples, weights, order, count, total_steps, pace, shrink)
-    body = training_step(step_loss, recipe, size)
+    body = training_step(step_loss, recipe, size, rule)
     state = state._replace(loss=jnp.zeros((), jnp.float32))
     steps = steps_per_pass(weights, size)
     state = repeat(steps, body, state, constants, loop=loop)
@@ -139,7 +150,9 @@ def optimise(
 
 
 @functools.lru_cache(maxsize=64)
-def training_step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..., Any]:
+def training_step(
+    step_loss: StepLoss, recipe: Recipe, size: int, rule: Rule | None = None
+) -> Callable[..., Any]:
     """The body of the loop over steps; one function object for each choice."""
 
     def step(i: Any, state: TrainState, constants: Any) -> TrainState:
@@ -153,7 +166,11 @@ def training_step(step_loss: StepLoss, recipe: Recipe, size: int) -> Callable[..
         (value, stats), slope = gradient(
             jax.random.fold_in(key, i), variables.params, variables.stats, chosen, kept
         )
-        updates, optimizer_state = optimizer(recipe, total_steps).update(
+        if rule is None:
+            transformation = optimizer(recipe, total_steps)
+        else:
+            transformation = rule(recipe, total_steps, stats)
+        updates, optimizer_state = transformation.update(
             slope, state.optimizer_state, variables.params
         )
         if pace is not None:
