@@ -73,6 +73,7 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
     "wga": (*_TRAINING, *times("power", 0.5)),
     "satimp": (*_RATES, *times("forget_weight", 10, 3), *times("epochs", 0.5, 2)),
     "flat": _TRAINING,
+    "sophia": (*_RATES, *times("rho", 10, 0.1), *times("epochs", 0.5, 2)),
     "rmu": (*_RATES, *times("length", 3, 0.3), *times("epochs", 0.5, 2)),
     "ssd": (*times("alpha", 3, 1 / 3, 10, 0.1), *times("dampening", 0.3, 0.1, 3, 10)),
     "ssd_batch": times("alpha", 3, 1 / 3, 10, 0.1, 2, 0.5, 30),
@@ -86,6 +87,12 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
         *values("damping", 1.0, 0.001),
     ),
     "influence_unlearning": times("alpha", 10, 100, 3, 30, 300, 0.1, 1000),
+    "retain_newton": (
+        *times("nats", 4, 0.25, 16),
+        *times("steps", 2, 4),
+        *times("beta", 10),
+        *times("damping", 0.1, 10),
+    ),
     "source_removal": (*_LENGTHS, *times("scale", 3, 0.1)),
     "natural_ascent": (*times("nats", 4, 0.25, 16, 2), *times("steps", 0.2, 0.04, 2)),
     "unrolled_removal": (

@@ -60,6 +60,7 @@ SETTINGS = {
     "wga": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "satimp": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "flat": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "sophia": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "rmu": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "ssd": {"alpha": 1.0},
     "ssd_batch": {"alpha": 1.0, "importance_batch": 4},
@@ -70,6 +71,7 @@ SETTINGS = {
     "influence_removal": {"tol": 1e-12, "batch_size": 16},
     "newton_removal": {"tol": 1e-12, "batch_size": 16},
     "influence_unlearning": {"samples": 16, "tol": 1e-12, "batch_size": 16},
+    "retain_newton": {"steps": 2, "tol": 1e-12, "max_steps": 100},
     "source_removal": {"batch_size": 16},
     "natural_ascent": {"steps": 4, "batch_size": 16},
     "unrolled_removal": {"steps": 2, "batch_size": 16},
@@ -113,6 +115,7 @@ NOT_RANDOM = {
 PREPARES_AT_RANDOM = {"dmm"}
 # With nothing to forget these leave the model as it is, bit for bit.
 IDLE_ON_NOTHING = NOT_RANDOM | {
+    "retain_newton",
     "influence_unlearning",
     "gradient_ascent",
     "boundary_shrink",
@@ -133,6 +136,7 @@ IDLE_ON_NOTHING = NOT_RANDOM | {
     "wga",
     "satimp",
     "flat",
+    "sophia",
     "rmu",
     "dmm",
     "oracle_matching",

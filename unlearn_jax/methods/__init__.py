@@ -36,10 +36,12 @@ from unlearn_jax.methods.potion import potion
 from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
 from unlearn_jax.methods.prune_finetune import prune_finetune
 from unlearn_jax.methods.random_labels import random_labels
+from unlearn_jax.methods.retain_newton import retain_newton
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.methods.rmu import rmu
 from unlearn_jax.methods.salun import salun
 from unlearn_jax.methods.scrub import scrub
+from unlearn_jax.methods.sophia import sophia
 from unlearn_jax.methods.source_removal import source_removal
 from unlearn_jax.methods.ssd import ssd, ssd_batch
 from unlearn_jax.methods.undial import ce_u, undial
@@ -119,6 +121,7 @@ METHODS: Mapping[str, Entry] = {
     "wga": Entry(wga, _LABELS, "both", False, "arXiv 2506.12618"),
     "satimp": Entry(satimp, _LABELS, "both", False, "arXiv 2506.12618"),
     "flat": Entry(flat, _LABELS, "forget", False, "arXiv 2410.11143"),
+    "sophia": Entry(sophia, _LABELS, "both", False, "arXiv 2404.18239"),
     "rmu": Entry(rmu, _LABELS, "both", False, "arXiv 2403.03218"),
     # dampening by curvature diagonals
     "ssd": Entry(ssd, _ANY, "forget", True, "arXiv 2308.07707"),
@@ -138,6 +141,7 @@ METHODS: Mapping[str, Entry] = {
     "influence_unlearning": Entry(
         influence_unlearning, _ANY, "both", False, "arXiv 2304.04934"
     ),
+    "retain_newton": Entry(retain_newton, _LABELS, "both", False, "no single source"),
     # along what training left behind
     "source_removal": Entry(
         source_removal, _ANY, "forget", True, "arXiv 2405.12186", trace=True

@@ -185,11 +185,11 @@ def _preference(beta: float, gap: Any) -> Any:
 
 
 def _mean_nll(asked: Asked) -> Any:
-    return asked.nll / asked.count
+    return asked.nll / asked.length
 
 
 def _scale(asked: Asked, reduction: str) -> Any:
-    return asked.count if reduction == "token_mean" else 1
+    return asked.length if reduction == "token_mean" else 1
 
 
 def _nll(reduction: str) -> Callable[[Asked], Any]:

@@ -4,8 +4,9 @@ The frame of what is done to language models, and to classifiers alike: the meth
 differ by their term, see :mod:`unlearn_jax.methods.forget_terms`.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,36 @@ RETAINS = ("loss", "kl", "none")
 """What holds the retain set: its loss, KL(original ‖ model), or nothing."""
 
 
-def forgetting(
+class Stepper(NamedTuple):
+    """Description: an optimiser that reads curvature of its own.
+
+    Attributes:
+        begin: ``params -> what it carries``.
+        watch: ``(key, params, stats, carried, retained part) -> carried``, before every
+            step; nothing is differentiated through it.
+        rule: ``(recipe, total_steps, carried) -> optax transformation``.
+    """
+
+    begin: Callable[[Any], Any]
+    watch: Callable[..., Any]
+    rule: Callable[..., Any]
+
+
+def forgetting(learner: Learner, term: Term, **options: Any) -> Method:
+    """:func:`forgetting_run` as a method, with its options.
+
+    Raises:
+        ValueError: as there.
+    """
+    run = forgetting_run(learner, term, **options)
+
+    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+        return run(key, variables, request)[0]
+
+    return stateless(forget)
+
+
+def forgetting_run(
     learner: Learner,
     term: Term,
     *,
@@ -44,7 +74,8 @@ def forgetting(
     smoothing_size: float = 0.0,
     samples: int = 3,
     average_from: float = 1.0,
-) -> Method:
+    stepper: Stepper | None = None,
+) -> Callable[[PRNGKey, Variables, Request], tuple[Variables, Any]]:
     """forget_weight · term(forget batch) + retain_weight · hold(retain batch).
 
     A pass is over the forget set, and every step has retained examples beside it, drawn
@@ -70,6 +101,10 @@ def forgetting(
         samples: As there.
         average_from: Share of the run after which the parameters after each step are
             averaged; the average is what is left. 1 leaves the last ones.
+        stepper: In place of the recipe's optimiser.
+
+    Returns:
+        ``(key, variables, request) -> (variables, state of the optimiser)``.
 
     Batch statistics move, by the forgotten batch first.
 
@@ -106,10 +141,14 @@ def forgetting(
         retain,
         (forget_weight, retain_weight),
         (smoothing, smoothing_size, samples),
+        stepper,
         averages=averages,
     )
+    rule = None if stepper is None else _own_rule(stepper)
 
-    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+    def run(
+        key: PRNGKey, variables: Variables, request: Request
+    ) -> tuple[Variables, Any]:
         loop = choose_fit_loop(learner, request.retain, key, variables)
         draw_key, run_key = jax.random.split(key)
         examples = remembered(
@@ -123,7 +162,9 @@ def forgetting(
             first = jnp.floor(average_from * steps).astype(jnp.int32)
             carried["mean"] = variables.params
             carried["step"], carried["first"] = jnp.zeros((), jnp.int32), first
-        moved, carried = paired_descent(
+        if stepper is not None:
+            carried["own"] = stepper.begin(variables.params)
+        moved, carried, left = paired_descent(
             run_key,
             variables,
             Part(examples, jnp.asarray(request.forget.weights)),
@@ -132,15 +173,20 @@ def forgetting(
             recipe,
             beside_batch=retain_batch or batch_size,
             carried=carried,
+            rule=rule,
             loop=loop,
         )
         if not averages:
-            return moved
+            return moved, left
         mean = _averaged(carried, moved.params)["mean"]
         idle = jnp.asarray(steps) == 0
-        return moved._replace(params=tree.where(idle, variables.params, mean))
+        return moved._replace(params=tree.where(idle, variables.params, mean)), left
 
-    return stateless(forget)
+    return run
+
+
+def _own_rule(stepper: Stepper) -> Any:
+    return lambda recipe, total, carried: stepper.rule(recipe, total, carried["own"])
 
 
 def remembered(
@@ -189,6 +235,7 @@ def _pair_loss(
     retain: str,
     weights: tuple[float, float],
     smooth: tuple[str, float, int],
+    stepper: Stepper | None,
     *,
     averages: bool,
 ) -> PairLoss:
@@ -239,8 +286,13 @@ def _pair_loss(
         if retain != "none":
             held, stats = hold(keep_key, params, stats, carried.get("original"), kept)
             value = value + weights[1] * held
+        fixed = jax.lax.stop_gradient(params)
         if averages:
-            carried = _averaged(carried, jax.lax.stop_gradient(params))
+            carried = _averaged(carried, fixed)
+        if stepper is not None:
+            own_key = jax.random.fold_in(key, 2)
+            own = stepper.watch(own_key, fixed, stats, carried["own"], kept)
+            carried = {**carried, "own": own}
         return value, stats, carried
 
     return pair_loss

@@ -83,7 +83,7 @@ def neggrad_plus(
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         loop = choose_fit_loop(learner, request.retain, key, variables)
-        moved, _ = paired_descent(
+        moved, *_ = paired_descent(
             key,
             variables,
             part_of(request.retain),

@@ -53,7 +53,7 @@ def paired_descent(
     carried: Any = (),
     rule: Rule | None = None,
     loop: Loop = "device",
-) -> tuple[Variables, Any]:
+) -> tuple[Variables, Any, Any]:
     """``recipe.epochs`` passes over ``walked``.
 
     Args:
@@ -71,7 +71,7 @@ def paired_descent(
         loop: "device" or "host", see :mod:`unlearn_jax.loop`.
 
     Returns:
-        (variables, carried) after the last step.
+        (variables, carried, state of the optimiser) after the last step.
 
     Cost: epochs × walked × (1 + beside_batch / batch_size) gradients.
     """
@@ -109,8 +109,9 @@ def paired_descent(
     first = None if rule is None else rule(recipe, 1, carried)
     state = begin(start, recipe, first)
     constants = (key, walked, total)
-    moved = rounds(recipe.epochs, epoch, state, constants, loop=loop).variables
-    return Variables(moved.params, moved.stats["stats"]), moved.stats["carried"]
+    state = rounds(recipe.epochs, epoch, state, constants, loop=loop)
+    params, stats = state.variables
+    return Variables(params, stats["stats"]), stats["carried"], state.optimizer_state
 
 
 @functools.lru_cache(maxsize=64)

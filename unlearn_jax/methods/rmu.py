@@ -90,7 +90,7 @@ def rmu(
         like = jax.eval_shape(model.features, variables, two)
         drawn = jax.random.uniform(draw_key, like.shape[-1:], like.dtype)
         direction = length * drawn / jnp.sqrt(jnp.sum(jnp.square(drawn)))
-        moved, _ = paired_descent(
+        moved, *_ = paired_descent(
             run_key,
             variables,
             part_of(request.forget),

@@ -30,13 +30,13 @@ class Asked(NamedTuple):
         return jnp.where(self.kept, picked, 0)
 
     @property
-    def count(self) -> Any:
+    def length(self) -> Any:
         """(n,) labels asked for, at least 1 so that it divides."""
         return jnp.maximum(jnp.sum(self.kept, axis=-1), 1)
 
     def mean(self, values: Any) -> Any:
         """(n,) mean over what is asked for of (n, t) values."""
-        return jnp.sum(jnp.where(self.kept, values, 0), axis=-1) / self.count
+        return jnp.sum(jnp.where(self.kept, values, 0), axis=-1) / self.length
 
     @property
     def nll(self) -> Any:
