@@ -8,7 +8,7 @@ from flax import nnx
 from unlearn_jax.data.batch import from_arrays
 from unlearn_jax.models import from_nnx, mlp
 from unlearn_jax.models.model import Model
-from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.train.loss import cross_entropy, squared_error
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Variables
 
@@ -52,6 +52,22 @@ def examples(dtype=np.float64, count=COUNT, seed=0):
     centres = 1.5 * random.normal(size=(CLASSES, FEATURES))
     inputs = centres[labels] + random.normal(size=(count, FEATURES))
     return from_arrays(inputs.astype(dtype), labels)
+
+
+def numeric(data):
+    """The same examples with numbers to predict: one-hot labels."""
+    targets = np.eye(CLASSES, dtype=data.weights.dtype)[data.targets]
+    return data._replace(targets=targets)
+
+
+def suited(entry, net, train, request):
+    """Learner, examples and request for what a method can unlearn."""
+    if "classification" in entry.tasks:
+        return learner(net), train, request
+    numbers = request._replace(
+        forget=numeric(request.forget), retain=numeric(request.retain)
+    )
+    return learner(net, loss=squared_error), numeric(train), numbers
 
 
 class Stage(nnx.Module):

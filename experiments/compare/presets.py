@@ -131,8 +131,8 @@ def _small_data(scale: str, data: str) -> Config:
     kind = "sub_class:3" if data.endswith("_coarse") else "class:3"
     requests = ("random:0.1", kind)
     methods = _EVERYDAY
-    if data == "diabetes":
-        requests = ("random:0.1",)
+    if data in ("diabetes", "diamonds"):
+        requests = ("random:0.1", "sub_class:4")
         methods = (ALL,)
     if data == "gaussian_classes":
         requests = ("random:0.1", "class:1")

@@ -53,6 +53,7 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
     "boundary_expanding": _TRAINING,
     "unsir": _TRAINING,
     "prioritised_finetune": _TRAINING,
+    "gaussian_amnesiac": _TRAINING,
     "ewc": (*_RATES, *times("strength", 10, 100), *times("epochs", 0.5, 2)),
     "l2_to_init": (*_RATES, *times("strength", 0.1, 10), *times("epochs", 0.5, 2)),
     "fisher_merging": (*_RATES, *times("share", 0.5, 1.5), *times("epochs", 2, 4)),
@@ -103,6 +104,7 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
     ),
     "bad_teacher": _TRAINING,
     "scrub": (*_RATES, *times("ascent_epochs", 0.5, 2), *times("alpha", 10, 100)),
+    "blindspot": (*_RATES, *times("epochs", 2, 4), *times("blind_epochs", 4, 10)),
     "dmm": _TRAINING,
     "oracle_matching": _TRAINING,
 }

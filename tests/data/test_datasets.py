@@ -12,6 +12,7 @@ def test_the_table_is_in_the_published_order():
         "digits",
         "digits_coarse",
         "diabetes",
+        "diamonds",
         "gaussian_classes",
         "fashion_mnist",
         "fashion_mnist_coarse",

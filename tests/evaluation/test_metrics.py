@@ -41,9 +41,9 @@ def test_every_metric_gives_finite_floats_by_known_splits(key, models):
 
 
 def test_every_regression_metric_gives_finite_floats(key):
-    rows = measure(
-        NUMBERS, key, _regression(0), References(_regression(1)), task="regression"
-    )
+    others = stack_members([_regression(2), _regression(3)])
+    references = References(_regression(1), others)
+    rows = measure(NUMBERS, key, _regression(0), references, task="regression")
     assert {name for name, _, _ in rows} == set(NUMBERS)
     assert all(np.isfinite(value) for _, _, value in rows)
 

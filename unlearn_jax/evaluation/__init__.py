@@ -7,7 +7,7 @@ the oracle's value is, and oracle against another oracle is the floor of every r
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unlearn_jax.evaluation.accuracy import accuracies, mean_losses, rmses
@@ -19,7 +19,7 @@ from unlearn_jax.evaluation.agreement import (
     total_variation,
     tug_of_war,
 )
-from unlearn_jax.evaluation.confidence import confidence_attack
+from unlearn_jax.evaluation.confidence import confidence_attack, error_attack
 from unlearn_jax.evaluation.lira import lira_attack
 from unlearn_jax.evaluation.membership import (
     Attack,
@@ -37,8 +37,14 @@ from unlearn_jax.evaluation.metric import (
     each,
     own,
 )
+from unlearn_jax.evaluation.nomus import nomus
 from unlearn_jax.evaluation.outputs import Scores, SplitOutputs
+from unlearn_jax.evaluation.regression_attacks import (
+    calibrated_attack,
+    residual_ratio_attack,
+)
 from unlearn_jax.evaluation.rmia import rmia_attack
+from unlearn_jax.evaluation.transport import wasserstein
 from unlearn_jax.types import PRNGKey
 
 __all__ = ["METRICS", "Metric", "References", "Scores", "SplitOutputs", "measure"]
@@ -83,6 +89,37 @@ def _rmia(key: PRNGKey, unlearned: SplitOutputs, references: References) -> Atta
     return rmia_attack(key, unlearned, references.references)
 
 
+def _error(
+    key: PRNGKey, unlearned: SplitOutputs, references: References
+) -> dict[str, float]:
+    del references
+    return {"forget": error_attack(key, unlearned)}
+
+
+def _nomus(
+    key: PRNGKey, unlearned: SplitOutputs, references: References
+) -> dict[str, float]:
+    del references
+    return {"all": nomus(key, unlearned, None)}
+
+
+def _capped_nomus(
+    key: PRNGKey, unlearned: SplitOutputs, references: References
+) -> dict[str, float]:
+    return {"all": nomus(key, unlearned, references.oracle)}
+
+
+def _with_references(
+    attack: Callable[[PRNGKey, SplitOutputs, SplitOutputs], Attack],
+) -> Callable[[PRNGKey, SplitOutputs, References], Attack]:
+    def run(key: PRNGKey, unlearned: SplitOutputs, references: References) -> Attack:
+        if references.references is None:
+            raise ValueError("this attack needs reference oracles, got none")
+        return attack(key, unlearned, references.references)
+
+    return run
+
+
 METRICS: Mapping[str, Metric] = {
     # what the model does: split by split
     "accuracy": Metric(
@@ -121,6 +158,21 @@ METRICS: Mapping[str, Metric] = {
         CLASSIFICATION,
         "mean gap of 3 accuracies and mia_confidence, 0 to 100; two oracles above 0",
     ),
+    "nomus": Metric(
+        _nomus,
+        "1",
+        "oracle",
+        CLASSIFICATION,
+        "test accuracy and a membership attack in one, 0 to 1; more accuracy than the "
+        "oracle's raises it",
+    ),
+    "nomus_capped": Metric(
+        _capped_nomus,
+        "1",
+        "oracle",
+        CLASSIFICATION,
+        "the same with the oracle's test accuracy as its ceiling, 0 to 1",
+    ),
     # closeness to the oracle: split by split
     "agreement": Metric(
         each(prediction_agreement),
@@ -149,6 +201,14 @@ METRICS: Mapping[str, Metric] = {
         "down",
         REGRESSION,
         "root-mean-square difference of outputs, 0 to inf; two oracles above 0",
+    ),
+    "wasserstein": Metric(
+        each(wasserstein),
+        "targets",
+        "down",
+        REGRESSION,
+        "Wasserstein-1 distance of predictions to the oracle's, 0 to inf; two oracles "
+        "above 0",
     ),
     # membership attacks: five rows each, the name itself is the AUC
     **attack_metrics(
@@ -180,6 +240,26 @@ METRICS: Mapping[str, Metric] = {
         _rmia,
         CLASSIFICATION,
         "pairwise likelihood ratios against models without the forget set",
+    ),
+    **attack_metrics(
+        "mia_calibrated",
+        _with_references(calibrated_attack),
+        REGRESSION,
+        "loss against its mean over models without the forget set",
+    ),
+    **attack_metrics(
+        "mia_residual_ratio",
+        _with_references(residual_ratio_attack),
+        REGRESSION,
+        "likelihood ratio of the error against models without the forget set",
+    ),
+    "mia_error": Metric(
+        _error,
+        "%",
+        "oracle",
+        REGRESSION,
+        "share of forget an SVC on the absolute error judges unseen, 0 to 100; two "
+        "oracles differ by a few points",
     ),
     "mia_confidence": Metric(
         _confidence,

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unlearn_jax.evaluation.membership import generator
-from unlearn_jax.evaluation.outputs import SplitOutputs, confidences
+from unlearn_jax.evaluation.outputs import SplitOutputs, confidences, residuals
 from unlearn_jax.types import PRNGKey
 
 
@@ -47,6 +47,34 @@ def confidence_attack(
         members = rng.choice(members, count, replace=False)
         others = rng.choice(others, count, replace=False)
     return _share_judged_unseen(members, others, confidences(split.forget))
+
+
+def error_attack(key: PRNGKey, split: SplitOutputs, *, cap: int = 1000) -> float:
+    """:func:`confidence_attack` for a regression, by the absolute error alone.
+
+    Args:
+        key: Evaluation seed; draws the examples that the machine learns from.
+        split: Outputs of one model.
+        cap: Examples of each group at most (count).
+
+    Returns:
+        Unit %, range 0 to 100: share of the forget set that is judged never seen.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+
+    Cost: as ``confidence_attack``.
+    Source: Tarun et al. 2023, arXiv 2210.08196, whose figure is one minus this.
+        Differs: random examples and a cap, both groups equal in number.
+    """
+    members, others, judged = (
+        np.mean(np.abs(residuals(part)), axis=-1)
+        for part in (split.retain, split.test, split.forget)
+    )
+    rng, count = generator(key), min(members.size, others.size, cap)
+    members = rng.choice(members, count, replace=False)
+    others = rng.choice(others, count, replace=False)
+    return _share_judged_unseen(members, others, judged)
 
 
 def _share_judged_unseen(

@@ -16,6 +16,25 @@ from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 PROBE = 256
 
 
+def anamnesis_index(unlearned: int, oracle: int) -> float:
+    """AIN: relearn steps of the unlearned model over those of the oracle.
+
+    1 is the aim; less says that knowledge was hidden, more that the model was damaged.
+    Both numbers come from :func:`relearn_steps`, which trains a copy: in the released
+    code of deep regression unlearning the oracle itself is trained, so that every
+    further index divides by what an oracle needs that has relearned already.
+
+    Raises:
+        ValueError: the oracle needs no step, so that there is nothing to divide by.
+    """
+    if oracle < 1:
+        raise ValueError(
+            f"the oracle needs {oracle} steps to relearn, expected at least one: its "
+            "loss is under the threshold already; lower the threshold"
+        )
+    return unlearned / oracle
+
+
 def relearn_steps(
     key: PRNGKey,
     learner: Learner,

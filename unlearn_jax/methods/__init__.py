@@ -10,6 +10,7 @@ from typing import NamedTuple
 from unlearn_jax.methods.anchored_finetune import ewc, l2_to_init
 from unlearn_jax.methods.assd import assd
 from unlearn_jax.methods.bad_teacher import bad_teacher
+from unlearn_jax.methods.blindspot import blindspot
 from unlearn_jax.methods.boundary_expanding import boundary_expanding
 from unlearn_jax.methods.boundary_shrink import boundary_shrink
 from unlearn_jax.methods.datamodel_matching import datamodel_matching
@@ -18,6 +19,7 @@ from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.fisher_forgetting import fisher_forgetting
 from unlearn_jax.methods.fisher_merging import fisher_merging
 from unlearn_jax.methods.flat import flat
+from unlearn_jax.methods.gaussian_amnesiac import gaussian_amnesiac
 from unlearn_jax.methods.graddiff import graddiff
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
 from unlearn_jax.methods.identity import identity
@@ -77,6 +79,7 @@ _ANY = ("classification", "regression", "tokens")
 _NUMBERS = ("classification", "regression")
 _CLASSES = ("classification",)
 _LABELS = ("classification", "tokens")
+_REGRESSION = ("regression",)
 
 METHODS: Mapping[str, Entry] = {
     # control and oracle
@@ -103,6 +106,9 @@ METHODS: Mapping[str, Entry] = {
     "unsir": Entry(unsir, _CLASSES, "retain", False, "arXiv 2111.08947"),
     "prioritised_finetune": Entry(
         prioritised_finetune, _ANY, "both", False, "no single source"
+    ),
+    "gaussian_amnesiac": Entry(
+        gaussian_amnesiac, _REGRESSION, "both", False, "arXiv 2210.08196"
     ),
     "ewc": Entry(ewc, _ANY, "both", False, "arXiv 1612.00796"),
     "l2_to_init": Entry(l2_to_init, _ANY, "forget", False, "no single source"),
@@ -155,6 +161,7 @@ METHODS: Mapping[str, Entry] = {
     # teacher and student
     "bad_teacher": Entry(bad_teacher, _CLASSES, "both", False, "arXiv 2205.08096"),
     "scrub": Entry(scrub, _CLASSES, "both", False, "arXiv 2302.09880"),
+    "blindspot": Entry(blindspot, _REGRESSION, "both", False, "arXiv 2210.08196"),
     # outputs of the oracle, predicted or true
     "dmm": Entry(datamodel_matching, _NUMBERS, "both", True, "arXiv 2410.23232"),
     "oracle_matching": Entry(oracle_matching, _ANY, "both", False, "arXiv 2410.23232"),

@@ -73,7 +73,8 @@ class Plan(NamedTuple):
             training them again.
         start: Variables before the first stage; None draws them for each shard.
         paces: For each stage a tree like the parameters: what moves. None: everything.
-        about: Digest of all this, hexadecimal.
+        settings: Digest of all this, hexadecimal.
+        about: The same, and of the code that trains.
         key: Draws initialisations and the order of rows.
     """
 
@@ -84,6 +85,7 @@ class Plan(NamedTuple):
     deactivates: bool
     start: Variables | None
     paces: tuple[Any, ...] | None
+    settings: str
     about: str
     key: PRNGKey
 
@@ -317,13 +319,13 @@ def _apply_program(learner: Learner) -> Callable[..., Any]:
 
 
 def describe_plan(plan: Plan, like: Batch) -> Plan:
-    """The plan with a digest of all that decides its stages, but rows.
+    """The plan with digests of all that decides its stages, but rows.
 
-    The code that trains is within: another version trains everything anew.
+    The code that trains is within that of names: another version trains everything
+    anew, and goes on from the same rows.
     """
     pieces = jax.tree.leaves((plan.start, plan.paces))
     told = describe_learner(plan.learner, like.inputs, like.targets) | {
-        "source": source_digest(TRAINING),
         "cumulative": plan.cumulative,
         "deactivates": plan.deactivates,
     }
@@ -334,5 +336,6 @@ def describe_plan(plan: Plan, like: Batch) -> Plan:
         "orders": plan.orders,
         **{str(i): np.asarray(leaf) for i, leaf in enumerate(pieces)},
     }
-    label = json.dumps(told, sort_keys=True)
-    return plan._replace(about=digest_arrays(b"", label, arrays).hex())
+    settings = digest_arrays(b"", json.dumps(told, sort_keys=True), arrays).hex()
+    about = digest_arrays(b"", f"{settings}/{source_digest(TRAINING)}", {}).hex()
+    return plan._replace(settings=settings, about=about)

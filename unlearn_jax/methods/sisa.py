@@ -70,6 +70,7 @@ def sisa(
         deactivates=False,
         start=None,
         paces=None,
+        settings="",
         about="",
         key=jax.random.key(seed),
     )

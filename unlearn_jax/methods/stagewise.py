@@ -94,6 +94,7 @@ def stagewise(
         deactivates=True,
         start=start,
         paces=_paces(learner.model, like, slices, keep_head=keep_head),
+        settings="",
         about="",
         key=jax.random.key(seed),
     )

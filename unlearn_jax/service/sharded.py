@@ -37,7 +37,8 @@ class DurableShards(NamedTuple):
 
     Attributes:
         learnt: Rows and spent slices.
-        mark: Digest of learner, layout, orders and code: those of another model differ.
+        mark: Digest of learner, layout and orders: those of another model differ. The
+            code is not within: a newer one trains the models anew from the rows.
     """
 
     learnt: ShardState
@@ -139,7 +140,7 @@ def sharded_requests(sharded: Sharded, contents: Contents) -> ShardRequests:
     Cost: of a request, the stages that it changes; a snapshot writes all rows.
     Source: own.
     """
-    mark = np.frombuffer(bytes.fromhex(sharded.plan.about), np.uint8)
+    mark = np.frombuffer(bytes.fromhex(sharded.plan.settings), np.uint8)
     start = DurableShards(sharded.start(), mark)
 
     def predict(state: DurableShards, inputs: Any) -> np.ndarray:

@@ -1,0 +1,78 @@
+"""Fits random numbers on the forget set, true ones on the rest."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.methods.guard import entrance
+from unlearn_jax.methods.method import Method, Request, stateless
+from unlearn_jax.train.descent import begin, optimise
+from unlearn_jax.train.fit import choose_fit_loop, training_loss
+from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.types import PRNGKey, Variables
+
+
+@entrance()
+def gaussian_amnesiac(
+    learner: Learner,
+    *,
+    epochs: int = 1,
+    learning_rate: float = 1e-3,
+    batch_size: int = 256,
+) -> Method:
+    """Train on, with targets of the forget set drawn from a Gaussian of all targets.
+
+    Args:
+        learner: Its loss takes numbers.
+        epochs: Passes over all examples.
+        learning_rate: Step size of Adam, constant.
+        batch_size: Examples per step.
+
+    The Gaussian of each output has mean and deviation of all training targets; the
+    targets are drawn once. Batch statistics move.
+
+    Cost: epochs × all examples gradients.
+    Source: Tarun et al. 2023, arXiv 2210.08196. As published.
+    """
+    recipe = Recipe(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        optimizer="adam",
+        weight_decay=0.0,
+        schedule="constant",
+        augment=learner.recipe.augment,
+        loop=learner.recipe.loop,
+    )
+    step_loss = training_loss(learner._replace(recipe=recipe))
+
+    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+        draw_key, order_key = jax.random.split(key)
+        loop = choose_fit_loop(learner, request.retain, key, variables)
+        kept, lost = request.retain, request.forget
+        mean, deviation = _moments(kept, lost)
+        noise = jax.random.normal(draw_key, lost.targets.shape, lost.targets.dtype)
+        examples = jax.tree.map(
+            lambda a, b: jnp.concatenate([a, b]),
+            (kept.inputs, kept.targets),
+            (lost.inputs, mean + deviation * noise),
+        )
+        weights = jnp.concatenate([kept.weights, lost.weights])
+        state = begin(variables, recipe)
+        return optimise(
+            order_key, state, examples, weights, step_loss, recipe, loop=loop
+        ).variables
+
+    return stateless(forget)
+
+
+def _moments(*parts: Any) -> tuple[Any, Any]:
+    """Mean and deviation of each target over examples that are there."""
+    targets = jnp.concatenate([part.targets for part in parts])
+    there = jnp.concatenate([part.weights for part in parts]) > 0
+    there = there.reshape(-1, *[1] * (targets.ndim - 1))
+    count = jnp.maximum(jnp.sum(there, axis=0, keepdims=True), 1)
+    mean = jnp.sum(jnp.where(there, targets, 0), axis=0, keepdims=True) / count
+    gap = jnp.where(there, targets - mean, 0)
+    return mean, jnp.sqrt(jnp.sum(gap**2, axis=0, keepdims=True) / count)
