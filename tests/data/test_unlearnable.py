@@ -161,6 +161,6 @@ def test_what_has_no_filter_is_refused(batch):
     with pytest.raises(ValueError, match="channel 0 has the value 0"):
         levels_of(grey)
     with pytest.raises(ValueError, match="the same images before and after"):
-        filter_from_pairs(np.zeros((1, 4, 4, 1)), np.zeros((2, 4, 4, 1)), size=3)
+        filter_from_pairs(np.zeros((2, 4, 4, 1)), np.zeros((2, 4, 4, 1)), size=4)
     with pytest.raises(ValueError, match="noise is 0"):
         unfiltered(np.zeros((1, 4, 4, 1)), filters[0], noise=0.0)
