@@ -31,6 +31,7 @@ from jaxtyping import DTypeLike
 
 __all__ = [
     "EXACT",
+    "as_outside",
     "contracts",
     "exact_product",
     "exactly",
@@ -91,6 +92,21 @@ def exactly(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> R:
         with jax.default_matmul_precision("highest"):
+            return function(*args, **options)
+
+    return run
+
+
+def as_outside(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with the precision that holds here, wherever it is called.
+
+    For a function that calls a model, within what is made of full products.
+    """
+    here = getattr(jax.config, "jax_default_matmul_precision", None)
+
+    @functools.wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> R:
+        with jax.default_matmul_precision(here):
             return function(*args, **options)
 
     return run

@@ -22,6 +22,7 @@ from unlearn_jax.curvature.label_slopes import Plan, mean_over_labels
 from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
+from unlearn_kernels.precision import EXACT
 
 
 def divide(pieces: Any, segments: int) -> tuple[Array, Array, Variables]:
@@ -87,7 +88,10 @@ def mean_ekfac(
     def mean(function: Callable[[Variables], Any]) -> Any:
         found = jax.lax.map(function, points)
         return jax.tree.map(
-            lambda leaf: jnp.tensordot(shares.astype(leaf.dtype), leaf, 1), found
+            lambda leaf: jnp.tensordot(
+                shares.astype(leaf.dtype), leaf, 1, precision=EXACT
+            ),
+            found,
         )
 
     def factors(at: Variables) -> Kronecker:

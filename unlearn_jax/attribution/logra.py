@@ -48,7 +48,7 @@ from unlearn_jax.data.accumulate import collect, present
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
-from unlearn_kernels.precision import EXACT
+from unlearn_kernels.precision import EXACT, exact_product
 
 
 class Sides(NamedTuple):
@@ -208,7 +208,7 @@ def logra(
 
         def one(at: Variables, key: PRNGKey, maps: Any, solved: Any) -> Array:
             taped = tape(objective_at(at).predict, at.params, queries.inputs)
-            vectors = [moved.astype(part.dtype) @ part for part in solved]
+            vectors = [exact_product(moved.astype(part.dtype), part) for part in solved]
             direction = _lifted(key, taped, vectors, maps, max_block)
             return outputs_along(
                 learner, at, queries, direction, batch_size=query_batch_size

@@ -22,7 +22,7 @@ from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
-from unlearn_kernels.precision import exact_product
+from unlearn_kernels.precision import EXACT, exact_product
 
 KINDS = ("representer", "influence", "leave_one_out")
 
@@ -153,11 +153,13 @@ def representer(
                 return -along * exact_product(slopes, pulls.T) / (l2 * mass)
             directions = asked.inputs[:, :, None] * slopes[:, None, :]
             solved = _solve_block(objective, rows, head, directions, options)
-            shift = l2 * jnp.einsum("qfk,fk->q", solved, head)
+            shift = l2 * jnp.einsum("qfk,fk->q", solved, head, precision=EXACT)
 
             def against(block: Any, solved: Array) -> Array:
                 features, pull = block
-                return jnp.einsum("nf,qfk,nk->nq", features, solved, pull)
+                return jnp.einsum(
+                    "nf,qfk,nk->nq", features, solved, pull, precision=EXACT
+                )
 
             scores = collect(
                 against, (rows.inputs, pulls), solved, batch_size=batch_size

@@ -37,6 +37,7 @@ from unlearn_jax.data.accumulate import accumulate, collect, present
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
+from unlearn_kernels.precision import exact_product
 
 
 class Segments(NamedTuple):
@@ -185,7 +186,7 @@ def source(
 
         scores = -_share(train.weights) * _mean_over_runs(of_run, state)
         if centred:
-            mean = scores @ train.weights * _share(train.weights)
+            mean = exact_product(scores, train.weights) * _share(train.weights)
             scores = scores - mean[:, None]
         return kept_pairs(scores, train, queries)
 

@@ -32,6 +32,7 @@ from unlearn_jax.data.accumulate import accumulate, collect, present
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables, Weights
+from unlearn_kernels.precision import exact_product
 
 KINDS = ("tracin", "grad_dot", "grad_cos")
 
@@ -139,7 +140,7 @@ def tracin(
 
         scores = -share * _weighted(at_point, state)
         if centre:
-            mean = scores @ train.weights * _share(train.weights)
+            mean = exact_product(scores, train.weights) * _share(train.weights)
             scores = scores - mean[:, None]
         return kept_pairs(scores, train, queries)
 

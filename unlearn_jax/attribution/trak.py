@@ -47,7 +47,7 @@ from unlearn_jax.data.accumulate import accumulate, collect, present
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables, Weights
-from unlearn_kernels.precision import EXACT
+from unlearn_kernels.precision import EXACT, exact_product
 
 
 class Features(NamedTuple):
@@ -219,7 +219,7 @@ def trak(
 
         def one(key: PRNGKey, at: Variables, solved: Array) -> Array:
             taped = tape(_predict(learner, at), at.params, queries.inputs)
-            vector = -moved.astype(solved.dtype) @ solved
+            vector = -exact_product(moved.astype(solved.dtype), solved)
             direction = lift(key, taped, vector, kind=projection)
             return outputs_along(
                 learner, at, queries, direction, batch_size=query_batch_size

@@ -173,7 +173,9 @@ def gram_trak(
             outputs = objective.predict(at.params, seen.inputs)
             cotangents, _ = rows_of(objective, outputs, seen.targets)
             flat = cotangents.reshape(*cotangents.shape[:2], -1)
-            found = jnp.einsum("br,rbk->bk", amounts.astype(flat.dtype), flat)
+            found = jnp.einsum(
+                "br,rbk->bk", amounts.astype(flat.dtype), flat, precision=EXACT
+            )
             return found.reshape(outputs.shape)
 
         def slope(batch: Batch, at: Variables) -> Params:

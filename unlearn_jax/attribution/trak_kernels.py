@@ -18,6 +18,7 @@ from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, Variables
+from unlearn_kernels.precision import EXACT, exact_product
 
 
 def margin_rows(objective: Objective, outputs: Any, targets: Any) -> Any:
@@ -56,12 +57,12 @@ def output_rows(objective: Objective, outputs: Any, targets: Any) -> Any:
     values, vectors = jnp.linalg.eigh(jax.vmap(jax.hessian(loss))(outputs, targets))
     roots = jnp.sqrt(jnp.maximum(values, 0))
     slopes = output_slopes(objective, outputs, targets)
-    along = jnp.einsum("nor,no->rn", vectors, slopes)
+    along = jnp.einsum("nor,no->rn", vectors, slopes, precision=EXACT)
     # A convex loss has no slope where it has no curvature.
     floor = 10 * jnp.finfo(values.dtype).eps * jnp.max(values, axis=1, keepdims=True)
     kept = (values > floor).T
     shares = jnp.where(kept, along / jnp.where(kept, roots.T, 1), 0)
-    return jnp.einsum("nor,nr->rno", vectors, roots), shares
+    return jnp.einsum("nor,nr->rno", vectors, roots, precision=EXACT), shares
 
 
 KERNELS: Mapping[str, Callable[[Objective, Any, Any], Any]] = {
@@ -199,7 +200,7 @@ def effective_change(train: Batch, weights_change: Any, centred: bool) -> Array:
 def centre(scores: Array, train: Batch) -> Array:
     """Scores (q, n) less their weighted mean over training examples."""
     mass = jnp.sum(train.weights)
-    mean = scores @ train.weights / jnp.where(mass > 0, mass, 1)
+    mean = exact_product(scores, train.weights) / jnp.where(mass > 0, mass, 1)
     return scores - mean[:, None]
 
 

@@ -13,7 +13,7 @@ from unlearn_jax import tree
 from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.curvature.stochastic_diagonal import random_vector
 from unlearn_jax.types import Array, Estimate, PRNGKey, Scalar
-from unlearn_kernels.precision import exact_product
+from unlearn_kernels.precision import as_outside, exact_product
 
 
 class ExtremeEigenvalues(NamedTuple):
@@ -188,7 +188,9 @@ def _lanczos(
             f"to {start.size}"
         )
     factorise = decomp.hessenberg(steps, reortho="full", custom_vjp=False)
-    found = factorise(lambda v: _flat(operator.matvec(unravel(v))), start)
+    matvec = as_outside(operator.matvec)  # a model's products stay its own
+    with jax.default_matmul_precision("highest"):
+        found = factorise(lambda v: _flat(matvec(unravel(v))), start)
     basis, small = jnp.asarray(found.Q_tall).T, jnp.asarray(found.J_small)
     alphas, betas = jnp.diagonal(small), jnp.diagonal(small, -1)
     # β is a length after two projections: noise of this size is rounding.

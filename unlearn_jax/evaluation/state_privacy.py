@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from unlearn_jax.data.accumulate import present
 from unlearn_jax.evaluation.membership import Attack, threshold_attack
 from unlearn_jax.types import Array, Batch, PerExample, PRNGKey, Scalar
+from unlearn_kernels.precision import exactly
 
 
 class Removed(NamedTuple):
@@ -103,6 +104,7 @@ class StateAttacks(NamedTuple):
     residual: Attack
 
 
+@exactly
 def reconstruct_removed(
     before_gram: Float[Array, "f f"],
     after_gram: Float[Array, "f f"],
@@ -151,6 +153,7 @@ def reconstruct_removed(
     return Removed(lengths * directions, targets, count, explained)
 
 
+@exactly
 def separate_rows(
     key: PRNGKey, removed: Removed, *, starts: int = 16, steps: int = 500
 ) -> Removed:
@@ -192,6 +195,7 @@ def separate_rows(
     return removed._replace(rows=best @ rows, targets=best @ removed.targets)
 
 
+@exactly
 def recovery(
     guess: Removed,
     rows: Float[Array | np.ndarray, "r f"],
@@ -221,6 +225,7 @@ def recovery(
     )
 
 
+@exactly
 def invert_random_features(
     kernel: Float[Array, "d f"], rows: Float[Array, "n f"]
 ) -> Inverted:
@@ -250,6 +255,7 @@ def invert_random_features(
     return Inverted(*jax.vmap(invert)(rows))
 
 
+@exactly
 def membership_from_state(
     gram: Float[Array, "f f"],
     moment: Float[Array, "f k"],
@@ -284,6 +290,7 @@ def membership_from_state(
     return MembershipScores(leverage, residual, inside)
 
 
+@exactly
 def state_attacks(
     key: PRNGKey, members: MembershipScores, non_members: MembershipScores
 ) -> StateAttacks:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from unlearn_jax.data.accumulate import present
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar
+from unlearn_kernels.precision import exactly
 
 CURVATURE_CHANGE = 0.25
 """A bound on the third derivative of the logistic loss; the least is 1 / (6 √3)."""
@@ -58,6 +59,7 @@ def residual_bound(model: CertifiedModel) -> Scalar:
     return jnp.sqrt(jnp.sum(jnp.square(model.bound)))
 
 
+@exactly
 def loss_gradient(
     weight: Float[Array, "f k"], noise: Float[Array, "f k"], data: Batch, l2: float
 ) -> Float[Array, "f k"]:
@@ -67,6 +69,7 @@ def loss_gradient(
     return x.T @ pull + l2 * jnp.sum(w) * weight + noise
 
 
+@exactly
 def certified_fit(
     key: PRNGKey, data: Batch, *, l2: float, sigma: float, steps: int = 30
 ) -> CertifiedModel:
@@ -109,6 +112,7 @@ def certified_fit(
     return CertifiedModel(weight, noise, gram, jnp.trace(gram), bound, zero)
 
 
+@exactly
 def certified_remove(
     model: CertifiedModel, kept: Batch, removed: Batch, *, l2: float
 ) -> CertifiedModel:

@@ -14,6 +14,7 @@ from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
+from unlearn_kernels.precision import exact_product
 
 FISHERS = ("example", "batch")
 
@@ -126,7 +127,7 @@ def batch_label_moment(
 
             return jax.tree.map(jnp.square, jax.grad(loss)(at))
 
-        mean_chances = jnp.einsum("n,nk->k", shares.astype(chances.dtype), chances)
+        mean_chances = exact_product(shares.astype(chances.dtype), chances)
         expected = _expected(square, mean_chances, at)
         return expected, (mass > 0).astype(mass.dtype)
 

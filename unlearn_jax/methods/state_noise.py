@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from unlearn_jax.types import Array, Batch, PRNGKey, Scalar
+from unlearn_kernels.precision import exact_product
 
 
 class NoisyStatistics(NamedTuple):
@@ -210,7 +211,8 @@ def noisy_ridge(
     values, vectors = jnp.linalg.eigh((gram + gram.T) / 2)
     raised = l2 + 2.0 * gram.shape[0] ** 0.5 * deviation
     values = jnp.maximum(values, 0) + raised
-    return vectors @ ((vectors.T @ moment) / values[:, None])
+    along = exact_product(vectors.T, moment)
+    return exact_product(vectors, along / values[:, None])
 
 
 def _shortened(values: Any, weights: Array, norm: float) -> Array:

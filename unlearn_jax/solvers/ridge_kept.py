@@ -20,6 +20,7 @@ from unlearn_jax.solvers.ridge_gram import (
 )
 from unlearn_jax.solvers.ridge_inverse import Ridge, inverse_add, inverse_remove
 from unlearn_jax.types import Batch, Scalar
+from unlearn_kernels.precision import exact_product
 
 _DRIFT, _PROBES = 0.01, 8
 """Drift from which the inverse is made anew; vectors that it is tried on."""
@@ -116,7 +117,7 @@ def repair(state: KeptRidge) -> KeptRidge:
         (solved.gram + solved.l2 * eye).T, symmetrize_input=False
     )
     half = jax.scipy.linalg.solve_triangular(root, eye, lower=True)
-    inverse = half.T @ half
+    inverse = exact_product(half.T, half)
     fine = jnp.all(jnp.isfinite(jnp.diagonal(inverse)))
     code = jnp.where(fine, solved.code, INDEFINITE).astype(jnp.int32)
     return state._replace(

@@ -24,8 +24,9 @@ def project_signs_reference(
     if values.dtype != jnp.float32:
         exact = lax.Precision.HIGHEST
         return jnp.matmul(values, drawn.astype(values.dtype), precision=exact)
+    one = lax.Precision.DEFAULT  # one pass of bfloat16 factors is exact
     high, low = (
-        jnp.matmul(half, drawn, preferred_element_type=jnp.float32)
+        jnp.matmul(half, drawn, precision=one, preferred_element_type=jnp.float32)
         for half in halves(values)
     )
     return high + low
