@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from unlearn_jax.evaluation.cost import Compiled, Cost, compile_once, run
+from unlearn_jax.evaluation.cost import Compiled, Cost, check_memory, compile_once, run
 from unlearn_jax.train.fit import choose_fit_loop
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch
@@ -29,6 +29,9 @@ def priced(
         arguments: Its arguments.
         programs: What is compiled already, by name and shapes; added to.
         name: Of the function in there.
+
+    Raises:
+        MemoryError: the program does not fit the memory; it was not run.
     """
     if choose_fit_loop(learner, train) == "host":
         start, working = time.perf_counter(), time.process_time()
@@ -41,4 +44,6 @@ def priced(
     programs = {} if programs is None else programs
     if key not in programs:
         programs[key] = compile_once(function, *arguments)
+        told = name if isinstance(name, str) else " ".join(map(str, name))
+        check_memory(programs[key], told or "this program")
     return run(programs[key], *arguments)

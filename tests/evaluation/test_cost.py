@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unlearn_jax.evaluation.cost import compile_once, measured, run
+from unlearn_jax.evaluation.cost import check_memory, compile_once, measured, run
 
 
 @pytest.fixture
@@ -78,3 +78,14 @@ def test_short_programs_repeat_and_long_ones_run_once(matrices):
     )
     assert long.repeats == 1
     assert 0.35 <= long.seconds < 1.0
+
+
+def test_a_program_that_does_not_fit_is_refused_with_the_numbers(matrices):
+    program = compile_once(lambda a, b: jnp.sin(a @ b) @ b.T, *matrices)
+    assert program.new_bytes >= 4 * 64 * 32  # its result; the arguments are there
+    assert program.new_bytes <= program.peak_bytes - 4 * (64 * 32 + 32 * 16)
+    check_memory(program, "a product", free=program.new_bytes)
+    check_memory(program, "a product")  # this machine holds it
+    check_memory(program._replace(new_bytes=None), "what is not told", free=0)
+    with pytest.raises(MemoryError, match=r"a product needs .* kB .* 1 bytes are free"):
+        check_memory(program, "a product", free=1)

@@ -2,9 +2,12 @@
 
     export PYTHONPATH=.:kernels:tests:tests/kernels
     python tests/kernels/absent.py v5e [--words EK-FAC ridge ...] [--double] [--large]
+        [--over 8]
 
 Prints a line of JSON for each program whose name begins with one of the words: seconds,
-bytes by the compiler's account, or what went wrong. The compilers need neither device
+bytes by the compiler's account, or what went wrong. ``--over 8``: for a mesh of eight,
+examples over its axis of data, everything else as ``parameter_shardings`` lays
+parameters; bytes are those of one device. The compilers need neither device
 nor driver, and belong to the JAX that runs; for 0.10.2:
 
     pip install "libtpu==0.0.42.*"
@@ -19,6 +22,8 @@ import time
 import warnings
 from importlib.util import find_spec
 from typing import Any
+
+import numpy as np
 
 DEVICES = {"v5e": "tpu", "v6e": "tpu", "H100": "cuda"}
 NEEDS = {"tpu": "libtpu", "cuda": "jax_cuda12_plugin"}
@@ -57,32 +62,59 @@ def environment(device: str) -> dict[str, str]:
     return told
 
 
-def sharding_of(device: str) -> Any:
-    """One such device, described."""
+def devices_of(device: str, count: int) -> list[Any]:
+    """So many of them, described."""
     from jax.experimental import topologies
-    from jax.sharding import SingleDeviceSharding
 
     if DEVICES[device] == "tpu":
-        found = topologies.get_topology_desc(f"{device}:2x2", platform="tpu")
+        shape = "2x2" if count <= 4 else "2x4"
+        found = topologies.get_topology_desc(f"{device}:{shape}", platform="tpu")
     else:
         found = topologies.get_topology_desc(
-            platform="cuda", topology="1x1x1", target_config=H100
+            platform="cuda", topology=f"1x1x{count}", target_config=H100
         )
-    return SingleDeviceSharding(found.devices[0])
+    return list(found.devices[:count])
 
 
-def compiled(program: Any, sharding: Any, platform: str) -> dict[str, Any]:
-    """Processor time of compiling a program, and the bytes that it would hold."""
+def laid(shapes: Any, devices: list[Any]) -> Any:
+    """Shapes on one device; or examples over the data of a mesh, the rest split."""
+    import jax
+    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+    from unlearn_jax.parallel.parameters import parameter_shardings
+    from unlearn_jax.types import Batch
+
+    def on(shape: Any, sharding: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+    if len(devices) == 1:
+        (one,) = devices
+        alone = jax.sharding.SingleDeviceSharding(one)
+        return jax.tree.map(lambda shape: on(shape, alone), shapes)
+    automatic = (AxisType.Auto,) * 2
+    grid = np.array(devices).reshape(-1, 2)
+    mesh = Mesh(grid, ("data", "model"), axis_types=automatic)
+
+    def argument(value: Any) -> Any:
+        if isinstance(value, Batch):
+            rows = NamedSharding(mesh, PartitionSpec("data"))
+            return jax.tree.map(lambda shape: on(shape, rows), value)
+        return jax.tree.map(on, value, parameter_shardings(mesh, value))
+
+    return tuple(argument(value) for value in shapes)
+
+
+def compiled(program: Any, devices: list[Any], platform: str) -> dict[str, Any]:
+    """Processor time of compiling a program, and the bytes that a device would hold."""
     import jax
 
     from unlearn_kernels.target import targeting
 
     with targeting(platform):
         function, shapes = program.make()
-        placed = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-        )
-        whole = jax.jit(function, out_shardings=sharding)
+        placed = laid(shapes, devices)
+        lie = jax.sharding.SingleDeviceSharding(devices[0])
+        whole = jax.jit(function, out_shardings=lie if len(devices) == 1 else None)
         lowered = whole.trace(*placed).lower(lowering_platforms=(platform,))
     start = time.process_time()
     memory = lowered.compile().memory_analysis()
@@ -99,6 +131,7 @@ def main() -> None:
     parser.add_argument("device", choices=DEVICES)
     parser.add_argument("--words", nargs="*", help="how their names begin; else all")
     parser.add_argument("--double", action="store_true", help="in float64")
+    parser.add_argument("--over", type=int, default=1, choices=(1, 8), help="devices")
     parser.add_argument("--large", action="store_true", help="sizes worth a table")
     asked = parser.parse_args()
     os.environ |= environment(asked.device)
@@ -110,15 +143,16 @@ def main() -> None:
     import programs
 
     nets = programs.large_nets() if asked.large else programs.small_nets()
-    sharding, platform = sharding_of(asked.device), DEVICES[asked.device]
+    devices, platform = devices_of(asked.device, asked.over), DEVICES[asked.device]
+    device = asked.device + (f" of {asked.over}" if asked.over > 1 else "")
     for program in programs.programs(nets):
         if not program.name.startswith(tuple(asked.words or [""])):
             continue
         if asked.double and not program.double:
             continue
-        line = {"name": program.name, "device": asked.device}
+        line = {"name": program.name, "device": device}
         try:
-            line |= compiled(program, sharding, platform)
+            line |= compiled(program, devices, platform)
         except Exception as error:  # told, and the next one is compiled
             line |= {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(line), flush=True)

@@ -2,11 +2,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from devices import run_on_devices
-from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 
-from unlearn_jax.parallel.parameters import model_mesh, parameter_shardings
+from unlearn_jax.parallel.mesh import shard_members
+from unlearn_jax.parallel.parameters import model_mesh, parameter_shardings, shard_rows
 
 SCRIPT = Path(__file__).with_name("eight_sharded.py")
 MESH = AbstractMesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
@@ -41,6 +43,12 @@ def test_what_does_not_divide_is_refused():
         model_mesh(model=2, devices=1)
     with pytest.raises(ValueError, match="mesh of 4096 devices where"):
         model_mesh(model=2, devices=4096)
+    several = np.array(jax.devices() * 4)[:4]
+    rows = Mesh(several, ("data",))
+    with pytest.raises(ValueError, match=r"7 examples .* the 4 .* weight zero .* 8"):
+        shard_rows(rows, {"x": jnp.zeros((7, 2))})
+    with pytest.raises(ValueError, match="7 members do not divide over 4 devices"):
+        shard_members(Mesh(several, ("member",)), {"x": jnp.zeros((7, 2))})
 
 
 def test_one_device_needs_no_splitting():

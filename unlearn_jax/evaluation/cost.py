@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from unlearn_jax.storage.write import readable_bytes
+from unlearn_jax.train.chunk import free_memory
+
 MAX_REPEATS = 5
 ENOUGH_SECONDS = 0.3
 
@@ -42,12 +45,21 @@ class Cost(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """Description: a program for arguments of fixed shapes, with its static costs."""
+    """Description: a program for arguments of fixed shapes, with its static costs.
+
+    Attributes:
+        call: The program.
+        compile_seconds: As in :class:`Cost`.
+        peak_bytes: As in :class:`Cost`.
+        flops: As in :class:`Cost`.
+        new_bytes: Of the peak, what the arguments do not hold already.
+    """
 
     call: Callable[..., Any]
     compile_seconds: float
     peak_bytes: int | None
     flops: float | None
+    new_bytes: int | None = None
 
 
 def compile_once(function: Callable[..., Any], *args: Any, **static: Any) -> Compiled:
@@ -65,7 +77,33 @@ def compile_once(function: Callable[..., Any], *args: Any, **static: Any) -> Com
     lowered = jax.jit(functools.partial(function, **static)).lower(*args)
     program = lowered.compile()
     seconds = time.perf_counter() - start
-    return Compiled(program, seconds, _peak_bytes(program), _flops(program))
+    peak, held = _peak_bytes(program), _held_bytes(program)
+    new = None if peak is None or held is None else peak - held
+    return Compiled(program, seconds, peak, _flops(program), new)
+
+
+def check_memory(compiled: Compiled, what: str, *, free: int | None = None) -> None:
+    """Refuse a program that the device cannot hold, before it runs.
+
+    Args:
+        compiled: The program; one whose compiler does not tell passes.
+        what: It is, for the message.
+        free: Bytes that there are; None asks the device, on a CPU the machine.
+
+    Raises:
+        MemoryError: its results and temporaries are more than is free; says by how
+            much, by the compiler's account.
+    """
+    if compiled.new_bytes is None:
+        return
+    free = free_memory() if free is None else free
+    if compiled.new_bytes > free:
+        raise MemoryError(
+            f"{what} needs {readable_bytes(compiled.new_bytes)} beside its arguments "
+            f"by the compiler's account, {readable_bytes(free)} are free; lower its "
+            f"batch size, the number of examples or the net's width, or take a device "
+            f"with more memory; nothing was run"
+        )
 
 
 def run(compiled: Compiled, *args: Any) -> tuple[Any, Cost]:
@@ -119,6 +157,11 @@ def _peak_bytes(program: Any) -> int | None:
         return None
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return int(held + memory.temp_size_in_bytes - memory.alias_size_in_bytes)
+
+
+def _held_bytes(program: Any) -> int | None:
+    memory = program.memory_analysis()
+    return None if memory is None else int(memory.argument_size_in_bytes)
 
 
 def _flops(program: Any) -> float | None:

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from unlearn_jax.tree import leading_axis
+
 
 def member_mesh(devices: int | None = None) -> Mesh:
     """A mesh of one axis, ``"member"``.
@@ -39,7 +41,17 @@ def own_mesh() -> Mesh:
 
 
 def shard_members(mesh: Mesh, stacked: Any) -> Any:
-    """Lay the first axis of every leaf over the mesh; its length must divide evenly."""
+    """Lay the first axis of every leaf over the mesh.
+
+    Raises:
+        ValueError: its length does not divide over the devices.
+    """
+    members, devices = leading_axis(stacked), mesh.shape["member"]
+    if members % devices:
+        raise ValueError(
+            f"{members} members do not divide over {devices} devices; take a multiple "
+            f"of {devices}, or a mesh of fewer devices"
+        )
     return jax.device_put(stacked, NamedSharding(mesh, PartitionSpec("member")))
 
 

@@ -81,11 +81,16 @@ def choose_chunk(
 
 
 def memory_budget() -> int:
-    """Half of the memory that is free on the device, or on the machine [bytes]."""
+    """Half of :func:`free_memory` [bytes]."""
+    return free_memory() // 2
+
+
+def free_memory() -> int:
+    """Memory that is free on this process's first device, or on the machine [bytes]."""
     told = jax.local_devices()[0].memory_stats()
     if told and "bytes_limit" in told:
-        return (told["bytes_limit"] - told.get("bytes_in_use", 0)) // 2
-    return _machine_memory() // 2
+        return told["bytes_limit"] - told.get("bytes_in_use", 0)
+    return _machine_memory()
 
 
 def _machine_memory() -> int:
