@@ -54,6 +54,7 @@ class Court:
         self._setting, self._judge, self._originals = setting, judge, originals
         self._outputs = [self._split(model) for model in oracles]
         self._stacked = stack_members(self._outputs)
+        self._before: dict[int, SplitOutputs] = {}
         self._thresholds: dict[int, float] = {}
 
     def unlearned(self, variables: Variables, i: int, j: int) -> Judged:
@@ -78,8 +79,13 @@ class Court:
         others = [m for m in range(count) if m not in (i, j)]
         shared = select_members(self._stacked, others) if others else None
         one, other = self._outputs[i], self._outputs[j]
-        first = self._metric_rows(one, References(other, shared), (i, 0))
-        second = self._metric_rows(other, References(one, shared), (j, 0))
+        pairs = ((one, other, i), (other, one, j))
+        first, second = (
+            self._metric_rows(
+                ours, References(theirs, shared, self._original(m)), (m, 0)
+            )
+            for ours, theirs, m in pairs
+        )
         return j, first, second
 
     def _metric_rows(
@@ -95,13 +101,20 @@ class Court:
     def _references(self, i: int) -> References:
         others = [m for m in range(len(self._outputs)) if m != i]
         shared = select_members(self._stacked, others) if others else None
-        return References(self._outputs[i], shared)
+        return References(self._outputs[i], shared, self._original(i))
+
+    def _original(self, i: int) -> SplitOutputs:
+        """Outputs of original i; oracles beyond them share the originals in turn."""
+        i %= len(self._originals)
+        if i not in self._before:
+            self._before[i] = self._split(self._originals[i])
+        return self._before[i]
 
     def _own_rows(self, variables: Variables, i: int) -> list[Row]:
         if self._setting.dataset.task != "classification" or self.metrics is not None:
             return []
         if i not in self._thresholds:
-            before = losses(self._split(self._originals[i]).forget)
+            before = losses(self._original(i).forget)
             self._thresholds[i] = RELEARN_MARGIN * float(before.mean()) + 1e-3
         return relearn_rows(
             self._setting,

@@ -166,6 +166,8 @@ def fitting_tests(asked: Asked, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
     """Masks of test examples like the retained, and like the forgotten ones."""
     labels = dataset.splits.test.targets
     everything = np.ones(len(labels), bool)
+    if asked.kind == "partial":
+        return everything, np.asarray(labels) >= asked.label
     if asked.kind not in ("class", "sub_class"):
         return everything, everything
     finer = labels if asked.kind == "class" else dataset.test_subclasses

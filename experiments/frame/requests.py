@@ -11,7 +11,7 @@ import numpy as np
 
 from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
 from unlearn_jax.data.batch import Dataset
-from unlearn_jax.data.forget import class_set, draw
+from unlearn_jax.data.forget import class_set, draw, partial_set
 from unlearn_jax.data.hard_sets import clustered_set, draw_hard
 from unlearn_jax.data.indices import UNREADABLE
 from unlearn_jax.train.objective import bind
@@ -154,6 +154,11 @@ def _read_cluster(value: str) -> dict[str, Any]:
     return {"size": _size(size), **({"label": int(label)} if colon else {})}
 
 
+def _read_partial(value: str) -> dict[str, Any]:
+    label, _, size = value.partition(":")
+    return {"label": int(label), "size": _size(size)}
+
+
 def _read_extreme(value: str) -> dict[str, Any]:
     size, _, file = value.partition(":")
     if not file:
@@ -174,6 +179,15 @@ def _draw_plain(
     del features
     given = {field: getattr(asked, field)}
     return draw(dataset, kind=asked.kind, seed=seed, **given)
+
+
+def _draw_partial(
+    asked: Asked, dataset: Dataset, seed: int, features: Features | None
+) -> np.ndarray:
+    del features
+    assert asked.label is not None
+    targets = dataset.splits.train.targets
+    return partial_set(seed, targets, asked.label, float(asked.size))
 
 
 def _draw_hard(
@@ -214,6 +228,12 @@ KINDS: Mapping[str, Kind] = {
         "every example of a class",
         _read_label,
         functools.partial(_draw_plain, "label"),
+    ),
+    "partial": Kind(
+        ("partial:5:0.4",),
+        "a share of every class from one on",
+        _read_partial,
+        _draw_partial,
     ),
     "sub_class": Kind(
         ("sub_class:3",),

@@ -7,6 +7,7 @@ from unlearn_jax.data.forget import (
     class_set,
     draw,
     file_set,
+    partial_set,
     random_set,
     save_indices,
     sub_class_set,
@@ -139,3 +140,17 @@ def test_a_class_that_is_everything_leaves_nothing_to_retain():
 def test_every_kind_has_a_line_of_explanation():
     assert list(FORGET_KINDS) == ["random", "class", "sub_class", "file"]
     assert all(line and "\n" not in line for line in FORGET_KINDS.values())
+
+
+def test_a_part_of_every_class_from_one_on():
+    targets = np.repeat(np.arange(10), [20, 20, 20, 20, 20, 10, 20, 30, 40, 1])
+    drawn = partial_set(3, targets, 5, 0.4)
+    counts = np.bincount(targets[drawn], minlength=10)
+    np.testing.assert_array_equal(counts, [0, 0, 0, 0, 0, 4, 8, 12, 16, 1])
+    np.testing.assert_array_equal(drawn, np.unique(drawn))
+    assert not np.array_equal(drawn, partial_set(4, targets, 5, 0.4))
+    for words, says in (((5, 1.5), "share 1.5"), ((12, 0.4), "the last is 9")):
+        with pytest.raises(ValueError, match=says):
+            partial_set(0, targets, *words)
+    with pytest.raises(ValueError, match="one integer per example"):
+        partial_set(0, np.linspace(0, 1, 5), 0, 0.4)

@@ -18,7 +18,8 @@ def models():
     oracle = model(rng, lead=2.0)
     others = [model(rng, lead=2.0, like=oracle) for _ in range(3)]
     unlearned = model(rng, lead=2.0, forget_lead=3.0, like=oracle)
-    return unlearned, References(oracle, stack_members(others))
+    before = model(rng, lead=2.0, forget_lead=4.0, like=oracle)
+    return unlearned, References(oracle, stack_members(others), before)
 
 
 def _regression(seed):
@@ -98,6 +99,8 @@ def test_failures_name_the_metric_and_the_reason(key, models):
     alone = References(references.oracle)
     with pytest.raises(ValueError, match=r"'mia_lira': .* needs reference oracles"):
         measure(["mia_lira"], key, unlearned, alone, task="classification")
+    with pytest.raises(ValueError, match=r"'aus': .* with the original, got no"):
+        measure(["aus"], key, unlearned, alone, task="classification")
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -38,16 +38,51 @@ SETTINGS = {
         "batch_size": 8,
         "sparsity": 0.5,
     },
+    "prune_rewind": {
+        "epochs": 2,
+        "learning_rate": 0.1,
+        "batch_size": 8,
+        "sparsity": 0.5,
+    },
+    "amnesiac": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
     "random_labels": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
     "salun": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
+    "salun_soft": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
     "boundary_shrink": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "boundary_expanding": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
+    "lipschitz": {"learning_rate": 0.1, "batch_size": 4, "samples": 3},
     "unsir": {"epochs": 1, "learning_rate": 0.01, "batch_size": 16, "noise_steps": 3},
     "prioritised_finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
     "gaussian_amnesiac": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16},
     "ewc": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "strength": 1.0},
     "l2_to_init": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "fisher_merging": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
+    "duck": {
+        "epochs": 2,
+        "learning_rate": 0.01,
+        "batch_size": 4,
+        "ratio": 2,
+        "repair_epochs": 1,
+    },
+    "scar": {
+        "epochs": 3,
+        "learning_rate": 0.01,
+        "batch_size": 4,
+        "ratio": 2,
+        "power": 1.0,
+        "foreign": "marginals",
+        "foreign_count": 8,
+    },
+    "laf": {
+        "autoencoder": "linear",
+        "latent": 2,
+        "epochs": 2,
+        "extract_rate": 0.01,
+        "align_rate": 0.01,
+        "batch_size": 4,
+    },
+    # Along the gradient the retain set is read too, but chooses alone.
+    "slug": {"tries": 4, "batch_size": 16, "step": "newton", "damping": 0.1},
     "graddiff": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "refusal": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "dpo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
@@ -77,6 +112,7 @@ SETTINGS = {
     "natural_ascent": {"steps": 4, "batch_size": 16},
     "unrolled_removal": {"steps": 2, "batch_size": 16},
     "bad_teacher": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
+    "stochastic_teacher": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
     "scrub": {
         "epochs": 2,
         "ascent_epochs": 1,
@@ -119,7 +155,7 @@ NOT_RANDOM = {
     "source_removal",
     "natural_ascent",
 }
-PREPARES_AT_RANDOM = {"dmm"}
+PREPARES_AT_RANDOM = {"prune_rewind", "duck", "scar", "slug", "dmm"}
 # With nothing to forget these leave the model as it is, bit for bit.
 IDLE_ON_NOTHING = NOT_RANDOM | {
     "retain_newton",
@@ -127,6 +163,7 @@ IDLE_ON_NOTHING = NOT_RANDOM | {
     "gradient_ascent",
     "boundary_shrink",
     "boundary_expanding",
+    "lipschitz",
     "prioritised_finetune",
     "ewc",
     "l2_to_init",
@@ -145,6 +182,9 @@ IDLE_ON_NOTHING = NOT_RANDOM | {
     "flat",
     "sophia",
     "rmu",
+    "scar",
+    "laf",
+    "slug",
     "dmm",
     "oracle_matching",
 }

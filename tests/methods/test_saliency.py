@@ -12,6 +12,9 @@ from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.saliency import saliency_mask, with_saliency
 from unlearn_jax.methods.salun import salun
+from unlearn_jax.methods.salun_soft import salun_soft
+from unlearn_jax.train.descent import begin, descend
+from unlearn_jax.train.fit import training_loss
 from unlearn_jax.train.objective import bind
 
 SMALL = {"epochs": 1, "learning_rate": 0.1, "batch_size": 8}
@@ -82,3 +85,97 @@ def test_with_everything_salient_nothing_is_changed(originals, request_a):
 def test_fractions_outside_of_one_are_refused():
     with pytest.raises(ValueError, match=r"fraction must be from 0 to 1.*got 50.0"):
         salun(tiny.learner("mlp"), fraction=50.0)
+
+
+def held(original, moved):
+    """Which parameters are where they were, to the last bit."""
+    return tiny.flat(moved.params) == tiny.flat(original.params)
+
+
+def test_second_order_saliency_is_gain_by_cost(original, request_a):
+    # Against gradients of single examples, kept one by one.
+    learner = tiny.learner("mlp")
+    model, count = learner.model, round(0.3 * tree.size(original.params))
+
+    @tiny.quick_jit
+    def slopes(params):
+        def losses(params):
+            outputs = model.apply(original._replace(params=params), data.inputs)
+            return learner.loss(outputs, data.targets)
+
+        data = request_a.retain
+        leaves = jax.tree.leaves(jax.jacobian(losses)(params))
+        return jnp.concatenate([leaf.reshape(tiny.COUNT, -1) for leaf in leaves], 1)
+
+    rows = np.asarray(slopes(original.params))
+    stays = np.asarray(request_a.retain.weights) > 0
+    score = rows[~stays].mean(0) ** 2 / (rows[stays] ** 2).mean(0)
+    expected = np.zeros(score.size, bool)
+    expected[np.argsort(-score)[:count]] = True
+    options = {"fraction": 0.3, "saliency": "second_order", **SMALL}
+    moved = tiny.unlearned(salun(learner, **options), original, request_a)
+    np.testing.assert_array_equal(~held(original, moved), expected)
+
+
+def test_random_masks_are_as_large_and_hang_on_the_key_alone(original, request_a):
+    learner = tiny.learner("mlp")
+    method = salun(learner, fraction=0.3, saliency="random", **SMALL)
+    forget = tiny.quick_jit(method.forget)
+    doubled = request_a.forget._replace(inputs=2 * request_a.forget.inputs)
+    first, again, other = (
+        held(original, forget(jax.random.key(seed), (), original, request)[0])
+        for seed, request in (
+            (0, request_a),
+            (0, request_a._replace(forget=doubled)),
+            (1, request_a),
+        )
+    )
+    assert (~first).sum() == (~other).sum() == round(0.3 * first.size)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_unknown_saliencies_are_refused():
+    with pytest.raises(ValueError, match="'fisher' is unknown; choose from gradient"):
+        salun(tiny.learner("mlp"), saliency="fisher")
+
+
+def test_a_step_towards_home_is_the_proximal_step_of_the_change(train):
+    learner = tiny.learner("softmax", batch_size=64, momentum=0.0)
+    start = learner.model.init(jax.random.key(1))
+    home, count = jax.tree.map(lambda p: p + 0.1, start.params), 6
+
+    @tiny.quick_jit
+    def step(state, home, count):
+        return descend(
+            jax.random.key(0),
+            state,
+            (train.inputs, train.targets),
+            train.weights,
+            training_loss(learner),
+            learner.recipe,
+            total_steps=1,
+            home=home and (home, count),
+        ).variables
+
+    state = begin(start, learner.recipe)
+    change = tiny.flat(step(state, None, 0).params) - tiny.flat(home)
+    by = np.sort(np.abs(change))[count - 1]
+    expected = tiny.flat(home) + np.sign(change) * np.maximum(np.abs(change) - by, 0)
+    moved = tiny.flat(step(state, home, count).params)
+    np.testing.assert_allclose(moved, expected, rtol=1e-12)
+    assert (moved == tiny.flat(home)).sum() == count
+
+
+def test_soft_saliency_holds_a_share_that_falls(original, request_a):
+    learner = tiny.learner("mlp", momentum=0.0)
+    size = tree.size(original.params)
+    for fraction, epochs, left in ((1.0, 1, size), (0.8, 2, int(0.4 * size))):
+        options = {**SMALL, "fraction": fraction, "epochs": epochs}
+        moved = tiny.unlearned(salun_soft(learner, **options), original, request_a)
+        assert held(original, moved).sum() == left
+    free = tiny.unlearned(
+        salun_soft(learner, **{**SMALL, "fraction": 0.0}), original, request_a
+    )
+    expected = tiny.unlearned(random_labels(learner, **SMALL), original, request_a)
+    assert_trees_close(free, expected, rtol=1e-12)

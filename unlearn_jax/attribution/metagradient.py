@@ -189,7 +189,8 @@ def replay(key: PRNGKey, learner: Learner, data: Batch) -> Variables:
         )
         order, count = shuffled(order_key, weights)
         examples = (data.inputs, data.targets)
-        constants = (step_key, examples, weights, order, count, total, None, None)
+        rests = (None, None, None)  # no pace, no shrinking, no home
+        constants = (step_key, examples, weights, order, count, total, rests)
 
         def one_step(state: TrainState, i: Array) -> tuple[TrainState, None]:
             taken = jax.lax.cond(

@@ -243,6 +243,11 @@ def unrolled_response(
 
 def left_out_loss(key: PRNGKey, learner: Learner, data: Batch) -> Scalar:
     """Mean loss on a random tenth of the examples, of a model trained on the others."""
+    return mean_loss(learner, *left_out(key, learner, data))
+
+
+def left_out(key: PRNGKey, learner: Learner, data: Batch) -> tuple[Variables, Batch]:
+    """A model trained without a random tenth of the examples, and that tenth."""
     out_key, fit_key = jax.random.split(key)
     there = data.weights > 0
     drawn = jax.random.uniform(out_key, there.shape, jnp.float32)
@@ -250,8 +255,7 @@ def left_out_loss(key: PRNGKey, learner: Learner, data: Batch) -> Scalar:
     out = there & (ranks < jnp.ceil(LEFT_OUT * jnp.sum(there)))
     rest = data._replace(weights=jnp.where(out, 0, data.weights))
     model = fit(fit_key, learner, rest)
-    left = data._replace(weights=jnp.where(out, data.weights, 0))
-    return mean_loss(learner, model, left)
+    return model, data._replace(weights=jnp.where(out, data.weights, 0))
 
 
 def mean_loss(learner: Learner, variables: Variables, data: Batch) -> Scalar:

@@ -53,6 +53,45 @@ def class_set(targets: Any, label: int) -> np.ndarray:
     return _labelled(targets, label, "class")
 
 
+def partial_set(seed: Any, targets: Any, first: int, share: float) -> np.ndarray:
+    """A share of every class from one on, drawn at random: a set that is not uniform.
+
+    Args:
+        seed: As for :func:`random_set`.
+        targets: Class of each training example.
+        first: The first class that loses examples.
+        share: Of each class's examples, in (0, 1), rounded, at least 1.
+
+    Returns:
+        Sorted int64 indices.
+
+    Raises:
+        ValueError: a share outside of (0, 1), targets that are no class indices, or no
+            example of such a class.
+
+    Source: "random data" of Shen et al. 2024, arXiv 2404.00506, whose code forgets 0.4
+        of each class from the fifth of ten on.
+    """
+    labels = np.asarray(targets)
+    if not 0 < share < 1:
+        raise ValueError(
+            f"forget set 'partial' got the share {share}, expected a fraction between "
+            "0 and 1: write the share of each class to forget"
+        )
+    highest = int(labels.max()) if labels.dtype.kind in "iu" else first
+    if labels.dtype.kind in "iu" and first > highest:
+        raise ValueError(
+            f"forget set 'partial' got classes from {first} on, and the last is "
+            f"{highest}: begin earlier"
+        )
+    random = np.random.Generator(np.random.PCG64(seed_words(seed)))
+    drawn = []
+    for label in range(first, highest + 1):
+        own = random.permutation(_labelled(labels, label, "partial"))
+        drawn.append(own[: max(1, round(share * len(own)))])
+    return check_indices(np.sort(np.concatenate(drawn)), len(labels))
+
+
 def sub_class_set(subclasses: Any, label: int) -> np.ndarray:
     """Sorted int64 indices of the examples whose finer label is ``label``.
 

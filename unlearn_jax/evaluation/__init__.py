@@ -19,6 +19,7 @@ from unlearn_jax.evaluation.agreement import (
     total_variation,
     tug_of_war,
 )
+from unlearn_jax.evaluation.aus import adaptive_unlearning_score
 from unlearn_jax.evaluation.confidence import confidence_attack, error_attack
 from unlearn_jax.evaluation.lira import lira_attack
 from unlearn_jax.evaluation.membership import (
@@ -66,6 +67,15 @@ def _average_gap(
         return {**shares, "attack": confidence_attack(key, split)}
 
     return {"all": average_gap(published(unlearned), published(references.oracle))}
+
+
+def _aus(
+    key: PRNGKey, unlearned: SplitOutputs, references: References
+) -> dict[str, float]:
+    del key
+    if references.original is None:
+        raise ValueError("the score compares with the original, got no outputs of it")
+    return {"all": adaptive_unlearning_score(unlearned, references.original)}
 
 
 def _confidence(
@@ -142,6 +152,13 @@ METRICS: Mapping[str, Metric] = {
         "oracle",
         REGRESSION,
         "root-mean-square error, 0 to inf; two oracles differ by seed",
+    ),
+    "aus": Metric(
+        _aus,
+        "1",
+        "oracle",
+        CLASSIFICATION,
+        "test accuracy kept over accuracy left on forget, 0 to 2; two oracles near 1",
     ),
     # closeness to the oracle: one number for the model
     "tug_of_war": Metric(

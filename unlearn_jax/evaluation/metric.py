@@ -19,10 +19,13 @@ class References(NamedTuple):
         oracle: The oracle of the same training seed.
         references: Other oracles of the same request with a leading member axis, never
             the one compared; None where there are none (attacks that need them refuse).
+        original: The model before unlearning, of the same training seed; None where it
+            is not at hand (scores that need it refuse).
     """
 
     oracle: SplitOutputs
     references: SplitOutputs | None = None
+    original: SplitOutputs | None = None
 
 
 Function: TypeAlias = Callable[[PRNGKey, SplitOutputs, References], dict[str, float]]

@@ -7,6 +7,7 @@ here, a line in ``tests/methods/test_contract.py``, and a law of its own.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from unlearn_jax.methods.amnesiac import amnesiac
 from unlearn_jax.methods.anchored_finetune import ewc, l2_to_init
 from unlearn_jax.methods.assd import assd
 from unlearn_jax.methods.bad_teacher import bad_teacher
@@ -15,6 +16,7 @@ from unlearn_jax.methods.boundary_expanding import boundary_expanding
 from unlearn_jax.methods.boundary_shrink import boundary_shrink
 from unlearn_jax.methods.datamodel_matching import datamodel_matching
 from unlearn_jax.methods.dpo import dpo, llmu, refusal
+from unlearn_jax.methods.duck import duck
 from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.fisher_forgetting import fisher_forgetting
 from unlearn_jax.methods.fisher_merging import fisher_merging
@@ -26,8 +28,10 @@ from unlearn_jax.methods.identity import identity
 from unlearn_jax.methods.influence_removal import influence_removal
 from unlearn_jax.methods.influence_unlearning import influence_unlearning
 from unlearn_jax.methods.l1_sparse import l1_sparse
+from unlearn_jax.methods.laf import laf
 from unlearn_jax.methods.last_layers import finetune_last, retrain_last
 from unlearn_jax.methods.lfssd import lfssd
+from unlearn_jax.methods.lipschitz import lipschitz
 from unlearn_jax.methods.method import Method, Request, chain, make_request, restrict
 from unlearn_jax.methods.natural_ascent import natural_ascent
 from unlearn_jax.methods.neggrad_plus import neggrad_plus
@@ -37,15 +41,20 @@ from unlearn_jax.methods.oracle_matching import oracle_matching
 from unlearn_jax.methods.potion import potion
 from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
 from unlearn_jax.methods.prune_finetune import prune_finetune
+from unlearn_jax.methods.prune_rewind import prune_rewind
 from unlearn_jax.methods.random_labels import random_labels
 from unlearn_jax.methods.retain_newton import retain_newton
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.methods.rmu import rmu
 from unlearn_jax.methods.salun import salun
+from unlearn_jax.methods.salun_soft import salun_soft
+from unlearn_jax.methods.scar import scar
 from unlearn_jax.methods.scrub import scrub
+from unlearn_jax.methods.slug import slug
 from unlearn_jax.methods.sophia import sophia
 from unlearn_jax.methods.source_removal import source_removal
 from unlearn_jax.methods.ssd import ssd, ssd_batch
+from unlearn_jax.methods.stochastic_teacher import stochastic_teacher
 from unlearn_jax.methods.undial import ce_u, undial
 from unlearn_jax.methods.unrolled_removal import unrolled_removal
 from unlearn_jax.methods.unsir import unsir
@@ -95,14 +104,20 @@ METHODS: Mapping[str, Entry] = {
     "neggrad_plus": Entry(neggrad_plus, _ANY, "both", False, "arXiv 2302.09880"),
     "l1_sparse": Entry(l1_sparse, _ANY, "retain", False, "arXiv 2304.04934"),
     "prune_finetune": Entry(prune_finetune, _ANY, "retain", False, "arXiv 2304.04934"),
+    "prune_rewind": Entry(
+        prune_rewind, _ANY, "retain", True, "arXiv 2304.04934", trace=True
+    ),
+    "amnesiac": Entry(amnesiac, _CLASSES, "both", False, "arXiv 2010.10981"),
     "random_labels": Entry(random_labels, _CLASSES, "both", False, "arXiv 2310.12508"),
     "salun": Entry(salun, _CLASSES, "both", False, "arXiv 2310.12508"),
+    "salun_soft": Entry(salun_soft, _CLASSES, "both", False, "arXiv 2310.12508"),
     "boundary_shrink": Entry(
         boundary_shrink, _CLASSES, "forget", False, "arXiv 2303.11570"
     ),
     "boundary_expanding": Entry(
         boundary_expanding, _CLASSES, "forget", False, "arXiv 2303.11570"
     ),
+    "lipschitz": Entry(lipschitz, _ANY, "forget", False, "arXiv 2402.01401"),
     "unsir": Entry(unsir, _CLASSES, "retain", False, "arXiv 2111.08947"),
     "prioritised_finetune": Entry(
         prioritised_finetune, _ANY, "both", False, "no single source"
@@ -113,6 +128,12 @@ METHODS: Mapping[str, Entry] = {
     "ewc": Entry(ewc, _ANY, "both", False, "arXiv 1612.00796"),
     "l2_to_init": Entry(l2_to_init, _ANY, "forget", False, "no single source"),
     "fisher_merging": Entry(fisher_merging, _ANY, "retain", False, "arXiv 2111.09832"),
+    # distances in feature space
+    "duck": Entry(duck, _CLASSES, "both", True, "arXiv 2312.02052"),
+    "scar": Entry(scar, _CLASSES, "forget", True, "arXiv 2404.12922"),
+    "laf": Entry(laf, _ANY, "both", True, "arXiv 2404.00506"),
+    # steps in one layer
+    "slug": Entry(slug, _CLASSES, "both", True, "arXiv 2407.11867"),
     # a term on the forget set, another on the retain set: language models' methods
     "graddiff": Entry(graddiff, _LABELS, "both", False, "arXiv 2401.06121"),
     "refusal": Entry(refusal, _LABELS, "both", False, "arXiv 2401.06121"),
@@ -160,6 +181,9 @@ METHODS: Mapping[str, Entry] = {
     ),
     # teacher and student
     "bad_teacher": Entry(bad_teacher, _CLASSES, "both", False, "arXiv 2205.08096"),
+    "stochastic_teacher": Entry(
+        stochastic_teacher, _CLASSES, "both", False, "arXiv 2308.14322"
+    ),
     "scrub": Entry(scrub, _CLASSES, "both", False, "arXiv 2302.09880"),
     "blindspot": Entry(blindspot, _REGRESSION, "both", False, "arXiv 2210.08196"),
     # outputs of the oracle, predicted or true

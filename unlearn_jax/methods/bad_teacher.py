@@ -1,19 +1,16 @@
 """Bad teacher: imitate a random network on the forget set, the original elsewhere."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.data.accumulate import collect
 from unlearn_jax.data.batch import sample
+from unlearn_jax.methods.distil import check_temperature, imitation, lesson
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import begin, optimise
-from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
-from unlearn_jax.train.loss import kl_divergence
+from unlearn_jax.train.fit import choose_fit_loop
 from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+from unlearn_jax.types import Batch, PRNGKey, Variables
 
 
 @entrance()
@@ -25,6 +22,7 @@ def bad_teacher(
     batch_size: int = 256,
     retain_share: float = 0.3,
     temperature: float = 1.0,
+    two_phases: bool = False,
 ) -> Method:
     """Distil from two teachers: a random one on the forget set, the original elsewhere.
 
@@ -35,14 +33,18 @@ def bad_teacher(
         batch_size: Examples per step.
         retain_share: Part of the retain set that is used, drawn at random (0 to 1).
         temperature: Divides all outputs before the softmax (no unit).
+        two_phases: All passes over the forget set first, then those over the share of
+            the retain set, each from a fresh Adam; published, both are mixed.
 
     No label is read. Batch statistics move.
 
     Cost: epochs × (forget + share × retain) gradients, and as many forward passes.
     Source: Chundawat et al. 2023, arXiv 2205.08096. As published: the divergence is
         averaged over examples and classes, so the scale of its gradient falls with the
-        number of classes.
+        number of classes. ``two_phases`` is the schedule of
+        :func:`~unlearn_jax.methods.stochastic_teacher.stochastic_teacher`.
     """
+    check_temperature("bad_teacher", temperature)
     if not 0 < retain_share <= 1:
         raise ValueError(f"retain_share must lie in (0, 1], got {retain_share}")
     model = learner.model
@@ -56,33 +58,33 @@ def bad_teacher(
         loop=learner.recipe.loop,
     )
 
-    def step_loss(
-        key: Any, params: Any, stats: Any, examples: Any, weights: Any
-    ) -> Any:
-        inputs, teacher = examples
-        outputs, moved = model.apply_train(key, Variables(params, stats), inputs)
-        divergence = kl_divergence(outputs, teacher, temperature=temperature)
-        return weighted_mean(divergence / outputs.shape[-1], weights), moved.stats
-
-    def teach(inputs: Array, teacher: Variables) -> Array:
-        return jax.nn.log_softmax(model.apply(teacher, inputs) / temperature)
+    step_loss = imitation(learner, temperature=temperature, by_class=True)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         teacher_key, share_key, order_key = jax.random.split(key, 3)
         loop = choose_fit_loop(learner, request.retain, key, variables)
         kept = _share(share_key, request.retain, retain_share)
         lost = request.forget
-        random_teacher = model.init(teacher_key)
-        examples = jax.tree.map(
-            lambda a, b: jnp.concatenate([a, b]),
-            (kept.inputs, collect(teach, kept.inputs, variables, loop=loop)),
-            (lost.inputs, collect(teach, lost.inputs, random_teacher, loop=loop)),
+        kept_lesson, lost_lesson = (
+            lesson(learner, by, data.inputs, temperature=temperature, loop=loop)
+            for by, data in ((variables, kept), (model.init(teacher_key), lost))
         )
-        weights = jnp.concatenate([kept.weights, lost.weights])
-        state = begin(variables, recipe)
-        return optimise(
-            order_key, state, examples, weights, step_loss, recipe, loop=loop
-        ).variables
+        of_kept, of_lost = (kept.inputs, kept_lesson), (lost.inputs, lost_lesson)
+        if two_phases:
+            parts = ((of_lost, lost.weights), (of_kept, kept.weights))
+        else:
+            joined = jax.tree.map(
+                lambda a, b: jnp.concatenate([a, b]), of_kept, of_lost
+            )
+            parts = ((joined, jnp.concatenate([kept.weights, lost.weights])),)
+        at = variables
+        for number, (examples, weights) in enumerate(parts):
+            own = jax.random.fold_in(order_key, number) if number else order_key
+            state = begin(at, recipe)
+            at = optimise(
+                own, state, examples, weights, step_loss, recipe, loop=loop
+            ).variables
+        return at
 
     return stateless(forget)
 

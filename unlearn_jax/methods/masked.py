@@ -17,21 +17,23 @@ from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 Mask = PyTree[Bool[Array, "..."]]
 
+_MASK = 7  # The method itself has the key as it came.
 
-def largest(sizes: Params, count: int) -> Mask:
+
+def largest(sizes: Params, count: Any) -> Mask:
     """The ``count`` largest entries, by one ranking over all leaves.
 
     Args:
         sizes: Tree of real arrays.
-        count: How many to select; of equal ones those that come first in the order of
-            the leaves.
+        count: How many to select (may be traced); of equal ones those that come first
+            in the order of the leaves.
 
     Returns:
         Tree of booleans like ``sizes``.
     """
     flat, _ = jax.flatten_util.ravel_pytree(sizes)
     order = jnp.argsort(flat, descending=True, stable=True)
-    chosen = jnp.zeros(flat.shape, bool).at[order[:count]].set(True)
+    chosen = jnp.zeros(flat.shape, bool).at[order].set(jnp.arange(flat.size) < count)
     leaves, structure = jax.tree.flatten(sizes)
     ends = [sum(leaf.size for leaf in leaves[: i + 1]) for i in range(len(leaves) - 1)]
     parts = zip(jnp.split(chosen, ends), leaves, strict=True)
@@ -43,7 +45,7 @@ def largest(sizes: Params, count: int) -> Mask:
 def under_mask(
     factory: Callable[..., Method],
     learner: Learner,
-    choose: Callable[[Variables, Request], tuple[Params, Mask]],
+    choose: Callable[[PRNGKey, Variables, Request], tuple[Params, Mask]],
     *,
     leaky: bool = False,
     **options: Any,
@@ -56,7 +58,8 @@ def under_mask(
     Args:
         factory: Builds the method from a learner: ``random_labels``, ``finetune``, …
         learner: Model, loss and recipe.
-        choose: Where the method starts, and what it may move from there.
+        choose: ``(key, variables, request)`` to where the method starts, and what it
+            may move from there.
         leaky: Mask the gradients alone, so that weight decay and l2 still move the
             rest. By default the rest does not move at all.
         **options: Hyper-parameters of the method.
@@ -83,7 +86,7 @@ def under_mask(
     def forget(
         key: PRNGKey, state: Any, variables: Variables, request: Request
     ) -> tuple[Variables, Any]:
-        start, mask = choose(variables, request)
+        start, mask = choose(jax.random.fold_in(key, _MASK), variables, request)
         dressed = _dress(variables._replace(params=start), mask)
         moved, state = method.forget(key, state, dressed, request)
         params = moved.params

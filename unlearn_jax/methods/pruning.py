@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from unlearn_jax import tree
 from unlearn_jax.methods.masked import Mask, largest, under_mask
@@ -31,15 +32,7 @@ def prune(params: Params, sparsity: float, *, axes: int = 2) -> tuple[Params, Ma
         ValueError: ``sparsity`` is outside [0, 1), or there is no kernel.
     """
     check_sparsity(sparsity)
-    kernels = jax.tree.map(lambda p: jnp.ndim(p) >= axes, params)
-    leaves = zip(jax.tree.leaves(params), jax.tree.leaves(kernels), strict=True)
-    total = sum(leaf.size for leaf, kernel in leaves if kernel)
-    if not total:
-        raise ValueError(
-            f"no parameter has {axes} axes or more, so there is nothing to prune; the "
-            f"largest has {max(map(jnp.ndim, jax.tree.leaves(params)), default=0)}: "
-            "lower axes"
-        )
+    kernels, total = is_kernel(params, axes), kernel_count(params, axes)
 
     def size(leaf: Array, kernel: bool) -> Array:
         return jnp.abs(leaf) if kernel else jnp.full_like(jnp.abs(leaf), jnp.inf)
@@ -47,6 +40,27 @@ def prune(params: Params, sparsity: float, *, axes: int = 2) -> tuple[Params, Ma
     count = tree.size(params) - round(sparsity * total)
     mask = largest(jax.tree.map(size, params, kernels), count)
     return tree.where(mask, params, tree.zeros_like(params)), mask
+
+
+def is_kernel(params: Params, axes: int) -> PyTree[bool]:
+    """Tree like the parameters: whether a leaf has so many axes or more."""
+    return jax.tree.map(lambda p: jnp.ndim(p) >= axes, params)
+
+
+def kernel_count(params: Params, axes: int) -> int:
+    """Number of weights in all kernels.
+
+    Raises:
+        ValueError: there is no kernel.
+    """
+    leaves = jax.tree.leaves(params)
+    total = sum(leaf.size for leaf in leaves if jnp.ndim(leaf) >= axes)
+    if not total:
+        raise ValueError(
+            f"no parameter has {axes} axes or more, so there is nothing to prune; the "
+            f"largest has {max(map(jnp.ndim, leaves), default=0)}: lower axes"
+        )
+    return total
 
 
 def check_sparsity(sparsity: float) -> None:
@@ -95,8 +109,10 @@ def with_pruning(
     check_sparsity(sparsity)
     check_whole("axes", axes)
 
-    def choose(variables: Variables, request: Request) -> tuple[Params, Mask]:
-        del request
+    def choose(
+        key: PRNGKey, variables: Variables, request: Request
+    ) -> tuple[Params, Mask]:
+        del key, request
         return prune(variables.params, sparsity, axes=axes)
 
     method = under_mask(factory, learner, choose, **options)

@@ -1,5 +1,6 @@
 """Fits random labels on the forget set, true ones on the rest."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.descent import TrainState, begin, descend, steps_per_pass
 from unlearn_jax.train.fit import choose_fit_loop, training_loss
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import PRNGKey, Variables
+from unlearn_jax.types import Params, PRNGKey, Variables
 
 
 @entrance()
@@ -37,6 +38,29 @@ def random_labels(
     Cost: epochs × all examples gradients.
     Source: RL of Fan et al. 2024, arXiv 2310.12508, in the sequential order that their
         code uses for CIFAR-10. As published.
+    """
+    return alternating(
+        learner, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size
+    )
+
+
+def alternating(
+    learner: Learner,
+    *,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    home: Callable[[Params, Any], Any] | None = None,
+) -> Method:
+    """The passes of :func:`random_labels`, held at home if one is given.
+
+    Args:
+        learner: As there.
+        epochs: As there.
+        learning_rate: As there.
+        batch_size: As there.
+        home: Of the original parameters and the number of the pair of passes, see
+            :func:`unlearn_jax.train.descent.descend`.
     """
     recipe = replace(
         learner.recipe,
@@ -65,7 +89,7 @@ def random_labels(
         )
 
         def epoch(index: Any, state: TrainState, constants: Any) -> TrainState:
-            key, request, total = constants
+            key, request, total, original = constants
             pairs = ((request.forget, mislabel), (request.retain, keep))
             for part, (data, loss) in enumerate(pairs):
                 state = descend(
@@ -76,12 +100,13 @@ def random_labels(
                     loss,
                     recipe,
                     total_steps=total,
+                    home=None if home is None else home(original, index),
                     loop=loop,
                 )
             return state
 
         state = begin(variables, recipe)
-        constants = (key, request, total)
+        constants = (key, request, total, variables.params)
         return rounds(epochs, epoch, state, constants, loop=loop).variables
 
     return stateless(forget)

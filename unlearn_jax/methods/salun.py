@@ -12,6 +12,7 @@ def salun(
     learner: Learner,
     *,
     fraction: float = 0.5,
+    saliency: str = "gradient",
     leaky: bool = False,
     epochs: int = 10,
     learning_rate: float = 0.013,
@@ -22,6 +23,7 @@ def salun(
     Args:
         learner: As for ``random_labels``.
         fraction: Share of the parameters that may move (no unit).
+        saliency: Which: "gradient", "second_order" or "random", see ``with_saliency``.
         leaky: Let weight decay and l2 move the others still, as the published numbers
             were very likely made.
         epochs: Pairs of passes.
@@ -31,7 +33,7 @@ def salun(
     Batch statistics move.
 
     Raises:
-        ValueError: ``fraction`` is outside [0, 1].
+        ValueError: ``fraction`` is outside [0, 1], or an unknown ``saliency``.
 
     Cost: epochs × all examples gradients, and one per forget example.
     Source: Fan et al. 2024, arXiv 2310.12508. As published, in the sequential order
@@ -41,6 +43,7 @@ def salun(
         random_labels,
         learner,
         fraction=fraction,
+        saliency=saliency,
         leaky=leaky,
         saliency_batch=batch_size,
         epochs=epochs,

@@ -14,7 +14,7 @@ from unlearn_jax.methods.npo import npo
 from unlearn_jax.methods.saliency import check_fraction, saliency_mask
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import Params, Variables
+from unlearn_jax.types import Params, PRNGKey, Variables
 
 
 def attribution(
@@ -66,7 +66,10 @@ def with_attribution(
     if not curvature > 0:
         raise ValueError(f"curvature must be positive, got {curvature}: raise it")
 
-    def choose(variables: Variables, request: Request) -> tuple[Params, Mask]:
+    def choose(
+        key: PRNGKey, variables: Variables, request: Request
+    ) -> tuple[Params, Mask]:
+        del key
         objective = bind(learner.model, variables.stats, learner.loss)
         forgotten, retained = (
             risk_gradient(objective, variables.params, part, batch_size=mask_batch)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unlearn_jax import tree
 from unlearn_jax.loop import Loop, repeat, rounds
 from unlearn_jax.train.recipe import Recipe, optimizer
 from unlearn_jax.types import Variables
@@ -82,6 +83,7 @@ def descend(
     pace: Any = None,
     shrink: Any = None,
     rule: Rule | None = None,
+    home: Any = None,
     loop: Loop = "device",
 ) -> TrainState:
     """One pass in random order over the examples whose weight is positive.
@@ -102,6 +104,9 @@ def descend(
         rule: Makes the optimiser of a step from what ``step_loss`` has left in the
             stats, for one that reads curvature; None for the recipe's. A stable
             function object.
+        home: Tree like the parameters, and a count. After every update all move towards
+            that tree by the size of the count-th smallest difference from it, and what
+            is no further rests there. None for not at all.
         loop: "device" or "host", see :mod:`unlearn_jax.loop`.
 
     Cost: one gradient per example; the steps are one compiled loop.
@@ -109,7 +114,8 @@ def descend(
     size = min(recipe.batch_size, weights.shape[0])
     order_key, step_key = jax.random.split(key)
     order, count = shuffled(order_key, weights)
-    constants = (step_key, examples, weights, order, count, total_steps, pace, shrink)
+    rests = (pace, shrink, home)
+    constants = (step_key, examples, weights, order, count, total_steps, rests)
     body = training_step(step_loss, recipe, size, rule)
     state = state._replace(loss=jnp.zeros((), jnp.float32))
     steps = steps_per_pass(weights, size)
@@ -156,7 +162,8 @@ def training_step(
     """The body of the loop over steps; one function object for each choice."""
 
     def step(i: Any, state: TrainState, constants: Any) -> TrainState:
-        key, examples, weights, order, count, total_steps, pace, shrink = constants
+        key, examples, weights, order, count, total_steps, rests = constants
+        pace, shrink, home = rests
         position = i * size + jnp.arange(size)
         index = order[position % jnp.maximum(count, 1)]
         chosen = jax.tree.map(lambda leaf: leaf[index], examples)
@@ -178,6 +185,8 @@ def training_step(
         params = optax.apply_updates(variables.params, updates)
         if shrink is not None:
             params = jax.tree.map(lambda p: soft_threshold(p, shrink), params)
+        if home is not None:
+            params = homeward(params, *home)
         return TrainState(
             Variables(params, stats),
             optimizer_state,
@@ -193,3 +202,20 @@ def soft_threshold(x: Any, by: Any) -> Any:
     size = jnp.abs(x)
     left = jnp.maximum(size - jnp.asarray(by).astype(size.dtype), 0)
     return jnp.sign(x) * left
+
+
+def homeward(params: Any, home: Any, count: Any) -> Any:
+    """``params`` moved towards ``home`` until ``count`` of them rest there.
+
+    The proximal step of an l1 penalty on the difference, as strong as it takes.
+    """
+    change = tree.subtract(params, home)
+    sizes = jnp.concatenate([jnp.abs(leaf).ravel() for leaf in jax.tree.leaves(change)])
+    by = jnp.where(count > 0, jnp.sort(sizes)[jnp.maximum(count, 1) - 1], 0)
+    # What rests is home to the last bit, and what no one pulls is left as it is.
+    return jax.tree.map(
+        lambda p, d, h: jnp.where(by > 0, h + soft_threshold(d, by), p),
+        params,
+        change,
+        home,
+    )
