@@ -136,7 +136,7 @@ def test_options_of_one_method_leave_the_presets_of_others_alone():
 
 
 def test_tables_say_how_settings_were_chosen():
-    """Small data without the oracle, images with it, nothing of what one gives."""
+    """Small data and images without the oracle, nothing of what one gives."""
     told = compare.presets.origin
     (small, paper), (images, published) = (
         [compare.presets.presets(data)[scale] for scale in ("small", "paper")]
@@ -144,7 +144,7 @@ def test_tables_say_how_settings_were_chosen():
     )
     assert "without the oracle" in told(small)
     assert told(paper) == told(small)
-    assert "with oracles in sight" in told(images)
+    assert "10,000 images of Fashion-MNIST without the oracle" in told(images)
     assert "published defaults" in told(published)
     changed = small.options.over(Options({"ssd": {"alpha": 1.0}}))
     assert "given" in told(dataclasses.replace(small, options=changed))
