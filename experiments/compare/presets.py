@@ -132,8 +132,8 @@ def origin(config: Config) -> str:
         "that no table uses (experiments.tune)",
         _IMAGE_OPTIONS: "chosen on 10,000 images of Fashion-MNIST without the oracle, "
         "where predictions agree most with models of a fifth of the data, for a class "
-        "that no table forgets (experiments.tune); methods that were not tuned take their "
-        "published defaults, scrub and neggrad_plus what was chosen otherwise",
+        "that no table forgets (experiments.tune); untuned methods take published "
+        "defaults, scrub and neggrad_plus what was chosen otherwise",
     }
     return f"Settings of methods: {told.get(config.options, 'given, or presets')}."
 
