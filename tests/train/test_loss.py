@@ -12,6 +12,7 @@ from unlearn_jax.train.loss import (
     cross_entropy,
     kl_divergence,
     sequence_nll,
+    sequence_nll_sum,
     squared_error,
     squared_norm,
     target_kind,
@@ -61,6 +62,8 @@ def test_sequence_nll_is_the_mean_over_tokens_that_are_not_negative():
         -(logp[1, 0, 0] + logp[1, 1, 2]) / 2,
     ]
     assert_trees_close(sequence_nll(logits, targets), np.array(expected), rtol=1e-12)
+    whole = 2 * np.array(expected)  # both have two tokens
+    assert_trees_close(sequence_nll_sum(logits, targets), whole, rtol=1e-12)
     moved = logits.at[0, 1].add(5.0).at[1, 2].set(jnp.array([9.0, 0, 0, 0]))
     assert_trees_close(sequence_nll(moved, targets), np.array(expected), rtol=1e-12)
     slope = jax.grad(lambda x: sequence_nll(x, targets).sum())(logits)
@@ -96,6 +99,7 @@ def test_kl_divergence_is_that_of_scipy_at_the_temperature():
         (squared_error, LOGITS, LOGITS[::-1]),
         (squared_norm, LOGITS, LABELS),
         (sequence_nll, LOGITS[:, None], LABELS[:, None]),
+        (sequence_nll_sum, LOGITS[:, None], LABELS[:, None]),
         (kl_divergence, LOGITS, jax.nn.log_softmax(LOGITS[::-1])),
     ],
 )

@@ -20,7 +20,12 @@ from unlearn_jax.data.accumulate import accumulate, mass, present
 from unlearn_jax.loop import scan
 from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import check_losses, entered, seen
-from unlearn_jax.train.loss import cross_entropy, sequence_nll, squared_norm
+from unlearn_jax.train.loss import (
+    SEQUENCE_LOSSES,
+    cross_entropy,
+    sequence_nll_sum,
+    squared_norm,
+)
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Array, Batch, Params, PRNGKey
@@ -123,8 +128,9 @@ def sampled_fisher_diagonal(
         key: Draws the labels.
         objective: Its outputs are logits (n, …, k), a distribution over k at each
             position. An example's loss is the mean of the negative log-likelihoods
-            over its positions; under ``sequence_nll`` ignored positions are left out,
-            any other loss is not read. This is the diagonal of ``gauss_newton`` then.
+            over its positions; under ``sequence_nll`` and ``sequence_nll_sum`` (their
+            sum) ignored positions are left out, any other loss is not read. This is the
+            diagonal of ``gauss_newton`` then.
         params: Where.
         data: Examples with weights.
         samples: Draws for each example.
@@ -138,7 +144,7 @@ def sampled_fisher_diagonal(
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    ignoring = objective.loss is sequence_nll
+    ignoring = objective.loss in SEQUENCE_LOSSES
     params, data = entered(
         "sampled_fisher_diagonal", objective, params, data, loss=ignoring, alone=True
     )
@@ -158,7 +164,9 @@ def sampled_fisher_diagonal(
             kept = batch.targets >= 0
         positions = jnp.sum(kept.reshape(len(kept), -1), axis=1)
         # A mean over positions: squares of their independent slopes add to 1 / count.
-        roots = jnp.sqrt(jnp.maximum(positions, 1)).reshape(-1, *(1,) * (kept.ndim - 1))
+        summed = objective.loss is sequence_nll_sum
+        counts = jnp.ones_like(positions) if summed else jnp.maximum(positions, 1)
+        roots = jnp.sqrt(counts).reshape(-1, *(1,) * (kept.ndim - 1))
         shares = (kept / roots)[..., None].astype(probabilities.dtype)
 
         def one(total: Params, draw: Any) -> tuple[Params, None]:
@@ -199,11 +207,13 @@ def gauss_newton_diagonal(
         mesh: Split the examples over its devices.
 
     Raises:
-        ValueError: outputs are not (n, k): a Hessian over all positions of a sequence
-            would be needed.
+        ValueError: outputs are not (n, k), nor (n, t, k) of a loss of sequences: a
+            Hessian over all positions would be needed.
 
     Cost: one forward and k backward passes, and for a loss of one's own a k × k
-        eigenproblem for each example.
+        eigenproblem for each example. Of sequences t · k passes, and (t k)² numbers for
+        each example of a block: for small vocabularies; else take
+        :func:`sampled_fisher_diagonal`.
     Source: Dangel et al. 2020 (BackPACK), arXiv 1912.10985, §3. Differs: for losses
         of one's own eigenvectors in place of a Cholesky factor, so that they need not
         be convex.
@@ -211,7 +221,8 @@ def gauss_newton_diagonal(
     what = "gauss_newton_diagonal"
     params, data = entered(what, objective, params, data, loss=False, alone=True)
     outputs = jax.eval_shape(objective.predict, params, data.inputs)
-    if len(outputs.shape) != 2:
+    sequences = objective.loss in SEQUENCE_LOSSES and len(outputs.shape) == 3
+    if len(outputs.shape) != 2 and not sequences:
         raise ValueError(
             f"an exact diagonal needs outputs (n, k), got shape {outputs.shape}; take "
             f"sampled_fisher_diagonal, or hutchinson_diagonal of gauss_newton"

@@ -12,12 +12,17 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.curvature.jacobian import jacobian_product
-from unlearn_jax.curvature.label_slopes import are_labels, described, label_counts
+from unlearn_jax.curvature.label_slopes import (
+    are_labels,
+    described,
+    label_counts,
+    token_shares,
+)
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
 from unlearn_jax.data.accumulate import mass
 from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import entered, seen
-from unlearn_jax.train.loss import cross_entropy, sequence_nll, squared_error
+from unlearn_jax.train.loss import SEQUENCE_LOSSES, cross_entropy, squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Outputs, Params, PRNGKey, Targets
 
@@ -57,13 +62,13 @@ def fisher(objective: Objective, params: Params, batch: Batch) -> LinearOperator
     """Σₙ wₙ E_y[gₙ(y) gₙ(y)ᵀ] / Σₙ wₙ, labels y from the model's own distribution.
 
     Equal to ``gauss_newton`` without ``l2`` for ``cross_entropy``, ``squared_error``
-    (Gaussian outputs of unit variance) and ``sequence_nll``. That loss is a mean over
-    the T tokens of an example, not a sum: its Fisher matrix is E[g gᵀ] of the sum over
-    T, so T times E[g gᵀ] of the mean.
+    (Gaussian outputs of unit variance), ``sequence_nll_sum`` and ``sequence_nll``. The
+    last is a mean over the T tokens of an example, not a sum: its Fisher matrix is
+    E[g gᵀ] of the sum over T, so T times E[g gᵀ] of the mean.
 
     Args:
-        objective: With ``cross_entropy``, ``squared_error``, ``sequence_nll``, or any
-            other loss of logits (n, k) and class indices (n,), whose expectation is
+        objective: With ``cross_entropy``, ``squared_error``, a loss of sequences, or
+            any other loss of logits (n, k) and class indices (n,), whose expectation is
             taken class by class with the probabilities softmax(outputs).
         params: Where the gradients are taken.
         batch: Examples with weights; of the targets only which tokens are ignored is
@@ -85,12 +90,11 @@ def fisher(objective: Objective, params: Params, batch: Batch) -> LinearOperator
     def middle(outputs: Outputs) -> Callable[[Any], Any]:
         if objective.loss is squared_error:
             return lambda u: u
-        if objective.loss in (cross_entropy, sequence_nll):
+        if objective.loss in (cross_entropy, *SEQUENCE_LOSSES):
             scale = jnp.ones((), outputs.dtype)
-            if objective.loss is sequence_nll:
-                kept = batch.targets >= 0
-                tokens = jnp.maximum(jnp.sum(kept, axis=1, keepdims=True), 1)
-                scale = (kept / tokens).astype(outputs.dtype)[..., None]
+            if objective.loss in SEQUENCE_LOSSES:
+                shares = token_shares(objective.loss, batch.targets, outputs.dtype)
+                scale = shares[..., None]
             p = jax.nn.softmax(outputs, axis=-1)
             return lambda u: scale * p * (u - jnp.sum(p * u, axis=-1, keepdims=True))
         _check_classification(objective, outputs, batch.targets, "fisher")
@@ -211,7 +215,7 @@ def _check_classification(
         raise ValueError(
             f"{name} got outputs {list(outputs.shape)} under the loss "
             f"{_name(objective.loss)}, expected (n, k); use sampled_fisher for "
-            f"sequences with a loss other than sequence_nll"
+            f"sequences with a loss of your own"
         )
 
 

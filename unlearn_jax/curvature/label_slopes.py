@@ -1,5 +1,6 @@
 """Slopes of the loss in the outputs, under the labels that a Fisher matrix is about."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,6 +25,7 @@ from unlearn_jax.train.loss import (
     cross_entropy,
     is_known,
     sequence_nll,
+    sequence_nll_sum,
     squared_error,
     squared_norm,
 )
@@ -213,14 +215,15 @@ def _label_factors(outputs: Array, targets: Any) -> tuple[Array, Array]:
     return p[None] - _units(outputs)[:, None], p.T
 
 
-def _token_factors(outputs: Array, targets: Any) -> tuple[Array, Array]:
-    """Of a mean over the tokens that count of softmaxes (n, t, k)."""
+def _token_factors(
+    outputs: Array, targets: Any, *, loss: OutputLoss
+) -> tuple[Array, Array]:
+    """Of a mean or sum over the tokens that count of softmaxes (n, t, k)."""
     n, t, k = outputs.shape
     p = jax.nn.softmax(outputs, axis=-1)
     at = jnp.eye(t, dtype=p.dtype)[:, None, None, :, None]
     slopes = p[None, None] - _units(outputs)[None, :, None, None]
-    kept = (targets >= 0).astype(p.dtype)
-    share = kept / jnp.maximum(jnp.sum(kept, axis=1, keepdims=True), 1)
+    share = token_shares(loss, targets, p.dtype)
     scales = jnp.moveaxis(share[..., None] * p, 0, 2)
     return (at * slopes).reshape(t * k, n, t, k), scales.reshape(t * k, n)
 
@@ -245,7 +248,8 @@ def _units(outputs: Array) -> Array:
 
 CLOSED_FORMS: Mapping[OutputLoss, Callable[[Array, Any], tuple[Array, Array]]] = {
     cross_entropy: _label_factors,
-    sequence_nll: _token_factors,
+    sequence_nll: functools.partial(_token_factors, loss=sequence_nll),
+    sequence_nll_sum: functools.partial(_token_factors, loss=sequence_nll_sum),
     squared_error: _distance_factors(1.0),
     squared_norm: _distance_factors(2.0),
 }
@@ -289,6 +293,14 @@ def described(tree: Any) -> str:
     return " and ".join(
         f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(tree)
     )
+
+
+def token_shares(loss: OutputLoss, targets: Any, dtype: Any) -> Array:
+    """(n, t) how much each token's own loss counts in that of its example."""
+    kept = (targets >= 0).astype(dtype)
+    if loss is sequence_nll_sum:
+        return kept
+    return kept / jnp.maximum(jnp.sum(kept, axis=1, keepdims=True), 1)
 
 
 def label_counts(objective: Objective, outputs: Any, targets: Any) -> Array:

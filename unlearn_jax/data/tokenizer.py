@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from unlearn_jax.storage.tensors import package, read_facts
 
 _SPECIAL = 3
@@ -29,7 +31,7 @@ class Tokenizer(NamedTuple):
     """
 
     encode: Callable[[str], list[int]]
-    decode: Callable[[Sequence[int]], str]
+    decode: Callable[[Sequence[int] | np.ndarray], str]
     size: int
     begin: int | None = None
     end: int | None = None
@@ -111,7 +113,7 @@ def _wrapped(made: Any, begin: int | None = None, end: int | None = None) -> Tok
     def encode(text: str) -> list[int]:
         return list(made.encode(text, add_special_tokens=False).ids)
 
-    def decode(tokens: Sequence[int]) -> str:
+    def decode(tokens: Sequence[int] | np.ndarray) -> str:
         whole = [int(token) for token in tokens if token >= 0]
         return made.decode(whole, skip_special_tokens=True)
 

@@ -28,12 +28,27 @@ def squared_error(outputs: Outputs, targets: Targets) -> PerExample:
 def sequence_nll(
     outputs: Outputs, targets: Int[Array | np.ndarray, "n t"]
 ) -> PerExample:
-    """Mean negative log-likelihood per token [nats]; targets below zero are ignored."""
+    """Mean negative log-likelihood per token [nats]; targets below zero are ignored.
+
+    A short answer weighs as much as a long one. Methods that were published with the
+    sum take :func:`sequence_nll_sum`: their temperatures are of the other size.
+    """
+    total = sequence_nll_sum(outputs, targets)
+    return total / jnp.maximum(jnp.sum(targets >= 0, axis=-1), 1)
+
+
+def sequence_nll_sum(
+    outputs: Outputs, targets: Int[Array | np.ndarray, "n t"]
+) -> PerExample:
+    """Negative log-likelihood of a sequence [nats]; targets below zero are ignored."""
     kept = targets >= 0
     logp = jax.nn.log_softmax(outputs, axis=-1)
     picked = jnp.take_along_axis(logp, jnp.where(kept, targets, 0)[..., None], axis=-1)
-    total = -jnp.sum(jnp.where(kept, picked[..., 0], 0.0), axis=-1)
-    return total / jnp.maximum(jnp.sum(kept, axis=-1), 1)
+    return -jnp.sum(jnp.where(kept, picked[..., 0], 0.0), axis=-1)
+
+
+SEQUENCE_LOSSES = (sequence_nll, sequence_nll_sum)
+"""Of the tokens of an example that are not ignored: their mean, and their sum."""
 
 
 def squared_norm(outputs: Outputs, targets: Targets) -> PerExample:
@@ -64,6 +79,7 @@ TargetKind: TypeAlias = Literal[
 TARGETS: Mapping[OutputLoss, TargetKind] = {
     cross_entropy: "classes",
     sequence_nll: "tokens",
+    sequence_nll_sum: "tokens",
     squared_error: "numbers",
     kl_divergence: "log_probabilities",
     squared_norm: "anything",
