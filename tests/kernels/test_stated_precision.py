@@ -17,7 +17,7 @@ from test_precision import inner_programs
 from unlearn_jax.evaluation.state_privacy import reconstruct_removed
 from unlearn_jax.methods.certified_linear import certified_fit, certified_remove
 from unlearn_jax.methods.state_noise import NoisyStatistics, noisy_ridge
-from unlearn_jax.models.model import Model
+from unlearn_jax.models.model import Decoding, Model
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch
 
@@ -66,6 +66,7 @@ def stating(kind, monkeypatch, *names):
 def marked():
     with pytest.MonkeyPatch.context() as patch:
         stating(Model, patch, "init", "apply", "apply_train", "features")
+        stating(Decoding, patch, "extend")
         stating(Objective, patch, "predict")
         yield {program.name: program for program in programs(small_nets())}
 
