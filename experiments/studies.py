@@ -12,6 +12,7 @@ from experiments.datamodels import STUDY as datamodels
 from experiments.dmm import STUDY as dmm
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
+from experiments.markov import STUDY as markov
 from experiments.scaling import STUDY as scaling
 from experiments.spectrum import STUDY as spectrum
 from experiments.state_privacy import STUDY as state_privacy
@@ -34,6 +35,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         scaling,
         spectrum,
         state_privacy,
+        markov,
         truth,
         tune,
     )

@@ -1,0 +1,124 @@
+"""Who takes part, what each may try, and what a step of it costs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Costs(NamedTuple):
+    """Value: what prices are counted in.
+
+    Attributes:
+        forget: Sequences to forget.
+        retain: Sequences to retain.
+        passes: Budget, in passes over the forget set.
+    """
+
+    forget: int
+    retain: int
+    passes: int
+
+    def epochs(self, price: float) -> int:
+        """Passes over the forget set at so many gradients per forgotten sequence."""
+        return max(1, round(self.passes / price))
+
+
+class Contender(NamedTuple):
+    """Description: a method in this study.
+
+    Attributes:
+        method: Its name in ``METHODS``.
+        order: "first", "second", "signs" (the control of what claims to be second), or
+            "control".
+        options: What is fixed, given the budget.
+        tries: The option that is tried, and its values, from the middle outwards; all
+            have the same number of them. Empty for what has nothing to try.
+    """
+
+    method: str
+    order: str
+    options: Callable[[Costs], dict[str, Any]]
+    tries: tuple[str, tuple[float, ...]]
+
+
+def _paired(
+    method: str,
+    price: float,
+    rates: tuple[float, ...],
+    order: str = "first",
+    **options: Any,
+) -> Contender:
+    def own(costs: Costs) -> dict[str, Any]:
+        return {"epochs": costs.epochs(price), "batch_size": 30, **options}
+
+    return Contender(method, order, own, ("learning_rate", rates))
+
+
+_CURVED = {"samples": 128, "max_steps": 5}
+
+
+def _newton_steps(costs: Costs) -> dict[str, Any]:
+    # A gradient of the forget set, two per sample and product, and forward passes over
+    # the retain set, a third of a gradient each: one before, three in a step.
+    step = costs.forget + 2 * 128 * 5 + costs.retain
+    steps = max(1, round((costs.passes * costs.forget) / step))
+    return {"steps": steps, **_CURVED}
+
+
+_ADAM = (1e-3, 3e-3, 3e-4, 1e-2)
+_SIGNS = (3e-4, 1e-3, 1e-4, 3e-3)
+CONTENDERS: Mapping[str, Contender] = {
+    "identity": Contender("identity", "control", lambda costs: {}, ("", ())),
+    "finetune": Contender(
+        "finetune",
+        "first",
+        lambda costs: {
+            "epochs": max(1, round(costs.passes * costs.forget / costs.retain)),
+            "batch_size": 64,
+        },
+        ("learning_rate", _ADAM),
+    ),
+    "graddiff": _paired("graddiff", 2, _ADAM),
+    "graddiff, kl": _paired("graddiff", 2, _ADAM, retain="kl"),
+    "npo": _paired("npo", 2, _ADAM),
+    "simnpo": _paired("simnpo", 2, _ADAM),
+    "npo, sharpness": _paired("npo_smooth", 3, _ADAM),
+    "refusal": _paired("refusal", 2, _ADAM),
+    "dpo": _paired("dpo", 3, _ADAM),
+    "wga": _paired("wga", 2, _ADAM),
+    "signs": _paired("sophia", 2, _SIGNS, "signs", variant="sign"),
+    "sophia": _paired("sophia", 2.1, _SIGNS, "second"),
+    "sophia, released": _paired("sophia", 2, _SIGNS, "second", variant="released"),
+    "ssd": Contender("ssd", "second", lambda costs: {}, ("alpha", (3, 10, 1.5, 30))),
+    "retain_newton": Contender(
+        "retain_newton", "second", _newton_steps, ("nats", (0.03, 0.1, 0.01, 0.3))
+    ),
+    "retain_newton, ekfac": Contender(
+        "retain_newton",
+        "second",
+        lambda costs: {**_newton_steps(costs), "inverse": "ekfac"},
+        ("nats", (0.03, 0.1, 0.01, 0.3)),
+    ),
+}
+"""Name of a row -> how it is run."""
+SHOWN = (
+    "identity",
+    "finetune",
+    "graddiff",
+    "npo",
+    "simnpo",
+    "signs",
+    "sophia",
+    "sophia, released",
+    "ssd",
+    "retain_newton",
+)
+"""What the small scale compares, in minutes."""
+
+
+def settings(name: str, costs: Costs, trials: int) -> list[dict[str, Any]]:
+    """What is tried of a contender, at most so many."""
+    contender = CONTENDERS[name]
+    fixed, (option, values) = contender.options(costs), contender.tries
+    if not option:
+        return [fixed]
+    return [{**fixed, option: float(value)} for value in values[:trials]]
