@@ -53,13 +53,13 @@ def _paired(
     return Contender(method, order, own, ("learning_rate", rates))
 
 
-_CURVED = {"samples": 128, "max_steps": 5}
+_CURVED = {"samples": 64, "max_steps": 5}
 
 
 def _newton_steps(costs: Costs) -> dict[str, Any]:
     # A gradient of the forget set, two per sample and product, and forward passes over
     # the retain set, a third of a gradient each: one before, three in a step.
-    step = costs.forget + 2 * 128 * 5 + costs.retain
+    step = costs.forget + 2 * _CURVED["samples"] * _CURVED["max_steps"] + costs.retain
     steps = max(1, round((costs.passes * costs.forget) / step))
     return {"steps": steps, **_CURVED}
 
