@@ -30,6 +30,20 @@ ORIGINAL, ORACLE = "original", "oracle"
 TRUTH = "truth"
 
 
+class Judges(NamedTuple):
+    """Description: what is compiled once and serves every method.
+
+    Attributes:
+        said: ``params (models, p) -> log-probabilities (models, n, t, k)`` on the test
+            sequences.
+        risks: ``params (models, p) -> (models, 2)`` mean training losses of the forget
+            and the retain set [nats].
+    """
+
+    said: Callable[[Any], np.ndarray]
+    risks: Callable[[Any], np.ndarray]
+
+
 class Setting(NamedTuple):
     """Description: the chains, the learner and the request."""
 
@@ -74,15 +88,16 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
         name: bench.keep(name, functools.partial(_trained, setting, name)).arrays
         for name in (ORIGINAL, ORACLE)
     }
-    said = {name: _said(setting, own["params"]) for name, own in models.items()}
-    yield from divergences(setting, ORACLE, said[ORACLE], said[ORACLE])
-    yield from _losses(setting, ORACLE, models[ORACLE]["params"])
+    judged = judges(setting)
+    said = judged.said(models[ORACLE]["params"])
+    yield from divergences(setting, ORACLE, said, said)
+    yield from _losses(ORACLE, judged.risks(models[ORACLE]["params"]))
     with bench.progress("forget", len(config.methods)) as advance:
         for name in config.methods:
             made = bench.keep(
                 f"forget/{name}",
                 functools.partial(
-                    _contended, setting, name, models[ORIGINAL]["params"], said[ORACLE]
+                    _contended, setting, judged, name, models[ORIGINAL]["params"], said
                 ),
             )
             yield from rows_of(made)
@@ -114,16 +129,26 @@ def _variables(setting: Setting, flat: Any) -> Variables:
     return Variables(ravel_pytree(zeros.params)[1](jnp.asarray(flat)), zeros.stats)
 
 
-def _said(setting: Setting, params: Any) -> np.ndarray:
-    """Log-probabilities on the test sequences, (models, n, t, k)."""
-    inputs = setting.dataset.splits.test.inputs
+def judges(setting: Setting) -> Judges:
+    """Judges of this setting's models."""
+    model = setting.learner.model
+    objective = bind(model, {}, sequence_nll)
+    inputs = jnp.asarray(setting.dataset.splits.test.inputs)
+    request = jax.tree.map(jnp.asarray, setting.request)
 
-    def one(flat: Any, inputs: Any) -> Array:
-        outputs = setting.learner.model.apply(_variables(setting, flat), inputs)
+    def said(flat: Any, inputs: Any) -> Array:
+        outputs = model.apply(_variables(setting, flat), inputs)
         return jax.nn.log_softmax(outputs, axis=-1)
 
-    said = jax.jit(lambda many, x: jax.lax.map(lambda flat: one(flat, x), many))
-    return np.asarray(said(jnp.asarray(params), inputs), np.float64)
+    def risks(flat: Any, request: Request) -> Array:
+        at = _variables(setting, flat).params
+        return jnp.stack([objective.risk(at, part) for part in request])
+
+    def over(one: Callable[..., Array], data: Any) -> Callable[[Any], np.ndarray]:
+        run = jax.jit(lambda many, data: jax.lax.map(lambda f: one(f, data), many))
+        return lambda many: np.asarray(run(jnp.asarray(many), data), np.float64)
+
+    return Judges(over(said, inputs), over(risks, request))
 
 
 def divergences(
@@ -165,45 +190,34 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
     return float(np.mean(np.sum(np.exp(p) * gap, axis=-1)))
 
 
-def _risks(setting: Setting, params: Any) -> np.ndarray:
-    """(models, 2) mean training loss of the forget and the retain set [nats]."""
-    objective = bind(setting.learner.model, {}, sequence_nll)
-
-    def one(flat: Any, request: Request) -> Array:
-        at = _variables(setting, flat).params
-        return jnp.stack([objective.risk(at, part) for part in request])
-
-    run = jax.jit(lambda many, r: jax.lax.map(lambda flat: one(flat, r), many))
-    return np.asarray(run(jnp.asarray(params), setting.request), np.float64)
-
-
-def _losses(setting: Setting, name: str, params: Any) -> Iterator[Row]:
-    for seed, (forget, retain) in enumerate(_risks(setting, params)):
+def _losses(name: str, risks: np.ndarray) -> Iterator[Row]:
+    for seed, (forget, retain) in enumerate(risks):
         at = {"method": name, "seed": seed}
         yield Row("forget_loss", float(forget), "nats", at)
         yield Row("retain_loss", float(retain), "nats", at)
 
 
 def _contended(
-    setting: Setting, name: str, originals: np.ndarray, oracles: np.ndarray
+    setting: Setting,
+    judged: Judges,
+    name: str,
+    originals: np.ndarray,
+    oracles: np.ndarray,
 ) -> Piece:
     """All trials of a method, and the rows of the one that is chosen."""
     config = setting.config
     costs = Costs(sum(config.counts[1:]), config.counts[0], config.passes)
-    before = _risks(setting, originals)
+    before = judged.risks(originals)
     tried = []
     for options in settings(name, costs, config.trials):
         params, seconds = _unlearned(setting, name, options, originals)
-        tried.append((options, params, seconds, _risks(setting, params)))
+        tried.append((options, params, seconds, judged.risks(params)))
     place = chosen(
         [after.mean(0) for *_, after in tried], before.mean(0), config.budget
     )
     options, params, seconds, after = tried[place]
-    rows = [*divergences(setting, name, _said(setting, params), oracles)]
-    for seed in range(config.models):
-        at = {"method": name, "seed": seed}
-        rows.append(Row("forget_loss", float(after[seed, 0]), "nats", at))
-        rows.append(Row("retain_loss", float(after[seed, 1]), "nats", at))
+    rows = [*divergences(setting, name, judged.said(params), oracles)]
+    rows += _losses(name, after)
     at = {"method": name}
     rows.append(Row("forget_seconds", seconds, "s", at))
     rise = float(after[:, 1].mean() - before[:, 1].mean())

@@ -1,6 +1,7 @@
 """Sequences: what is asked for stands where it should, and padding changes no loss."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_words
@@ -13,10 +14,13 @@ from unlearn_jax.data.tokens import (
     byte_tokens,
     continuations,
     lengthened,
+    packed,
     read_text,
     sequences,
     windows,
 )
+from unlearn_jax.models.transformer import transformer
+from unlearn_jax.train.asked import asked
 from unlearn_jax.train.loss import sequence_nll
 
 
@@ -117,3 +121,26 @@ def test_text_files_are_read_whole_or_refused(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="is empty"):
         read_text(path)
+
+
+def test_packed_tokens_are_as_likely_as_they_were():
+    model = transformer((12,), 7, depth=1, width=8, heads=2, dtype=jnp.float64)
+    variables = model.init(jax.random.key(0))
+    prompts = [[1, 2, 3], [4], [2, 2], [5, 1, 6, 2], [3]]
+    answers = [[5, 6], [1], [3, 0, 1], [6, 6], [2, 4]]
+    batch = continuations(prompts, answers, length=6)
+    rows = packed(batch, 12)
+    assert len(rows.inputs) == 2
+    likelihoods = [
+        np.asarray(
+            asked(
+                jax.jit(model.apply)(variables, part.inputs), part.targets
+            ).log_likelihoods[np.asarray(part.targets) != IGNORED]
+        )
+        for part in (batch, rows)
+    ]
+    np.testing.assert_allclose(likelihoods[1], likelihoods[0], rtol=1e-9)
+    with pytest.raises(ValueError, match="1 to 5 tokens, expected from 1 to the 4"):
+        packed(batch, 4)
+    with pytest.raises(ValueError, match="weights other than 1"):
+        packed(batch._replace(weights=np.zeros(5, np.float32)), 12)

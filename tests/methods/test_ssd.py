@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 import tiny
+import tiny_words
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
+from unlearn_jax.methods import make_request
 from unlearn_jax.methods.ssd import ssd, ssd_batch
 from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import bind
@@ -159,3 +161,20 @@ def test_impossible_batch_sizes_are_refused(learner, make, least):
     sentence = f"^{make.__name__}: importance_batch must be at least {least}, got"
     with pytest.raises(ValueError, match=sentence):
         make(learner, importance_batch=least - 1)
+
+
+def test_sequences_are_dampened_by_their_dense_squares():
+    learner, words = tiny_words.learner(), tiny_words.examples()
+    request = make_request(words, [0, 5, 8])
+    original = learner.model.init(jax.random.key(0))
+    state, moved = run(ssd(learner, alpha=1.5), original, words, request)
+    squares = squares_by_hand(learner, original, words)
+    overall, forgotten = squares(np.arange(24)), squares([0, 5, 8])
+    assert_trees_close(state.value, overall, rtol=1e-6, atol=1e-14)
+
+    def shrunk(theta, whole, part):
+        ratio = np.where(part > 1.5 * whole, whole / np.where(part > 0, part, 1), 1)
+        return theta * ratio
+
+    expected = jax.tree.map(shrunk, original.params, overall, forgotten)
+    assert_trees_close(moved, expected, rtol=1e-6, atol=1e-14)

@@ -153,6 +153,58 @@ def lengthened(batch: Batch, length: int) -> Batch:
     )
 
 
+def packed(batch: Batch, length: int) -> Batch:
+    """Several examples in a row, a negative token between them; the order is kept.
+
+    The transformer (``models.transformer``) lets no position see past a negative token,
+    so that the losses of all tokens are what they were, and so is their sum. Rows are
+    new examples: a mean per row weighs tokens otherwise, and a request for one of the
+    old ones cannot be made any more. Pack what is trained on, not what is forgotten.
+
+    Args:
+        batch: Examples of weight one, each used up to its last supervised position.
+        length: t of the rows.
+
+    Returns:
+        Batch of fewer rows in numpy, every weight one; padding is negative too.
+
+    Raises:
+        ValueError: an example longer than a row, one without a supervised position, or
+            weights other than one.
+    """
+    tokens, targets = np.asarray(batch.inputs), np.asarray(batch.targets)
+    if np.any(np.asarray(batch.weights) != 1):
+        raise ValueError(
+            "got weights other than 1, which a row of several examples cannot have: "
+            "take the examples that are there before packing"
+        )
+    asked = targets != IGNORED
+    used = np.where(asked.any(1), asked.shape[1] - np.argmax(asked[:, ::-1], axis=1), 0)
+    if used.min() < 1 or used.max() > length:
+        raise ValueError(
+            f"examples use from {used.min()} to {used.max()} tokens, expected from 1 "
+            f"to the {length} of a row: drop the empty ones, raise the length"
+        )
+    rows: list[list[int]] = [[]]
+    filled = 0
+    for example, size in enumerate(used):
+        if rows[-1] and filled + 1 + size > length:
+            rows.append([])
+            filled = 0
+        filled += size + bool(rows[-1])
+        rows[-1].append(example)
+    inputs = np.full((len(rows), length), IGNORED, np.int32)
+    wanted = np.full((len(rows), length), IGNORED, np.int32)
+    for row, members in enumerate(rows):
+        place = 0
+        for example in members:
+            size = used[example]
+            inputs[row, place : place + size] = tokens[example, :size]
+            wanted[row, place : place + size] = targets[example, :size]
+            place += size + 1
+    return Batch(inputs, wanted, np.ones(len(rows), np.float32))
+
+
 def read_text(path: str | Path) -> str:
     """A plain text file in UTF-8.
 
