@@ -13,6 +13,7 @@ LAST = {
     "docs/exact-forgetting.md": "scores",
     "docs/attribution.md": "effects",
     "docs/methods.md": "unlearned",
+    "docs/language.md": "unlearned",
     "docs/accelerators.md": "apart",
 }
 """What the example of each page ends with."""

@@ -15,7 +15,9 @@ from unlearn_jax.train.recipe import Recipe
 # neggrad_plus, l1_sparse and prune_finetune; 20261129T223430-292153 for finetune_last
 # and the boundaries; 20261129T223707-92d3e3 for unsir). Not named: the published
 # default was chosen (fisher_merging, fisher_forgetting, unrolled_removal), or there is
-# no option but a count of layers (retrain_last).
+# no option but a count of layers (retrain_last). Methods of language models, graddiff
+# to sophia, were not chosen: a tenth of the rate that digits are trained at, since
+# their published ones, of a thousandth of that, leave a small net where it is.
 _SMALL_OPTIONS = Options(
     {
         "finetune": {"learning_rate": 0.1, "batch_size": 64},
@@ -43,6 +45,21 @@ _SMALL_OPTIONS = Options(
         "natural_ascent": {"nats": 10.0},
         "bad_teacher": {"learning_rate": 0.003, "batch_size": 64},
         "scrub": {"learning_rate": 0.01},
+        "graddiff": {"learning_rate": 0.01, "batch_size": 64},
+        "refusal": {"learning_rate": 0.01, "batch_size": 64},
+        "dpo": {"learning_rate": 0.01, "batch_size": 64},
+        "llmu": {"learning_rate": 0.01, "batch_size": 64},
+        "npo": {"learning_rate": 0.01, "batch_size": 64},
+        "simnpo": {"learning_rate": 0.01, "batch_size": 64},
+        "npo_smooth": {"learning_rate": 0.01, "batch_size": 64},
+        "wagle": {"learning_rate": 0.01, "batch_size": 64},
+        "undial": {"learning_rate": 0.01, "batch_size": 64},
+        "ce_u": {"learning_rate": 0.01, "batch_size": 64},
+        "wga": {"learning_rate": 0.01, "batch_size": 64},
+        "satimp": {"learning_rate": 0.01, "batch_size": 64},
+        "flat": {"learning_rate": 0.01, "batch_size": 64},
+        "rmu": {"learning_rate": 0.01, "batch_size": 64},
+        "sophia": {"learning_rate": 0.0003, "batch_size": 64},
         "dmm": {"learning_rate": 0.001, "batch_size": 64},
         "oracle_matching": {"learning_rate": 0.01, "batch_size": 64},
     }

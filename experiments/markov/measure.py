@@ -262,7 +262,9 @@ def _unlearned(
         return ravel_pytree(moved.params)[0]
 
     def many(keys: Any, flats: Any, train: Batch, request: Request) -> Array:
-        return jax.lax.map(lambda pair: one(*pair, train, request), (keys, flats))
+        return jax.lax.map(
+            lambda pair: one(pair[0], pair[1], train, request), (keys, flats)
+        )
 
     given = _keys(setting.config, 3), jnp.asarray(originals)
     params, cost = measured(many, *given, setting.dataset.splits.train, setting.request)

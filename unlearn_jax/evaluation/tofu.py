@@ -6,7 +6,7 @@ scripts disagree with one another: the mean over wrong answers is geometric.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import ks_2samp
@@ -77,8 +77,8 @@ def forget_quality(unlearned: np.ndarray, oracle: np.ndarray) -> ForgetQuality:
                 f"{int(np.isfinite(values).sum())} are finite, expected some, all "
                 "finite: a destroyed model has no forget quality"
             )
-    found = ks_2samp(unlearned, oracle)
-    apart = ks_2samp(np.zeros(len(unlearned)), np.ones(len(oracle)))
+    found: Any = ks_2samp(unlearned, oracle)
+    apart: Any = ks_2samp(np.zeros(len(unlearned)), np.ones(len(oracle)))
     return ForgetQuality(
         float(found.pvalue), float(found.statistic), float(apart.pvalue)
     )
