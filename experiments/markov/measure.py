@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from experiments.frame.study import Bench, piece_of, rows_of
+from experiments.frame.bench import Bench, piece_of, rows_of
+from experiments.frame.progress import progress
 from experiments.markov.config import Config
 from experiments.markov.contenders import CONTENDERS, Costs, settings
 from unlearn_jax.data.batch import Dataset
@@ -117,7 +118,7 @@ def _trained(setting: Setting, name: str) -> Piece:
         return ravel_pytree(fit(key, setting.learner, data).params)[0]
 
     keys = _keys(config, 1 if name == ORIGINAL else 2)
-    with Bench.progress(f"train {name}", 1):
+    with progress(f"train {name}", 1):
         many = jax.jit(jax.vmap(one, (0, None)))
         params, cost = measured(many, keys, data)
     return Piece({"params": params}, {"seconds": cost.seconds / config.models})
