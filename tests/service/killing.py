@@ -22,6 +22,7 @@ from service.toy import open_toy, requests
 from unlearn_jax.service import audit  # noqa: F401
 
 LONGEST = 0.6  # seconds after a child is under way
+LAST = 600.0  # seconds for the run that is not killed
 
 
 def child(folder, number, ready):
@@ -69,7 +70,7 @@ def main(root, kills, number):
         again = run_and_kill(root / str(folders), number, moments.uniform(0, LONGEST))
         killed += again
         folders += not again
-    if run_and_kill(root / str(folders), number, 600.0):
+    if run_and_kill(root / str(folders), number, LAST):
         raise SystemExit("the last run was not to be killed")
     print(killed, folders + 1)
 

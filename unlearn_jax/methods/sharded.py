@@ -229,7 +229,7 @@ def _rows_digest(
 def _served(plan: Plan, state: ShardState, contents: Contents) -> Served:
     """Every stage of the state, trained where missing; the longest ones answer."""
     names = stage_names(plan, state)
-    like = jax.eval_shape(plan.learner.model.init, jax.random.key(0))
+    like = _like(plan.learner)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
     chosen, votes, stages = [], [], []
     for s, orders in enumerate(names):
@@ -285,7 +285,7 @@ def _trained(learner: Learner, *given: Any) -> dict[str, Any]:
 
 
 def _read(plan: Plan, contents: Contents, name: str) -> Variables:
-    like = jax.eval_shape(plan.learner.model.init, jax.random.key(0))
+    like = _like(plan.learner)
     kept = contents.load(name)
     leaves = [jnp.asarray(kept[str(i)]) for i in range(len(kept))]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -299,6 +299,11 @@ def _batch(rows: Batch, members: np.ndarray, seen: np.ndarray) -> Batch:
         return jnp.asarray(np.where(chosen, field[members], 0).astype(field.dtype))
 
     return jax.tree.map(gathered, rows)
+
+
+@functools.lru_cache(maxsize=8)
+def _like(learner: Learner) -> Any:
+    return jax.eval_shape(learner.model.init, jax.random.key(0))
 
 
 @functools.lru_cache(maxsize=8)
