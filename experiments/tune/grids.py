@@ -65,13 +65,13 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
     "scar": (*_RATES, *times("foreign_weight", 0.3), *times("forget_weight", 3)),
     "laf": (
         *times("align_rate", 10, 100, 30),
-        *times("extract_rate", 10, 100),
+        *times("extract_rate", 10, 100, 30),
         *times("epochs", 2),
     ),
     "slug": (
         *values("goal", 0.9, 0.5),
         *times("tries", 0.5, 2),
-        *values("goal", 0.7, 0.3),
+        *values("goal", 0.7, 0.3, 0.1),
     ),
     "graddiff": (*_TRAINING, *times("forget_weight", 0.1)),
     "refusal": _TRAINING,
