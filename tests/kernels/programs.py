@@ -15,7 +15,7 @@ import numpy as np
 import tiny
 from curvature_programs import curvatures
 from described import Made, Program, key_shape, real, shaped
-from methods.test_contract import SETTINGS
+from methods.strong import SETTINGS
 
 from benchmarks import workloads
 from unlearn_jax.attribution import ATTRIBUTIONS

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import tiny_words
 from asserts import assert_trees_close
+from methods.strong import SETTINGS
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.trace import trace_like
@@ -16,133 +17,6 @@ from unlearn_jax.data.batch import pad
 from unlearn_jax.methods import METHODS, check_task, make_request
 from unlearn_jax.train.loss import squared_error
 
-# Small and strong enough that every method shows what it does.
-SETTINGS = {
-    "identity": {},
-    "retrain": {},
-    "finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
-    "finetune_last": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
-    "retrain_last": {},
-    "gradient_ascent": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
-    "neggrad_plus": {
-        "epochs": 2,
-        "share": 0.7,
-        "learning_rate": 0.1,
-        "retain_batch": 8,
-        "forget_batch": 4,
-    },
-    "l1_sparse": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8, "alpha": 0.01},
-    "prune_finetune": {
-        "epochs": 2,
-        "learning_rate": 0.1,
-        "batch_size": 8,
-        "sparsity": 0.5,
-    },
-    "prune_rewind": {
-        "epochs": 2,
-        "learning_rate": 0.1,
-        "batch_size": 8,
-        "sparsity": 0.5,
-    },
-    "amnesiac": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
-    "random_labels": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
-    "salun": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
-    "salun_soft": {"epochs": 2, "learning_rate": 0.1, "batch_size": 4},
-    "boundary_shrink": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
-    "boundary_expanding": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
-    "lipschitz": {"learning_rate": 0.1, "batch_size": 4, "samples": 3},
-    "unsir": {"epochs": 1, "learning_rate": 0.01, "batch_size": 16, "noise_steps": 3},
-    "prioritised_finetune": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
-    "gaussian_amnesiac": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16},
-    "ewc": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "strength": 1.0},
-    "l2_to_init": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
-    "fisher_merging": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
-    "duck": {
-        "epochs": 2,
-        "learning_rate": 0.01,
-        "batch_size": 4,
-        "ratio": 2,
-        "repair_epochs": 1,
-    },
-    "scar": {
-        "epochs": 3,
-        "learning_rate": 0.01,
-        "batch_size": 4,
-        "ratio": 2,
-        "power": 1.0,
-        "foreign": "marginals",
-        "foreign_count": 8,
-    },
-    "laf": {
-        "autoencoder": "linear",
-        "latent": 2,
-        "epochs": 2,
-        "extract_rate": 0.01,
-        "align_rate": 0.01,
-        "batch_size": 4,
-    },
-    # Along the gradient the retain set is read too, but chooses alone.
-    "slug": {"tries": 4, "batch_size": 16, "step": "newton", "damping": 0.1},
-    "graddiff": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "refusal": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "dpo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "llmu": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "npo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "simnpo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "npo_smooth": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "wagle": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "undial": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "ce_u": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "wga": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "satimp": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "flat": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "sophia": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "rmu": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
-    "ssd": {"alpha": 1.0},
-    "ssd_batch": {"alpha": 1.0, "importance_batch": 4},
-    "lfssd": {"alpha": 1.0, "importance_batch": 4},
-    "assd": {"importance_batch": 4},
-    "potion": {"rho": 0.5, "importance_batch": 4},
-    "fisher_forgetting": {"alpha": 1e-6},
-    "influence_removal": {"tol": 1e-12, "batch_size": 16},
-    "newton_removal": {"tol": 1e-12, "batch_size": 16},
-    "influence_unlearning": {"samples": 16, "tol": 1e-12, "batch_size": 16},
-    "retain_newton": {"steps": 2, "tol": 1e-12, "max_steps": 100},
-    "source_removal": {"batch_size": 16},
-    "natural_ascent": {"steps": 4, "batch_size": 16},
-    "unrolled_removal": {"steps": 2, "batch_size": 16},
-    "bad_teacher": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
-    "stochastic_teacher": {"epochs": 2, "learning_rate": 0.01, "batch_size": 8},
-    "scrub": {
-        "epochs": 2,
-        "ascent_epochs": 1,
-        "learning_rate": 0.05,
-        "retain_batch": 8,
-        "forget_batch": 4,
-    },
-    "blindspot": {
-        "epochs": 1,
-        "batch_size": 16,
-        "blind_epochs": 1,
-        "blind_rate": 1e-3,
-    },
-    # Adam turns the rounding of a gradient that is zero, of a bias before a
-    # batch-norm, into steps: few and small ones here.
-    "dmm": {
-        "epochs": 1,
-        "learning_rate": 1e-3,
-        "batch_size": 16,
-        "retain_ratio": 2,
-        "forget_copies": 1,
-    },
-    "oracle_matching": {
-        "epochs": 1,
-        "learning_rate": 1e-3,
-        "batch_size": 16,
-        "retain_ratio": 2,
-        "forget_copies": 1,
-    },
-}
 NOT_RANDOM = {
     "identity",
     "ssd",

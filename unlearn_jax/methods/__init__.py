@@ -1,7 +1,7 @@
 """Ways to unlearn. ``METHODS``: name -> Entry, grouped by family.
 
 To add one: a file with a factory ``method(learner, *, options) -> Method``, a line
-here, a line in ``tests/methods/test_contract.py``, and a law of its own.
+here, a line in ``tests/methods/strong.py``, and a law of its own.
 """
 
 from collections.abc import Callable, Mapping
