@@ -248,7 +248,10 @@ def told_over_models(
     function: Callable[[Variables, Any], tuple[Array, Report]], state: InfluenceState
 ) -> tuple[Array, Report]:
     """Mean of the first result, and what all solves told; memory of one model."""
+    count = leading_axis(state.models)
     first = tree.member(state, 0)
+    if count == 1:
+        return function(*first)
     like = jax.eval_shape(lambda s: function(*s)[0], first)
 
     def add(
@@ -259,21 +262,11 @@ def told_over_models(
 
     begun = jnp.zeros(like.shape, like.dtype), no_report()
     (total, told), _ = jax.lax.scan(add, begun, state)
-    return total / leading_axis(state.models), told
+    return total / count, told
 
 
 def mean_over_models(
     function: Callable[[Variables, Any], Array], state: InfluenceState
 ) -> Array:
-    """One model after another: memory of one."""
-    count = leading_axis(state.models)
-    first = tree.member(state, 0)
-    if count == 1:
-        return function(*first)
-    like = jax.eval_shape(lambda s: function(*s), first)
-
-    def add(total: Array, one: InfluenceState) -> tuple[Array, None]:
-        return total + function(*one), None
-
-    total, _ = jax.lax.scan(add, jnp.zeros(like.shape, like.dtype), state)
-    return total / count
+    """The same of what no solver is in."""
+    return told_over_models(lambda *one: (function(*one), no_report()), state)[0]
