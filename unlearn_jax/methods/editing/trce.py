@@ -41,7 +41,7 @@ def trce(
     Cost: one ``edit`` of n + m rows.
     Source: TRCE, arXiv 2503.07389, stage 1; token weights 0, 1, 0, 0 as released.
         Differs: λ. The gradients that the release never resets are those of stage 2,
-        the steering of trajectories by gradient descent, which is not here.
+        fine-tuning of the denoiser, which this leaves out.
     """
     n, m = (max(len(jnp.atleast_1d(each)), 1) for each in (malicious, captions))
     rows = join_rows(
