@@ -117,7 +117,7 @@ METHODS: Mapping[str, Entry] = {
     "boundary_expanding": Entry(
         boundary_expanding, _CLASSES, "forget", False, "arXiv 2303.11570"
     ),
-    "lipschitz": Entry(lipschitz, _ANY, "forget", False, "arXiv 2402.01401"),
+    "lipschitz": Entry(lipschitz, _NUMBERS, "forget", False, "arXiv 2402.01401"),
     "unsir": Entry(unsir, _CLASSES, "retain", False, "arXiv 2111.08947"),
     "prioritised_finetune": Entry(
         prioritised_finetune, _ANY, "both", False, "no single source"
@@ -131,7 +131,7 @@ METHODS: Mapping[str, Entry] = {
     # distances in feature space
     "duck": Entry(duck, _CLASSES, "both", True, "arXiv 2312.02052"),
     "scar": Entry(scar, _CLASSES, "forget", True, "arXiv 2404.12922"),
-    "laf": Entry(laf, _ANY, "both", True, "arXiv 2404.00506"),
+    "laf": Entry(laf, _NUMBERS, "both", True, "arXiv 2404.00506"),
     # steps in one layer
     "slug": Entry(slug, _CLASSES, "both", True, "arXiv 2407.11867"),
     # a term on the forget set, another on the retain set: language models' methods
