@@ -8,8 +8,9 @@ import tiny
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
+from unlearn_jax.data.answers import wrong_labels
 from unlearn_jax.data.batch import concatenate
-from unlearn_jax.methods.amnesiac import amnesiac, wrong_labels
+from unlearn_jax.methods.amnesiac import amnesiac
 from unlearn_jax.methods.amnesiac_updates import (
     batches_hit,
     fit_updates,

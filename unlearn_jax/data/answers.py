@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.data.tokens import IGNORED
-from unlearn_jax.types import PRNGKey
+from unlearn_jax.types import Array, PRNGKey
 
 Bank: TypeAlias = tuple[tuple[int, ...], ...]
 """Answers as token numbers; empty for none."""
@@ -55,7 +55,8 @@ def other_answers(
         other answer, and reads it up to where it is asked.
 
     Raises:
-        ValueError: a bank for classes, or a token of it that is out of range.
+        ValueError: a bank for classes, a token of it that is out of range, or a single
+            class.
     """
     targets = jnp.asarray(targets)
     if targets.ndim == 1:
@@ -64,8 +65,7 @@ def other_answers(
                 "got answers as tokens for examples that have one class each: leave "
                 "them out, another class is drawn"
             )
-        shift = jax.random.randint(key, targets.shape, 1, max(labels, 2), targets.dtype)
-        return inputs, (targets + shift) % labels
+        return inputs, wrong_labels(key, targets, labels)
     if not bank:
         kept = targets >= 0
         drawn = jax.random.randint(key, targets.shape, 0, labels, targets.dtype)
@@ -83,6 +83,21 @@ def other_answers(
     for row, answer in enumerate(bank):
         table[row, : len(answer)] = answer
     return _replaced(key, inputs, targets, jnp.asarray(table))
+
+
+def wrong_labels(key: PRNGKey, labels: Any, classes: int) -> Array:
+    """(n,) one of the other classes for each, all alike.
+
+    Raises:
+        ValueError: there is no other class.
+    """
+    if classes < 2:
+        raise ValueError(
+            f"a wrong label was asked for among {classes} class, expected two or more: "
+            "take a method that needs none"
+        )
+    step = jax.random.randint(key, labels.shape, 1, classes, labels.dtype)
+    return (labels + step) % classes
 
 
 def _replaced(key: PRNGKey, inputs: Any, targets: Any, table: Any) -> tuple[Any, Any]:

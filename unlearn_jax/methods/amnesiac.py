@@ -1,16 +1,15 @@
 """Amnesiac: wrong labels that are drawn once, learned beside the rest."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.data.answers import wrong_labels
 from unlearn_jax.data.batch import concatenate
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Array, PRNGKey, Variables
+from unlearn_jax.types import PRNGKey, Variables
 
 
 @entrance()
@@ -61,18 +60,3 @@ def amnesiac(
         return fit(order_key, tuned, both, start=variables)
 
     return stateless(forget)
-
-
-def wrong_labels(key: PRNGKey, labels: Any, classes: int) -> Array:
-    """(n,) one of the other classes for each, all alike.
-
-    Raises:
-        ValueError: there is no other class.
-    """
-    if classes < 2:
-        raise ValueError(
-            f"a wrong label was asked for among {classes} class, expected two or more: "
-            "take a method that needs none"
-        )
-    step = jax.random.randint(key, labels.shape, 1, classes, labels.dtype)
-    return (labels + step) % classes
