@@ -13,6 +13,15 @@ TINY = (
 ).split()
 
 
+def over(words: list[str], more: list[str]) -> list[str]:
+    """The words, less the flags that others give anew, and then the others."""
+    given, kept, left_out = {word for word in more if word.startswith("--")}, [], False
+    for word in words:
+        left_out = word in given if word.startswith("--") else left_out
+        kept += [] if left_out else [word]
+    return [*kept, *more]
+
+
 def environment(cache: Path | None = None) -> dict[str, str]:
     """This process's environment; ``cache`` for a run that may spoil what it keeps."""
     paths = [str(ROOT), str(ROOT / "kernels")]

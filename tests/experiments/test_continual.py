@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from commands import over
 
 from experiments.continual import STUDY, measure
 from experiments.continual.follow import DELETIONS, difference
@@ -276,8 +277,8 @@ def test_runs_that_would_train_the_same_backbone_train_it_once(study_run, monkey
     first, other = (study_run(STUDY, f"{TINY} --l2 {l2}") for l2 in (0.1, 0.2))
     assert len(trained) == 1
     assert first.rows.metrics() == other.rows.metrics()
-    study_run(STUDY, f"{TINY} --backbone.epochs 2")
-    study_run(STUDY, f"{TINY} --rows 7")  # other wrong labels
+    study_run(STUDY, over(TINY.split(), ["--backbone.epochs", "2"]))
+    study_run(STUDY, over(TINY.split(), ["--rows", "7"]))  # other wrong labels
     assert len(trained) == 3
 
 

@@ -1,7 +1,7 @@
 """Full or damaged storage: one line that says what to do; nothing finished is lost."""
 
 import pytest
-from commands import TINY, finish
+from commands import TINY, finish, over
 
 from unlearn_jax.results.rows import read_rows
 
@@ -25,7 +25,7 @@ def one_line(err: str) -> str:
 
 @pytest.mark.slow
 def test_full_disk_then_damage_then_the_same_rows(cache, tmp_path):
-    words = [*TINY, "--methods", "ssd", "--results"]
+    words = over(TINY, ["--methods", "ssd", "--results"])
     code, _, err = finish("compare", [*words, str(tmp_path / "calm")], cache)
     assert code == 0, err
     troubled = tmp_path / "troubled"
