@@ -101,6 +101,21 @@ class StagedNet(nnx.Module):
         return self.head(self.features(inputs, rngs=rngs))
 
 
+class ForeignNet(StagedNet):
+    """One stage behind a convolution over positions that is XLA's own, not ours."""
+
+    def __init__(self, dtype, rngs):
+        super().__init__(dtype, rngs, stages=1)
+        kind = {"dtype": dtype, "param_dtype": dtype, "rngs": rngs}
+        self.stem = nnx.Conv(1, WIDTH, kernel_size=(3,), **kind)
+
+    def features(self, inputs, *, rngs=None):
+        values = self.stem(inputs[:, :, None]).mean(axis=1)
+        for stage in self.stages:
+            values = stage(values)
+        return values
+
+
 def softmax(dtype=jnp.float64):
     """Softmax regression by hand; drawn at random, the library's starts at zero."""
 
@@ -144,6 +159,7 @@ MODELS = {
     ),
     "norm": lambda dtype: from_nnx(lambda rngs: StagedNet(dtype, rngs)),
     "short": lambda dtype: from_nnx(lambda rngs: StagedNet(dtype, rngs, stages=1)),
+    "foreign": lambda dtype: from_nnx(lambda rngs: ForeignNet(dtype, rngs)),
 }
 
 

@@ -284,7 +284,7 @@ def methods() -> Iterator[Program]:
             settings = dict(SETTINGS[name])
             if "tol" in settings and real() == np.float32:
                 settings["tol"] = 1e-6
-            learner = tiny.learner("norm", real())
+            learner = tiny.learner("short", real())
             examples = tiny.examples()
             if "classification" not in entry.tasks:
                 learner = learner._replace(loss=squared_error)

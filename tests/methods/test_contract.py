@@ -62,11 +62,24 @@ IDLE_ON_NOTHING = NOT_RANDOM | {
     "dmm",
     "oracle_matching",
 }
-# One stage has every layer of the two, and of the plain net, whose programs, four for
+# One stage has every layer of the two, and of the plain net, whose programs, two for
 # each method, the slow suite compiles.
 NETS = {"mlp": [pytest.mark.slow], "norm": [pytest.mark.slow], "short": []}
+# These run on a frame that another method runs on every day: compiled in the slow
+# suite, traced every day, as all are.
+FRAMED = {
+    "npo": "graddiff refusal dpo llmu simnpo npo_smooth ce_u wga satimp flat",
+    "ssd": "ssd_batch lfssd",
+    "salun": "random_labels salun_soft",
+    "finetune": "finetune_last retrain_last",
+    "prune_rewind": "prune_finetune",
+    "boundary_shrink": "boundary_expanding",
+    "stochastic_teacher": "bad_teacher",
+    "dmm": "oracle_matching",
+}
+RARE = {name for names in FRAMED.values() for name in names.split()}
 BOTH = [
-    pytest.param((name, net), marks=marks)
+    pytest.param((name, net), marks=[*marks, *([pytest.mark.slow] * (name in RARE))])
     for name in METHODS
     for net, marks in NETS.items()
 ]
@@ -83,7 +96,7 @@ def same(a, b):
 
 
 class Case:
-    """One method on one net: compiled once, its traces counted, its runs at hand."""
+    """One method on one net: two models together, compiled once, its traces counted."""
 
     def __init__(self, name, net, originals, traces, train, request):
         self.name, self.entry = name, METHODS[name]
@@ -92,26 +105,33 @@ class Case:
         self.method = method_of(name, learner)
         self.originals = originals(net)
         self.traces = (traces(net),) if self.method.reads_trace else ()
-        self.keys = jax.random.split(jax.random.key(1), 2)
+        self.keys = jax.random.split(jax.random.key(1), 4)
         self.request = request
         self.traced = 0
-        self.program = tiny.quick_jit(self.method.prepare)
-        self.forget = tiny.quick_jit(self._counted)
-        self.original = tree.member(self.originals, 0)
-        self.state = self.prepare(self.keys[0])
+        axes = (0, 0, None, *(0 for _ in self.traces))
+        self.program = tiny.quick_jit(jax.vmap(self.method.prepare, axes))
+        together = jax.vmap(self._counted, (0, 0, 0, None))
+        self.forget = tiny.quick_jit(together)
+        self.state = self.prepare(self.keys[:2])
         self.unlearned, self.next_state = self.run(request)
 
-    def prepare(self, key, i=0):
-        """The state of original i."""
-        trace = tree.member(self.traces, i)
-        return self.program(key, tree.member(self.originals, i), self.train, *trace)
+    def prepare(self, keys):
+        """The states of both originals."""
+        return self.program(keys, self.originals, self.train, *self.traces)
 
     def _counted(self, *arguments):
         self.traced += 1
         return self.method.forget(*arguments)
 
     def run(self, request):
-        return self.forget(self.keys[0], self.state, self.original, request)
+        return self.forget(self.keys[:2], self.state, self.originals, request)
+
+    def alone(self, forget, i):
+        """What original i becomes in a program of its own."""
+        model, *trace = (tree.member(x, i) for x in (self.originals, *self.traces))
+        prepare = tiny.quick_jit(self.method.prepare)
+        state = prepare(self.keys[i], model, self.train, *trace)
+        return forget(self.keys[i], state, model, self.request)
 
 
 @pytest.fixture(scope="module", params=BOTH, ids="-".join)
@@ -121,6 +141,8 @@ def case(request, originals, traces, train, request_a):
 
 def test_settings_name_every_method():
     assert list(SETTINGS) == list(METHODS)
+    assert (RARE | set(FRAMED)) <= set(METHODS)
+    assert not RARE & set(FRAMED)
 
 
 def test_same_key_same_result_bit_for_bit(case):
@@ -130,41 +152,37 @@ def test_same_key_same_result_bit_for_bit(case):
 
 
 def test_key_matters_only_to_random_methods(case):
-    other = case.keys[1]
-    state = case.prepare(other)
-    moved, _ = case.forget(other, state, case.original, case.request)
-    assert same(state, case.state) == (case.name not in PREPARES_AT_RANDOM)
+    others = case.keys[2:]
+    states = case.prepare(others)
+    moved, _ = case.forget(others, states, case.originals, case.request)
+    assert same(states, case.state) == (case.name not in PREPARES_AT_RANDOM)
     assert same(moved, case.unlearned) == (case.name in NOT_RANDOM)
 
 
 def test_another_request_or_model_compiles_nothing(case):
     another = make_request(case.train, np.arange(40, 47))
     assert another.forget.weights.shape == case.request.forget.weights.shape
-    other = tree.member(case.originals, 1)
-    case.forget(case.keys[1], case.state, other, another)
+    others = jax.tree.map(lambda leaf: leaf[::-1], case.originals)
+    case.forget(case.keys[2:], case.state, others, another)
     assert case.traced == 1
 
 
-def test_vmap_over_models_on_a_wider_request_equals_one_by_one(case):
+@pytest.mark.slow
+def test_models_together_on_a_wider_request_are_models_apart(case):
     # One program for two laws, since compiling is what costs here: models together
     # are models apart, and padding up to a larger bucket changes nothing.
     forget = case.request.forget
     wider = case.request._replace(forget=pad(forget, 2 * len(forget.weights)))
-    axes = (0, 0, None, *(0 for _ in case.traces))
-    prepare = tiny.quick_jit(jax.vmap(case.method.prepare, axes))
-    states = prepare(case.keys, case.originals, case.train, *case.traces)
-    forget = tiny.quick_jit(jax.vmap(case.method.forget, (0, 0, 0, None)))
-    together = forget(case.keys, states, case.originals, wider)
+    together = case.run(wider)
+    forget = tiny.quick_jit(case.method.forget)
     for i in range(2):
-        model = tree.member(case.originals, i)
-        state = case.prepare(case.keys[i], i)
-        alone = case.forget(case.keys[i], state, model, case.request)
+        alone = case.alone(forget, i)
         assert_trees_close(tree.member(together, i), alone, rtol=1e-8, atol=1e-10)
 
 
 def test_structure_shapes_and_dtypes_are_kept(case):
     for after, before in (
-        (case.unlearned, case.original),
+        (case.unlearned, case.originals),
         (case.next_state, case.state),
     ):
         assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, before)
@@ -175,15 +193,15 @@ def test_structure_shapes_and_dtypes_are_kept(case):
 
 
 def test_inputs_are_left_alone(case):
-    handed = (case.state, case.original, case.request, case.train)
+    handed = (case.state, case.originals, case.request, case.train)
     before = jax.tree.map(np.array, handed)
-    case.prepare(case.keys[0])
+    case.prepare(case.keys[:2])
     case.run(case.request)
     assert same(handed, before)
 
 
 def test_everyone_but_identity_moves_parameters(case):
-    still = same(case.unlearned.params, case.original.params)
+    still = same(case.unlearned.params, case.originals.params)
     assert still == (case.name == "identity")
 
 
@@ -219,69 +237,43 @@ def test_nothing_to_forget_changes_nothing_where_it_should(case):
     )
     moved, _ = case.run(case.request._replace(forget=nothing))
     assert tree.all_finite(moved)
-    assert same(moved, case.original) == (case.name in IDLE_ON_NOTHING)
+    assert same(moved, case.originals) == (case.name in IDLE_ON_NOTHING)
 
 
 @functools.cache
-def problem(kind):
-    """Learner, data, and the shapes of an original and of the trace of its training."""
-    learner, data = tiny.learner("short", jnp.float32), tiny.examples(np.float32)
-    if kind == "regression":
+def problem(task, foreign):
+    """Learner and data in float32, the shapes of an original and of its trace."""
+    data = tiny_words.examples() if task == "tokens" else tiny.examples(np.float32)
+    if task == "tokens":
+        learner = tiny_words.learner(jnp.float32)
+    elif foreign:
+        learner = tiny.learner("foreign", jnp.float32)
+    else:
         learner = tiny.learner("mlp", jnp.float32)
-    if kind == "tokens":
-        learner, data = tiny_words.learner(jnp.float32), tiny_words.examples()
-    if kind.startswith("foreign"):
-        learner = tiny.learner("mlp")._replace(model=tiny.raw_convolution())
-        data = tiny.examples()
-    if kind.endswith("regression"):
+    if task == "regression":
         learner, data = learner._replace(loss=squared_error), tiny.numeric(data)
     return learner, data, trace_like(learner, data, points=2, segments=1)
 
 
-def keeps_its_kind(name, kind, *, request_inside):
-    # Tracing is enough: shapes and dtypes are known before anything is compiled.
-    key = jax.random.key(0)
-    if kind != "regression" and "classification" not in METHODS[name].tasks:
-        kind = f"{kind} regression"
-    learner, data, (variables, trace) = problem(kind)
+PROMISES = [(name, task) for name, entry in METHODS.items() for task in entry.tasks]
+
+
+@pytest.mark.parametrize(("name", "task"), PROMISES)
+def test_every_task_that_is_promised_is_served_and_float32_stays(name, task):
+    # Tracing is enough: shapes and dtypes are known before anything is compiled. The
+    # first task has XLA's own convolution, whose loops run on the host where they can;
+    # under vmap over models they cannot, even though the data are plain arrays.
+    first = task == METHODS[name].tasks[0]
+    learner, data, (variables, trace) = problem(task, first)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     method = method_of(name, learner)
     traces = (trace,) if method.reads_trace else ()
-    state = jax.eval_shape(method.prepare, key, variables, data, *traces)
+    given = (jax.random.key(0), variables, data, *traces)
+    state = jax.eval_shape(method.prepare, *given)
     request = make_request(data, [0, 5, 6])
-    given = (key, state, variables)
-    if request_inside:
-        kept = jax.eval_shape(lambda *a: method.forget(*a, request), *given)
-    else:
-        kept = jax.eval_shape(method.forget, *given, request)
+    forget = functools.partial(method.forget, request=request)
+    kept = jax.eval_shape(forget, jax.random.key(0), state, variables)
     assert kept == (variables, state)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_float32_stays_float32(name):
-    _, _, (variables, _) = problem("float32")
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    keeps_its_kind(name, "float32", request_inside=False)
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, entry in METHODS.items() if "regression" in entry.tasks]
-)
-def test_regression_is_served_where_it_is_promised(name):
-    keeps_its_kind(name, "regression", request_inside=False)
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, entry in METHODS.items() if "tokens" in entry.tasks]
-)
-def test_sequences_are_served_where_it_is_promised(name):
-    keeps_its_kind(name, "tokens", request_inside=False)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_foreign_convolutions_may_be_traced_with_data_outside(name):
-    # Loops around XLA's own convolution run on the host where they can; under vmap
-    # over models they cannot, even though the data are plain arrays.
-    keeps_its_kind(name, "foreign", request_inside=True)
 
 
 def test_check_task_accepts_what_the_table_promises():
