@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jax import Array, lax
+
 from unlearn_kernels.target import target_platform
 
 
@@ -27,3 +29,23 @@ def chosen(
             f"a {platform}; take 'reference', or None for the fastest"
         )
     return implementations[name]
+
+
+def fastest(
+    *operands: Array,
+    triton: Callable[..., Array],
+    pays: bool,
+    elsewhere: Callable[..., Array],
+    cpu: Callable[..., Array] | None = None,
+) -> Array:
+    """The kernel for GPUs where it pays, a form for CPUs if there is one, or the other.
+
+    A kernel is traced in programs for GPUs alone: it costs as much as a whole layer.
+    """
+    if pays and target_platform() == "gpu":
+        return lax.platform_dependent(
+            *operands, cuda=triton, rocm=triton, default=elsewhere
+        )
+    if cpu is None:
+        return elsewhere(*operands)
+    return lax.platform_dependent(*operands, cpu=cpu, default=elsewhere)

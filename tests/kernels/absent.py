@@ -1,12 +1,13 @@
 """Compile programs for devices that this machine does not have.
 
     export PYTHONPATH=.:kernels:tests:tests/kernels
-    python tests/kernels/absent.py v5e [--words EK-FAC ridge ...] [--double] [--large]
-        [--over 8]
+    python tests/kernels/absent.py v5e [--words EK-FAC ridge ...] [--double]
+        [--large [--over 8]]
 
 Prints a line of JSON for each program whose name begins with one of the words: seconds,
-bytes by the compiler's account, or what went wrong. ``--over 8``: for a mesh of eight,
-examples over its axis of data, everything else as ``parameter_shardings`` lays
+bytes by the compiler's account, or what went wrong; ``absent_table.py`` makes a page of
+such lines. ``--large``: curvature at sizes worth a table. ``--over 8``: for a mesh of 4
+by 2, examples over its axis of data, everything else as ``parameter_shardings`` lays
 parameters; bytes are those of one device. The compilers need neither device
 nor driver, and belong to the JAX that runs; for 0.10.2:
 
@@ -76,10 +77,21 @@ def devices_of(device: str, count: int) -> list[Any]:
     return list(found.devices[:count])
 
 
+def mesh_of(devices: list[Any]) -> Any:
+    """Two devices for each part of the data; of one device none."""
+    from jax.sharding import AxisType, Mesh
+
+    if len(devices) == 1:
+        return None
+    automatic = (AxisType.Auto,) * 2
+    grid = np.array(devices).reshape(-1, 2)
+    return Mesh(grid, ("data", "model"), axis_types=automatic)
+
+
 def laid(shapes: Any, devices: list[Any]) -> Any:
     """Shapes on one device; or examples over the data of a mesh, the rest split."""
     import jax
-    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+    from jax.sharding import NamedSharding, PartitionSpec
 
     from unlearn_jax.parallel.parameters import parameter_shardings
     from unlearn_jax.types import Batch
@@ -87,21 +99,18 @@ def laid(shapes: Any, devices: list[Any]) -> Any:
     def on(shape: Any, sharding: Any) -> Any:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
-    if len(devices) == 1:
-        (one,) = devices
-        alone = jax.sharding.SingleDeviceSharding(one)
+    mesh = mesh_of(devices)
+    if mesh is None:
+        alone = jax.sharding.SingleDeviceSharding(devices[0])
         return jax.tree.map(lambda shape: on(shape, alone), shapes)
-    automatic = (AxisType.Auto,) * 2
-    grid = np.array(devices).reshape(-1, 2)
-    mesh = Mesh(grid, ("data", "model"), axis_types=automatic)
+    rows = NamedSharding(mesh, PartitionSpec("data"))
 
-    def argument(value: Any) -> Any:
-        if isinstance(value, Batch):
-            rows = NamedSharding(mesh, PartitionSpec("data"))
-            return jax.tree.map(lambda shape: on(shape, rows), value)
-        return jax.tree.map(on, value, parameter_shardings(mesh, value))
+    def value(one: Any) -> Any:
+        if isinstance(one, Batch):
+            return jax.tree.map(lambda shape: on(shape, rows), one)
+        return jax.tree.map(on, one, parameter_shardings(mesh, one))
 
-    return tuple(argument(value) for value in shapes)
+    return jax.tree.map(value, shapes, is_leaf=lambda one: isinstance(one, Batch))
 
 
 def compiled(program: Any, devices: list[Any], platform: str) -> dict[str, Any]:
@@ -113,8 +122,9 @@ def compiled(program: Any, devices: list[Any], platform: str) -> dict[str, Any]:
     with targeting(platform):
         function, shapes = program.make()
         placed = laid(shapes, devices)
-        lie = jax.sharding.SingleDeviceSharding(devices[0])
-        whole = jax.jit(function, out_shardings=lie if len(devices) == 1 else None)
+        results = laid(jax.eval_shape(function, *shapes), devices)
+        lie = jax.tree.map(lambda result: result.sharding, results)
+        whole = jax.jit(function, out_shardings=lie)
         lowered = whole.trace(*placed).lower(lowering_platforms=(platform,))
     start = time.process_time()
     memory = lowered.compile().memory_analysis()
@@ -134,6 +144,8 @@ def main() -> None:
     parser.add_argument("--over", type=int, default=1, choices=(1, 8), help="devices")
     parser.add_argument("--large", action="store_true", help="sizes worth a table")
     asked = parser.parse_args()
+    if asked.over > 1 and not asked.large:
+        parser.error("--over splits the large programs; give --large too")
     os.environ |= environment(asked.device)
     warnings.simplefilter("ignore")
     import jax
@@ -142,15 +154,17 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     import programs
 
-    nets = programs.large_nets() if asked.large else programs.small_nets()
     devices, platform = devices_of(asked.device, asked.over), DEVICES[asked.device]
-    device = asked.device + (f" of {asked.over}" if asked.over > 1 else "")
-    for program in programs.programs(nets):
+    kinds = {"double": asked.double, "large": asked.large, "over": asked.over}
+    told = programs.programs(programs.small_nets())
+    if asked.large:
+        told = programs.large_programs(mesh_of(devices))
+    for program in told:
         if not program.name.startswith(tuple(asked.words or [""])):
             continue
         if asked.double and not program.double:
             continue
-        line = {"name": program.name, "device": device}
+        line = {"name": program.name, "device": asked.device} | kinds
         try:
             line |= compiled(program, devices, platform)
         except Exception as error:  # told, and the next one is compiled

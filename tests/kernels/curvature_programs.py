@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from described import Made, Program, key_shape, shaped
+from jax.sharding import Mesh
 
 from benchmarks import workloads
 from unlearn_jax.attribution.projection import project
@@ -22,17 +23,20 @@ from unlearn_jax.curvature.gauss_newton import gauss_newton
 from unlearn_jax.curvature.hessian import hessian
 from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.kronecker_scores import scores_over
-from unlearn_jax.curvature.operator import block, damped
+from unlearn_jax.curvature.operator import LinearOperator, block, damped
+from unlearn_jax.curvature.over_batches import over_batches
 from unlearn_jax.curvature.per_example import loss_gradients
 from unlearn_jax.curvature.sketches import sketch
 from unlearn_jax.solvers.conjugate_gradient import (
     conjugate_gradient,
 )
+from unlearn_jax.tree import leading_axis
 from unlearn_jax.types import Batch
 
 
-def curvatures(net: workloads.Workload) -> Iterator[Program]:
-    objective = net.objective
+def curvatures(net: workloads.Workload, mesh: Mesh | None = None) -> Iterator[Program]:
+    """On one net; sums over examples are split over the data of a mesh."""
+    objective, split = net.objective, {"mesh": mesh}
     params, batch = shaped(net.params), shaped(net.batch)
     key = key_shape()
     labelled = net.name != "lm"
@@ -48,18 +52,23 @@ def curvatures(net: workloads.Workload) -> Iterator[Program]:
 
         return run
 
+    def product(matrix: Any, p: Any, b: Batch) -> LinearOperator:
+        count = leading_axis(b)
+        return over_batches(matrix, objective, p, b, batch_size=count, **split)
+
     yield program(
-        "diagonal empirical Fisher", partial(empirical_fisher_diagonal, objective)
+        "diagonal empirical Fisher",
+        partial(empirical_fisher_diagonal, objective, **split),
     )
     yield program(
         "diagonal sampled Fisher",
-        lambda p, b, k: sampled_fisher_diagonal(k, objective, p, b),
+        lambda p, b, k: sampled_fisher_diagonal(k, objective, p, b, mesh=mesh),
         key,
     )
     if labelled:
-        yield program("diagonal Fisher", partial(fisher_diagonal, objective))
+        yield program("diagonal Fisher", partial(fisher_diagonal, objective, **split))
         yield program(
-            "diagonal Gauss-Newton", partial(gauss_newton_diagonal, objective)
+            "diagonal Gauss-Newton", partial(gauss_newton_diagonal, objective, **split)
         )
     yield program(
         "diagonal of batch gradients",
@@ -68,18 +77,18 @@ def curvatures(net: workloads.Workload) -> Iterator[Program]:
     yield program(
         "operator Gauss-Newton, 20 steps of CG",
         lambda p, b, v: conjugate_gradient(
-            damped(gauss_newton(objective, p, b), 1e-2), v, tol=0.0, max_steps=20
+            damped(product(gauss_newton, p, b), 1e-2), v, tol=0.0, max_steps=20
         ),
         params,
     )
     yield program(
         "operator Hessian, block of 4",
-        lambda p, b, v: block(hessian(objective, p, b), v),
+        lambda p, b, v: block(product(hessian, p, b), v),
         jax.tree.map(lambda x: jax.ShapeDtypeStruct((4, *x.shape), x.dtype), params),
     )
 
     def eigenbasis(p: Any, b: Batch) -> Any:
-        return ekfac(None, objective, p, b)
+        return ekfac(None, objective, p, b, mesh=mesh)
 
     yield program("EK-FAC fit", eigenbasis)
 

@@ -15,6 +15,8 @@ import numpy as np
 import tiny
 from curvature_programs import curvatures
 from described import Made, Program, key_shape, real, shaped
+from jax.sharding import Mesh
+from language_programs import billion, language
 from methods.strong import SETTINGS
 
 from benchmarks import workloads
@@ -35,7 +37,6 @@ from unlearn_jax.curvature.stochastic_diagonal import (
 )
 from unlearn_jax.methods import METHODS, make_request
 from unlearn_jax.models import MODELS
-from unlearn_jax.models.generate import Sampling, generate
 from unlearn_jax.solvers.conjugate_gradient import (
     block_conjugate_gradient,
     conjugate_gradient,
@@ -48,7 +49,7 @@ from unlearn_jax.solvers.ridge import FORMS
 from unlearn_jax.solvers.woodbury import woodbury_apply, woodfisher
 from unlearn_jax.train.ensemble import member_program
 from unlearn_jax.train.fit import fit
-from unlearn_jax.train.loss import cross_entropy, sequence_nll, squared_error
+from unlearn_jax.train.loss import cross_entropy, squared_error
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.train.trajectory import fit_trajectory
@@ -65,6 +66,14 @@ def programs(nets: dict[str, workloads.Workload]) -> list[Program]:
     for net in nets.values():
         found += curvatures(net)
     return found
+
+
+def large_programs(mesh: Mesh | None = None) -> list[Program]:
+    """Curvature at sizes worth a table, examples over the data of a mesh."""
+    found: list[Program] = []
+    for net in large_nets().values():
+        found += curvatures(net, mesh)
+    return [*found, *billion(mesh)]
 
 
 def small_nets() -> dict[str, workloads.Workload]:
@@ -132,51 +141,6 @@ def training() -> Iterator[Program]:
         return member_program(learner), (key_shape(4), weights, data)
 
     yield Program("train ensemble of 4", ensemble)
-
-
-BILLION = {"depth": 16, "width": 2048, "heads": 32, "groups": 8, "hidden": 8192}
-"""Of Llama 3.2's smallest: 1,235,814,400 parameters with 128,256 tokens."""
-
-
-def language() -> Iterator[Program]:
-    """Texts of a small transformer, and curvature of one of a billion parameters."""
-
-    def texts() -> Made:
-        model = MODELS["transformer"]((32,), 64, width=16, scan=True)
-        variables = jax.eval_shape(model.init, jax.random.key(0))
-        sampling = Sampling(0.7, top_k=8, top_p=0.9)
-        go = lambda key, known, rows: generate(  # noqa: E731
-            key, model, known, rows, steps=8, sampling=sampling
-        )
-        rows = jax.ShapeDtypeStruct((2, 16), jnp.int32)
-        return go, (key_shape(), variables, rows)
-
-    yield Program("language texts", texts)
-
-    def of_a_billion(build: Any) -> Made:
-        model = MODELS["transformer"](
-            (512,),
-            128_256,
-            **BILLION,
-            scan=True,
-            remat=True,
-            compute_dtype=jnp.bfloat16,
-        )
-        params = jax.eval_shape(model.init, jax.random.key(0)).params
-        rows = jax.ShapeDtypeStruct((4, 512), jnp.int32)
-        batch = Batch(rows, rows, jax.ShapeDtypeStruct((4,), jnp.float32))
-        return partial(build, bind(model, {}, sequence_nll)), (params, batch)
-
-    def gradient(objective: Any, params: Any, batch: Batch) -> Any:
-        return jax.grad(objective.risk)(params, batch)
-
-    def product(objective: Any, params: Any, batch: Batch) -> Any:
-        return gauss_newton(objective, params, batch).matvec(params)
-
-    for name, build in (("gradient", gradient), ("Gauss-Newton product", product)):
-        yield Program(
-            f"language {name} of a billion", lambda build=build: of_a_billion(build)
-        )
 
 
 def linear_problem() -> tuple[Any, Any, Batch]:

@@ -1,16 +1,15 @@
 """Sums of squared per-example gradients from layer inputs and output slopes."""
 
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float
 
-from unlearn_kernels.choice import chosen
+from unlearn_kernels.choice import chosen, fastest
 from unlearn_kernels.fisher_diagonal.reference import square_sum_reference
 from unlearn_kernels.fisher_diagonal.streamed import (
     square_sum_single,
     square_sum_streamed,
 )
 from unlearn_kernels.fisher_diagonal.triton import square_sum_triton
-from unlearn_kernels.target import target_platform
 from unlearn_kernels.tiles import MOST_POSITIONS, able
 
 __all__ = ["IMPLEMENTATIONS", "square_sum"]
@@ -53,29 +52,19 @@ def square_sum(
 
     Cost: ``2 n g t i o`` operations.
     """
-    if implementation is None:
-        if inputs.shape[2] != 1:
-            return _fastest(inputs, slopes, weights)
-        implementation = "single"
-    form = chosen("square_sum", IMPLEMENTATIONS, implementation)
-    if implementation == "single" and inputs.shape[2] != 1:
+    positions = inputs.shape[2]
+    if implementation is None and positions != 1:
+        return fastest(
+            *(inputs, slopes, weights),
+            triton=square_sum_triton,
+            pays=positions <= MOST_POSITIONS and able(inputs, slopes),
+            elsewhere=square_sum_reference,
+            cpu=square_sum_streamed,
+        )
+    name = implementation or "single"
+    form = chosen("square_sum", IMPLEMENTATIONS, name)
+    if name == "single" and positions != 1:
         raise NotImplementedError(
-            f"'single' needs one position, got {inputs.shape[2]}; take 'streamed'"
+            f"'single' needs one position, got {positions}; take 'streamed'"
         )
     return form(inputs, slopes, weights)
-
-
-def _fastest(inputs: Array, slopes: Array, weights: Array) -> Array:
-    operands = (inputs, slopes, weights)
-    few = inputs.shape[2] <= MOST_POSITIONS
-    # A kernel is traced in programs for GPUs alone: it costs as much as a whole layer.
-    if target_platform() == "gpu" and few and able(inputs, slopes):
-        return lax.platform_dependent(
-            *operands,
-            cuda=square_sum_triton,
-            rocm=square_sum_triton,
-            default=square_sum_reference,
-        )
-    return lax.platform_dependent(
-        *operands, cpu=square_sum_streamed, default=square_sum_reference
-    )

@@ -2,14 +2,13 @@
 
 import functools
 
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float, UInt32
 
-from unlearn_kernels.choice import chosen
+from unlearn_kernels.choice import chosen, fastest
 from unlearn_kernels.sign_projection.reference import project_signs_reference
 from unlearn_kernels.sign_projection.signs import signs
 from unlearn_kernels.sign_projection.triton import project_signs_triton
-from unlearn_kernels.target import target_platform
 from unlearn_kernels.tiles import able
 
 __all__ = ["IMPLEMENTATIONS", "project_signs", "signs"]
@@ -50,19 +49,13 @@ def project_signs(
 
     Cost: ``2 n p width`` operations, twice for float32.
     """
-    if implementation is None:
-        if target_platform() != "gpu" or not able(values):
-            return project_signs_reference(seeds, values, places, width)
-
-        def kernel(seeds: Array, values: Array, places: Array) -> Array:
-            return project_signs_triton(seeds, values, places, width)
-
-        return lax.platform_dependent(
-            *(seeds, values, places),
-            cuda=kernel,
-            rocm=kernel,
-            default=functools.partial(project_signs_reference, width=width),
-        )
-    return chosen("project_signs", IMPLEMENTATIONS, implementation)(
-        seeds, values, places, width
+    operands = seeds, values, places
+    if implementation is not None:
+        form = chosen("project_signs", IMPLEMENTATIONS, implementation)
+        return form(*operands, width)
+    return fastest(
+        *operands,
+        triton=functools.partial(project_signs_triton, width=width),
+        pays=able(values),
+        elsewhere=functools.partial(project_signs_reference, width=width),
     )

@@ -1,13 +1,12 @@
 """Squared norms of per-example gradients from layer inputs and output slopes."""
 
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float
 
-from unlearn_kernels.choice import chosen
+from unlearn_kernels.choice import chosen, fastest
 from unlearn_kernels.squared_norm.forms import squared_norm_pairs, squared_norm_streamed
 from unlearn_kernels.squared_norm.reference import squared_norm_reference
 from unlearn_kernels.squared_norm.triton import squared_norm_triton
-from unlearn_kernels.target import target_platform
 from unlearn_kernels.tiles import MOST_POSITIONS, able
 
 __all__ = ["IMPLEMENTATIONS", "squared_norm"]
@@ -44,24 +43,16 @@ def squared_norm(
 
     Cost: ``2 n g t min(t (i + o), i o)`` operations.
     """
-    if implementation is None:
-        return _fastest(inputs, slopes)
-    return chosen("squared_norm", IMPLEMENTATIONS, implementation)(inputs, slopes)
-
-
-def _fastest(inputs: Array, slopes: Array) -> Array:
+    if implementation is not None:
+        return chosen("squared_norm", IMPLEMENTATIONS, implementation)(inputs, slopes)
     _, _, t, i = inputs.shape
     o = slopes.shape[3]
     if t * (i + o) < i * o:
         return squared_norm_pairs(inputs, slopes)
-    # A kernel is traced in programs for GPUs alone: it costs as much as a whole layer.
-    if target_platform() == "gpu" and t <= MOST_POSITIONS and able(inputs, slopes):
-        return lax.platform_dependent(
-            *(inputs, slopes),
-            cuda=squared_norm_triton,
-            rocm=squared_norm_triton,
-            default=squared_norm_reference,
-        )
-    return lax.platform_dependent(
-        *(inputs, slopes), cpu=squared_norm_streamed, default=squared_norm_reference
+    return fastest(
+        *(inputs, slopes),
+        triton=squared_norm_triton,
+        pays=t <= MOST_POSITIONS and able(inputs, slopes),
+        elsewhere=squared_norm_reference,
+        cpu=squared_norm_streamed,
     )
