@@ -17,6 +17,7 @@ ORDER = (
     "data",
     "models",
     "train",
+    "diffusion",
     "curvature",
     "solvers",
     "attribution",

@@ -106,19 +106,19 @@ def from_nnx(
         return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
     def apply(variables: Variables, inputs: Any) -> Any:
-        return evaluated(variables)(jnp.asarray(inputs))
+        return evaluated(variables)(_arrays(inputs))
 
     def apply_train(
         key: Any, variables: Variables, inputs: Any
     ) -> tuple[Any, Variables]:
         module = build(graph_train, variables, key)
         given = {"rngs": nnx.Rngs(dropout=key)} if takes_streams else {}
-        outputs = module(jnp.asarray(inputs), **given)
+        outputs = module(_arrays(inputs), **given)
         stats = nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
         return outputs, variables._replace(stats=stats)
 
     def features(variables: Variables, inputs: Any) -> Any:
-        return evaluated(variables).features(jnp.asarray(inputs))
+        return evaluated(variables).features(_arrays(inputs))
 
     def extend(variables: Variables, cache: Any, tokens: Any) -> tuple[Any, Any]:
         module: Any = evaluated(variables)
@@ -126,6 +126,11 @@ def from_nnx(
 
     decoding = None if empty is None else Decoding(empty, extend, context)
     return Model(init, apply, apply_train, features, decoding)
+
+
+def _arrays(inputs: Any) -> Any:
+    """Inputs, one array or a tree of them, as JAX's."""
+    return jax.tree.map(jnp.asarray, inputs, is_leaf=lambda x: isinstance(x, list))
 
 
 _STATE = (nnx.Param, nnx.BatchStat, nnx.RngState)

@@ -1,0 +1,1 @@
+"""Diffusion: schedules, noise as data, training, and samplers."""
