@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from experiments.frame.config import StudyConfig
 from experiments.frame.rules import above, at_least, one_of, some
-from experiments.markov.contenders import CONTENDERS, SHOWN
+from experiments.language.contenders import CONTENDERS, SHOWN
 from unlearn_jax.train.recipe import Recipe
 
 

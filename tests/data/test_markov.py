@@ -64,8 +64,18 @@ def test_seeds_and_splits_differ_and_repeat():
     assert (a.splits.train.inputs != a.splits.test.inputs).any()
 
 
+def test_a_chain_may_be_one_that_nobody_is_trained_on():
+    dataset, chains = markov(3, (5, 4, 0), tests=(2, 2, 2), lengths=(9, 9, 9))
+    assert chains.names == ("retain", "forget1", "unseen2")
+    np.testing.assert_array_equal(dataset.subclasses, [0] * 5 + [1] * 4)
+    np.testing.assert_array_equal(dataset.test_subclasses, [0, 0, 1, 1, 2, 2])
+
+
 def test_impossible_mixtures_are_refused():
     with pytest.raises(ValueError, match="one number of at least 1"):
         markov(0, (5, 5), tests=(5,))
+    for counts in ((0, 0), (0, 5)):
+        with pytest.raises(ValueError, match="but 0 for last ones"):
+            markov(0, counts, tests=(5, 5), lengths=(9, 9))
     with pytest.raises(ValueError, match="leakage 1"):
         draw_chains(0, leakage=1.0)

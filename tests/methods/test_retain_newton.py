@@ -88,7 +88,7 @@ def test_steps_are_halved_until_the_loss_is_low_enough():
 
 
 def test_what_cannot_be_solved_is_refused(learner):
-    with pytest.raises(ValueError, match="nats and beta must be positive"):
+    with pytest.raises(ValueError, match="nats must be positive"):
         retain_newton(learner, nats=0.0)
     with pytest.raises(ValueError, match="reduction 'mean'"):
         retain_newton(learner, reduction="mean")

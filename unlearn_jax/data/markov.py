@@ -115,7 +115,8 @@ def markov(
 
     Args:
         seed: Draws chains and sequences.
-        counts: Training sequences of each chain.
+        counts: Training sequences of each chain; the last ones may have none, and are
+            called unseen.
         tests: Test sequences of each chain.
         lengths: Supervised steps of each chain's sequences; all rows are as long as the
             longest.
@@ -130,12 +131,19 @@ def markov(
             :func:`draw_chains`.
     """
     told = [list(map(int, given)) for given in (counts, tests, lengths)]
-    if len({len(one) for one in told}) != 1 or min(map(min, told)) < 1:
+    known = np.count_nonzero(told[0])
+    least = min(min(own, default=0) for own in (told[0][:known], *told[1:]))
+    if len({len(one) for one in told}) != 1 or least < 1:
         raise ValueError(
             f"got counts {told[0]}, tests {told[1]} and lengths {told[2]}, expected "
-            "one number of at least 1 for each chain: make them as long"
+            "one number of at least 1 for each chain, but 0 for last ones that nobody "
+            "is trained on: make them as long"
         )
-    names = ("retain", *(f"forget{i}" for i in range(1, len(told[0]))))
+    names = (
+        "retain",
+        *(f"forget{i}" for i in range(1, known)),
+        *(f"unseen{i}" for i in range(known, len(told[0]))),
+    )
     chains = draw_chains(seed, names=names, leakage=leakage)
     longest = max(told[2])
 

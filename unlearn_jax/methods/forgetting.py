@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from unlearn_jax import tree
 from unlearn_jax.data.accumulate import collect
@@ -20,9 +21,9 @@ from unlearn_jax.methods.paired import PairLoss, Part, paired_descent, part_of
 from unlearn_jax.methods.smoothing import check_smoothing, smoothed
 from unlearn_jax.models.model import Model
 from unlearn_jax.train.asked import asked
-from unlearn_jax.train.descent import steps_per_pass
+from unlearn_jax.train.descent import Rule, steps_per_pass
 from unlearn_jax.train.fit import choose_fit_loop, weighted_mean
-from unlearn_jax.train.recipe import Learner
+from unlearn_jax.train.recipe import Learner, Recipe, optimizer
 from unlearn_jax.types import Batch, PRNGKey, Variables
 
 RETAINS = ("loss", "kl", "none")
@@ -36,7 +37,8 @@ class Stepper(NamedTuple):
         begin: ``params -> what it carries``.
         watch: ``(key, params, stats, carried, retained part) -> carried``, before every
             step; nothing is differentiated through it.
-        rule: ``(recipe, total_steps, carried) -> optax transformation``.
+        rule: ``(recipe, total_steps, carried) -> optax transformation`` of rate one,
+            whatever the recipe says: its steps are multiplied by the rate.
     """
 
     begin: Callable[[Any], Any]
@@ -90,7 +92,8 @@ def forgetting_run(
         forget_weight: Of the term (no unit).
         retain_weight: Of what holds (no unit).
         epochs: Passes over the forget set.
-        learning_rate: Constant step size.
+        learning_rate: Constant step size. It may be traced, so that one program serves
+            many.
         batch_size: Forgotten examples per step.
         retain_batch: Retained examples per step; None as many as forgotten ones.
         answers: Other answers as tokens, see :mod:`unlearn_jax.data.answers`: one is
@@ -128,7 +131,7 @@ def forgetting_run(
     recipe = replace(
         learner.recipe,
         epochs=epochs,
-        learning_rate=learning_rate,
+        learning_rate=1.0,
         batch_size=batch_size,
         schedule="constant",
         augment="none",
@@ -144,7 +147,7 @@ def forgetting_run(
         stepper,
         averages=averages,
     )
-    rule = None if stepper is None else _own_rule(stepper)
+    rule = _paced(stepper.rule if stepper is not None else None)
 
     def run(
         key: PRNGKey, variables: Variables, request: Request
@@ -154,7 +157,7 @@ def forgetting_run(
         examples = remembered(
             draw_key, learner.model, term, variables, request.forget, bank, loop
         )
-        carried: dict[str, Any] = {}
+        carried: dict[str, Any] = {"rate": jnp.asarray(learning_rate, float)}
         if retain == "kl":
             carried["original"] = variables
         steps = epochs * steps_per_pass(request.forget.weights, batch_size)
@@ -185,8 +188,22 @@ def forgetting_run(
     return run
 
 
-def _own_rule(stepper: Stepper) -> Any:
-    return lambda recipe, total, carried: stepper.rule(recipe, total, carried["own"])
+def _paced(own: Callable[..., Any] | None) -> Rule:
+    """An optimiser of rate one, its steps times the rate that is carried."""
+
+    def rule(recipe: Recipe, total: Any, carried: Any) -> optax.GradientTransformation:
+        if own is None:
+            inner = optimizer(recipe, total)
+        else:
+            inner = own(recipe, total, carried["own"])
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            steps, state = inner.update(updates, state, params)
+            return tree.scale(carried["rate"], steps), state
+
+        return optax.GradientTransformation(inner.init, update)
+
+    return rule
 
 
 def remembered(

@@ -13,6 +13,7 @@ from unlearn_jax.loop import rounds
 from unlearn_jax.methods.forget_terms import REDUCTIONS
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, solving
+from unlearn_jax.options import check_number
 from unlearn_jax.solvers.inverse import Settings, check_choice, curvature_of, solve
 from unlearn_jax.solvers.solution import both_reports, no_report, report, usable
 from unlearn_jax.train.asked import asked
@@ -77,8 +78,8 @@ def retain_newton(
         raise ValueError(
             f"reduction {reduction!r} is unknown; choose from {', '.join(REDUCTIONS)}"
         )
-    if not (nats > 0 and beta > 0):
-        raise ValueError(f"nats and beta must be positive, got {nats} and {beta}")
+    for name, value in (("nats", nats), ("beta", beta)):
+        check_number(f"retain_newton: {name}", value, positive=True)
     settings = Settings(damping, tol, max_steps, batch_size=None)
     check_choice("gauss_newton", inverse, settings)
     model = learner.model

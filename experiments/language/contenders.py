@@ -1,7 +1,9 @@
 """Who takes part, what each may try, and what a step of it costs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from unlearn_jax.data.answers import Bank
 
 
 class Costs(NamedTuple):
@@ -11,11 +13,13 @@ class Costs(NamedTuple):
         forget: Sequences to forget.
         retain: Sequences to retain.
         passes: Budget, in passes over the forget set.
+        answers: What is said instead, for methods that take it; empty for anything.
     """
 
     forget: int
     retain: int
     passes: int
+    answers: Bank = ()
 
     def epochs(self, price: float) -> int:
         """Passes over the forget set at so many gradients per forgotten sequence."""
@@ -32,12 +36,16 @@ class Contender(NamedTuple):
         options: What is fixed, given the budget.
         tries: The option that is tried, and its values, from the middle outwards; all
             have the same number of them. Empty for what has nothing to try.
+        traced: Whether that option may be traced: one program serves all its values.
+        rho: Whether Sophia's ρ is chosen by its win rate before anything is tried.
     """
 
     method: str
     order: str
     options: Callable[[Costs], dict[str, Any]]
     tries: tuple[str, tuple[float, ...]]
+    traced: bool = True
+    rho: bool = False
 
 
 def _paired(
@@ -64,8 +72,28 @@ def _newton_steps(costs: Costs) -> dict[str, Any]:
     return {"steps": steps, **_CURVED}
 
 
+def _influence(inverse: str) -> Contender:
+    # A single step: a gradient of each example, and what its solver takes.
+    fixed = {"inverse": inverse, "damping": 0.01, "max_steps": 10, "tol": 1e-2}
+    return Contender(
+        "influence_removal", "second", lambda costs: fixed, ("scale", (1, 3, 0.3, 10))
+    )
+
+
 _ADAM = (1e-3, 3e-3, 3e-4, 1e-2)
 _SIGNS = (3e-4, 1e-3, 1e-4, 3e-3)
+_NATS = ("nats", (0.03, 0.1, 0.01, 0.3))
+
+
+def _answered(method: str, price: float) -> Contender:
+    plain = _paired(method, price, _ADAM)
+
+    def own(costs: Costs) -> dict[str, Any]:
+        return {**plain.options(costs), "answers": costs.answers}
+
+    return plain._replace(options=own)
+
+
 CONTENDERS: Mapping[str, Contender] = {
     "identity": Contender("identity", "control", lambda costs: {}, ("", ())),
     "finetune": Contender(
@@ -76,33 +104,33 @@ CONTENDERS: Mapping[str, Contender] = {
             "batch_size": 64,
         },
         ("learning_rate", _ADAM),
+        traced=False,
     ),
     "graddiff": _paired("graddiff", 2, _ADAM),
     "graddiff, kl": _paired("graddiff", 2, _ADAM, retain="kl"),
     "npo": _paired("npo", 2, _ADAM),
     "simnpo": _paired("simnpo", 2, _ADAM),
     "npo, sharpness": _paired("npo_smooth", 3, _ADAM),
-    "refusal": _paired("refusal", 2, _ADAM),
-    "dpo": _paired("dpo", 3, _ADAM),
+    "refusal": _answered("refusal", 2),
+    "dpo": _answered("dpo", 3),
     "wga": _paired("wga", 2, _ADAM),
     "signs": _paired("sophia", 2, _SIGNS, "signs", variant="sign"),
-    "sophia": _paired("sophia", 2.1, _SIGNS, "second"),
+    "sophia": _paired("sophia", 2.1, _SIGNS, "second")._replace(rho=True),
     "sophia, released": _paired("sophia", 2, _SIGNS, "second", variant="released"),
     "ssd": Contender("ssd", "second", lambda costs: {}, ("alpha", (3, 10, 1.5, 30))),
-    "retain_newton": Contender(
-        "retain_newton", "second", _newton_steps, ("nats", (0.03, 0.1, 0.01, 0.3))
-    ),
+    "influence": _influence("cg"),
+    "influence, ekfac": _influence("ekfac"),
+    "retain_newton": Contender("retain_newton", "second", _newton_steps, _NATS),
     "retain_newton, ekfac": Contender(
         "retain_newton",
         "second",
         lambda costs: {**_newton_steps(costs), "inverse": "ekfac"},
-        ("nats", (0.03, 0.1, 0.01, 0.3)),
+        _NATS,
     ),
 }
 """Name of a row -> how it is run."""
 SHOWN = (
     "identity",
-    "finetune",
     "graddiff",
     "npo",
     "simnpo",
@@ -110,9 +138,14 @@ SHOWN = (
     "sophia",
     "sophia, released",
     "ssd",
+    "influence, ekfac",
     "retain_newton",
 )
-"""What the small scale compares, in minutes."""
+"""What the small scales compare."""
+RHOS = tuple(0.04 * 10.0**power for power in range(8))
+"""What Sophia's win rate is asked at."""
+WINS = 0.3
+"""Aim of the win rate: its authors say 10 to 50 %."""
 
 
 def settings(name: str, costs: Costs, trials: int) -> list[dict[str, Any]]:
@@ -122,3 +155,9 @@ def settings(name: str, costs: Costs, trials: int) -> list[dict[str, Any]]:
     if not option:
         return [fixed]
     return [{**fixed, option: float(value)} for value in values[:trials]]
+
+
+def by_win_rate(rates: Sequence[float]) -> float:
+    """The ρ of :data:`RHOS` whose win rate is nearest to :data:`WINS`."""
+    gaps = [abs(rate - WINS) for rate in rates]
+    return RHOS[gaps.index(min(gaps))]

@@ -1,0 +1,224 @@
+"""Train many models alike, unlearn each with every setting, and choose a setting.
+
+No choice reads a retrained model or anything that is reported: there are the losses on
+what is to be forgotten and retained, and on sequences of the kind that is forgotten
+which nobody was trained on.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from experiments.language.contenders import (
+    CONTENDERS,
+    RHOS,
+    Contender,
+    Costs,
+    by_win_rate,
+    settings,
+)
+from unlearn_jax.evaluation.cost import measured
+from unlearn_jax.methods import METHODS, Request
+from unlearn_jax.methods.sophia import sophia_run
+from unlearn_jax.storage.piece import Piece
+from unlearn_jax.train.fit import fit
+from unlearn_jax.train.objective import bind
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Array, Batch, Variables
+
+ORIGINAL, ORACLE = "original", "oracle"
+CHOICES = ("budget", "unseen")
+"""How a setting is chosen, see :func:`chosen`."""
+
+
+class Task(NamedTuple):
+    """Description: what is unlearned, and by what a setting is chosen.
+
+    Attributes:
+        learner: Of all models.
+        train: What originals were trained on.
+        request: What is asked.
+        unseen: Of the kind that is forgotten, and never trained on.
+        costs: What each method may spend.
+        models: Seeds.
+        seed: Draws the keys.
+    """
+
+    learner: Learner
+    train: Batch
+    request: Request
+    unseen: Batch
+    costs: Costs
+    models: int
+    seed: int
+
+
+class Tried(NamedTuple):
+    """Value: all settings of a method, on all models.
+
+    Attributes:
+        options: Of each setting.
+        params: (settings, models, p).
+        losses: (settings, models, 3), see :func:`losses_of`.
+        told: Name -> (settings, models), what a method says of itself.
+        seconds: For one setting and one model.
+    """
+
+    options: list[dict[str, Any]]
+    params: np.ndarray
+    losses: np.ndarray
+    told: Mapping[str, np.ndarray]
+    seconds: float
+
+
+def keys(task: Task, stream: int) -> Array:
+    """A key for each model."""
+    return jax.random.split(jax.random.key(1000 * stream + task.seed), task.models)
+
+
+def trained(task: Task, name: str, data: Batch) -> Piece:
+    """Parameters of all models of a kind, (models, p), trained on weighted examples."""
+
+    def one(key: Any, data: Batch) -> Array:
+        return ravel_pytree(fit(key, task.learner, data).params)[0]
+
+    def many(keys: Any, data: Batch) -> Array:
+        return jax.lax.map(lambda key: one(key, data), keys)
+
+    own = keys(task, 1 if name == ORIGINAL else 2)
+    params, cost = measured(many, own, jax.tree.map(jnp.asarray, data))
+    return Piece({"params": params}, {"seconds": cost.seconds / task.models})
+
+
+def variables_of(learner: Learner, flat: Any) -> Variables:
+    """A model's variables from its parameters in a row."""
+    like = jax.eval_shape(learner.model.init, jax.random.key(0))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    return Variables(ravel_pytree(zeros.params)[1](jnp.asarray(flat)), zeros.stats)
+
+
+def over_models(one: Callable[..., Any], *data: Any) -> Callable[[Any], Any]:
+    """``one(flat, *data)`` for each model of (models, p), compiled once; in numpy."""
+    run = jax.jit(lambda many, data: jax.lax.map(lambda f: one(f, *data), many))
+    return lambda many: jax.tree.map(np.asarray, run(jnp.asarray(many), data))
+
+
+def losses_of(task: Task) -> Callable[[Any], np.ndarray]:
+    """``params (models, p) -> (models, 3)``: mean loss of forget, retain and unseen."""
+    objective = bind(task.learner.model, {}, task.learner.loss)
+
+    def one(flat: Any, *parts: Batch) -> Array:
+        at = variables_of(task.learner, flat).params
+        return jnp.stack([objective.risk(at, part) for part in parts])
+
+    return over_models(one, *jax.tree.map(jnp.asarray, (*task.request, task.unseen)))
+
+
+def tried(
+    task: Task,
+    name: str,
+    trials: int,
+    originals: np.ndarray,
+    losses: Callable[..., Any],
+) -> Tried:
+    """Every setting of a contender on every original."""
+    contender = CONTENDERS[name]
+    options = settings(name, task.costs, trials)
+    if contender.rho:
+        rho = _rho(task, contender, options[0], originals)
+        options = [{**own, "rho": rho} for own in options]
+    option = contender.tries[0]
+    if option and contender.traced:
+        fixed = {key: value for key, value in options[0].items() if key != option}
+        given = {option: np.array([own[option] for own in options], np.float32)}
+        groups = [_run(task, contender, fixed, given, originals)]
+    else:
+        groups = [_run(task, contender, own, {}, originals) for own in options]
+    params = np.concatenate([group[0] for group in groups])
+    told = jax.tree.map(lambda *own: np.concatenate(own), *[g[1] for g in groups])
+    seconds = sum(group[2] for group in groups) / (len(options) * len(originals))
+    after = np.stack([losses(own) for own in params])
+    return Tried(options, params, after, told, seconds)
+
+
+def chosen(
+    after: np.ndarray, before: np.ndarray, budget: float, choice: str = "budget"
+) -> int:
+    """The setting that is taken, one for all models.
+
+    Args:
+        after: (settings, 3) mean losses over models of forget, retain and unseen.
+        before: (3,) the same of the originals.
+        budget: Rise of the retain loss that is allowed [nats].
+        choice: "budget": what forgets most within it, and the least harmful if nothing
+            is. "unseen": whose forget loss is nearest to what the original says of
+            unseen sequences, and its retain loss to the original's; no budget.
+    """
+    rises = _known(after[:, 1] - before[1])
+    if choice == "unseen":
+        apart = _known(np.abs(after[:, 0] - before[2]))
+        return int(np.argmin(apart + np.maximum(rises, 0)))
+    inside = rises <= budget
+    if not inside.any():
+        return int(np.argmin(rises))
+    return int(np.argmax(np.where(inside, after[:, 0], -math.inf)))
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, math.inf)
+
+
+def _rho(
+    task: Task, contender: Contender, options: dict[str, Any], originals: np.ndarray
+) -> float:
+    """Sophia's ρ, by its win rate on the first original at the first setting."""
+    given = {"rho": np.array(RHOS, np.float32)}
+    _, told, _ = _run(task, contender, options, given, originals[:1])
+    return by_win_rate([float(rate) for rate in told["win_rate"][:, 0]])
+
+
+def _run(
+    task: Task,
+    contender: Contender,
+    fixed: dict[str, Any],
+    given: dict[str, np.ndarray],
+    originals: np.ndarray,
+) -> tuple[np.ndarray, dict[str, np.ndarray], float]:
+    """(settings, models, p) parameters, what is told, and seconds of all together."""
+    learner = task.learner
+
+    def unlearned(
+        key: Any, flat: Any, train: Batch, request: Request, own: dict[str, Any]
+    ) -> Any:
+        prepare_key, forget_key = jax.random.split(key)
+        original = variables_of(learner, flat)
+        options = {**fixed, **own}
+        if contender.method == "sophia":
+            moved, left = sophia_run(learner, **options)(forget_key, original, request)
+            return ravel_pytree(moved.params)[0], {"win_rate": left.win_rate}
+        method = METHODS[contender.method].factory(learner, **options)
+        state = method.prepare(prepare_key, original, train)
+        moved, _ = method.forget(forget_key, state, original, request)
+        return ravel_pytree(moved.params)[0], {}
+
+    def many(keys: Any, flats: Any, train: Batch, request: Request, given: Any) -> Any:
+        def models(own: Any) -> Any:
+            def one(pair: Any) -> Any:
+                key, flat = pair
+                return unlearned(key, flat, train, request, own)
+
+            return jax.lax.map(one, (keys, flats))
+
+        if given:
+            return jax.lax.map(models, given)
+        return jax.tree.map(lambda leaf: leaf[None], models({}))
+
+    own_keys = keys(task, 3)[: len(originals)]
+    data = jax.tree.map(jnp.asarray, (originals, task.train, task.request, given))
+    (params, told), cost = measured(many, own_keys, *data)
+    return np.asarray(params), jax.tree.map(np.asarray, told), cost.seconds
