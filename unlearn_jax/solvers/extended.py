@@ -6,6 +6,7 @@ into slices so short that no sum of their products needs more digits than the dt
 then the order of summation does not matter, on any machine.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -59,6 +60,7 @@ def slice_digits(dtype: object, terms: int) -> int:
     return (digits(dtype) - math.ceil(math.log2(max(terms, 1)))) // 2
 
 
+@functools.partial(jax.jit, static_argnames=("bits", "count", "axis"))
 def cut(values: Array, bits: int, count: int, axis: int) -> tuple[list[Array], Array]:
     """Slices of ``bits`` digits, the leading ones first, and what is left over.
 
