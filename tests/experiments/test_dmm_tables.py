@@ -41,12 +41,12 @@ def lines(*given, **options):
 
 def test_models_without_any_effect_do_not_agree_with_the_oracles():
     found = []
-    for seed in range(30):
+    for seed in range(12):
         fresh = {("fresh", ""): noise([seed, 3])}
         found.append(lines(fresh, seed=seed)["fresh", ""]["agreement", ""])
     error = np.std(found, ddof=1) / np.sqrt(len(found))
     assert abs(np.mean(found)) < 4 * error
-    assert error < 0.03  # shared originals would give 0.5
+    assert error < 0.05  # shared originals would give 0.5
 
 
 def test_the_oracles_own_change_agrees_and_lies_at_the_control():

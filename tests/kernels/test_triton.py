@@ -22,6 +22,11 @@ SHAPES = {
     "more positions than a span": (2, 1, 40, 16, 5),
 }
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 5e-3}
+CASES = pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [(shape, "float32") for shape in SHAPES]
+    + [("groups, tiles and rests", dtype) for dtype in ("bfloat16", "float16")],
+)
 TILES = {"side": 16, "span": 16, "interpret": True}
 CALL = "__gpu$xla.gpu.triton"
 
@@ -47,8 +52,7 @@ def described(n, g, t, i, o, dtype="float32"):
     return [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("shape", SHAPES)
+@CASES
 def test_sums_of_squares_are_the_formula_and_skip_what_is_absent(shape, dtype):
     inputs, slopes, weights = operands(shape, dtype, absent=np.nan)
     found = square_sum_tiled(inputs, slopes, weights, parts=2, **TILES)
@@ -61,8 +65,7 @@ def test_sums_of_squares_are_the_formula_and_skip_what_is_absent(shape, dtype):
     np.testing.assert_allclose(np.float64(found), exact, near, near * exact.max())
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("shape", SHAPES)
+@CASES
 def test_squared_norms_are_the_formula(shape, dtype):
     inputs, slopes, _ = operands(shape, dtype)
     found = squared_norm_tiled(inputs, slopes, **TILES)
