@@ -98,7 +98,7 @@ def save_figure(
     engine = figure.get_layout_engine()
     if engine is not None:  # Laid out once, not by each of the two renderers anew.
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # "none" would draw once more for each of them
     stem = Path(stem)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "png", "csv")]
     for path in paths[:2]:
