@@ -27,6 +27,7 @@ from unlearn_jax.evaluation.datamodelling_score import (
     score,
 )
 from unlearn_jax.results.rows import Row
+from unlearn_jax.solvers.solution import acceptable, no_report
 from unlearn_jax.storage.piece import Piece
 
 ATTAINABLE = "attainable"
@@ -59,8 +60,10 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
             rows = list(scores(setting, truth, effects, at))
             yield from rows
             yield Row("evidence_seconds", count * known.seconds[one.unit], "s", at)
-            for name, seconds in answer.data.items():
+            for name, seconds in answer.data["seconds"].items():
                 yield Row(f"{name}_seconds", seconds, "s", at)
+            if answer.data["solver"]:
+                yield Row("solver_failure", float(answer.data["solver"]), "1", at)
             if rows[0].value is not None:
                 best[rows[0].value] = one.label, count, effects
     if best:
@@ -82,8 +85,9 @@ def ask(setting: Setting, evidence: Evidence, variant: Variant, count: int) -> P
     queries = jax.tree.map(lambda x: x[:asked], setting.queries)
     part = first_of(evidence, variant.unit, count)
     state, first = measured(made.prepare, jax.random.key(config.seed), part, train)
-    effects, second = measured(
-        lambda s, d, q: made.effects(s, d, q, margin), state, train, queries
+    told = made.effects_reported or (lambda *given: (made.effects(*given), no_report()))
+    (effects, solver), second = measured(
+        lambda s, d, q: told(s, d, q, margin), state, train, queries
     )
     effects = np.asarray(effects, np.float64)
     if not np.all(np.isfinite(effects)):
@@ -93,7 +97,8 @@ def ask(setting: Setting, evidence: Evidence, variant: Variant, count: int) -> P
         "effects": second.seconds,
         "compile": first.compile_seconds + second.compile_seconds,
     }
-    return Piece({"effects": effects}, seconds)
+    failed = 0 if bool(acceptable(solver)) else int(solver.code)
+    return Piece({"effects": effects}, {"seconds": seconds, "solver": failed})
 
 
 def first_of(evidence: Evidence, unit: str, count: int) -> Evidence:

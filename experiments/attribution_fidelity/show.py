@@ -15,6 +15,7 @@ from unlearn_jax.results.cells import NO_APPLICATION, mean_and_error
 from unlearn_jax.results.plot_attribution import attribution_figure
 from unlearn_jax.results.rows import Rows
 from unlearn_jax.results.table import Table
+from unlearn_jax.solvers.solution import REASONS
 
 SECONDS = ("evidence_seconds", "prepare_seconds", "effects_seconds")
 
@@ -140,6 +141,7 @@ def _scores(config: Config, results: Results, lines: list[Line]) -> Table:
             ]
         )
     missing = [line for line in lines if line.failure]
+    cut = [line for line in answered if line.own.get("solver_failure")]
     for line in missing:
         word = line.failure.partition(":")[0]
         shown.append([line.label, line.words, word, *[None] * 5])
@@ -168,6 +170,11 @@ def _scores(config: Config, results: Results, lines: list[Line]) -> Table:
         f"Training: of the models or members that it reads, {trained}. Seconds are of "
         "programs already compiled.",
         *(f"{line.label}, {line.words}, {line.failure}." for line in missing),
+        *(
+            f"{line.label}, {line.words}: a solve ended early, "
+            f"{REASONS[round(line.own['solver_failure'])]}."
+            for line in cut
+        ),
     )
     caption = f"How well attributions predict retraining. {about(results.run)}"
     return table("attribution", caption, header, shown, notes)

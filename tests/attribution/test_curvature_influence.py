@@ -24,6 +24,7 @@ from unlearn_jax.curvature.kronecker_inverse import (
 )
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.models.model import Model
+from unlearn_jax.solvers.solution import REASONS
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner, Recipe
@@ -301,3 +302,24 @@ def test_damping_by_block_takes_each_blocks_own_mean():
     np.testing.assert_allclose(changed, moved, rtol=1e-7, atol=1e-10)
     with pytest.raises(ValueError, match="choose 'matrix' or 'block'"):
         ekfac_influence(learner, damping_by="layer")
+
+
+@pytest.mark.parametrize(("most", "reason"), [(1, "out of steps"), (50, "converged")])
+def test_effects_tell_how_their_solves_ended(net, most, reason):
+    """Of two models and their queries; one without weight asks for nothing."""
+    learner, models, train, queries = net
+    made = influence(learner, damping=0.1, tol=1e-8, max_steps=most)
+    queries = queries._replace(weights=jnp.ones(7).at[3].set(0.0))
+
+    @tiny.quick_jit
+    def run(models, queries):
+        state = made.prepare(jax.random.key(0), Evidence(models), train)
+        return made.effects_reported(state, train, queries, margin)
+
+    found, told = run(models, queries)
+    assert REASONS[int(told.code)].startswith(reason)
+    assert 0 < int(told.steps) <= 2 * 6 * most
+    assert (float(told.residual) > 1e-8) == (most == 1)
+    np.testing.assert_array_equal(np.any(found != 0, axis=1), queries.weights != 0)
+    plain = effects_of(made, models, train, queries, margin)
+    np.testing.assert_allclose(plain, found, rtol=1e-12, atol=1e-15)

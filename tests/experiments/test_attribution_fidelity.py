@@ -32,6 +32,7 @@ from unlearn_jax.attribution.attribution import (
     Trajectory,
 )
 from unlearn_jax.results.rows import Rows
+from unlearn_jax.solvers.solution import REASONS, no_report
 from unlearn_jax.storage.plain import plain_config
 from unlearn_jax.storage.store import Store
 from unlearn_jax.types import Batch, Variables
@@ -40,6 +41,7 @@ N, Q = 30, 6
 TRUE = np.random.default_rng(0).normal(size=(Q, N))
 """Effects in a world where outputs are linear in the training weights."""
 
+SHORT = next(reason for reason in REASONS if reason.startswith("out of steps"))
 RIGHT, WRONG, EXACT = map(Variant, ("influence", "datamodel", "metagradient"))
 
 
@@ -149,7 +151,12 @@ def test_a_failure_is_named_the_others_go_on_and_answers_are_kept(world, monkeyp
     monkeypatch.setattr(measure, "train_evidence", lambda *_: known)
     monkeypatch.setattr(measure, "ask", told)
     made = {
-        RIGHT.label: gives(TRUE),
+        RIGHT.label: gives(TRUE)._replace(
+            effects_reported=lambda *_: (
+                jnp.asarray(TRUE),
+                no_report()._replace(code=jnp.asarray(REASONS.index(SHORT))),
+            )
+        ),
         WRONG.label: gives(-TRUE)._replace(prepare=refuse),
     }
     setting = setting._replace(made=made)
@@ -166,6 +173,8 @@ def test_a_failure_is_named_the_others_go_on_and_answers_are_kept(world, monkeyp
     (found,) = show(setting.config, Results(run, rows, bench.arrays))
     first, second = (table.to_markdown() for table in found.tables)
     assert "failed: ValueError: no such thing" in first
+    sentence = f"influence, 1 model: a solve ended early, {SHORT}."
+    assert sentence in first.replace("\\", "")
     assert "left out: exact" in first
     assert "random (control)" in second
     (drawing,) = found.drawings
@@ -204,7 +213,8 @@ def test_attributions_see_the_first_models_or_members(world):
     for variant, count, seen in ((RIGHT, 1, 10), (RIGHT, 2, 20), (WRONG, 4, 14)):
         found = ask(setting, whole(), variant, count)
         np.testing.assert_array_equal(found.arrays["effects"], seen)
-        assert set(found.data) == {"prepare", "effects", "compile"}
+        assert set(found.data["seconds"]) == {"prepare", "effects", "compile"}
+        assert found.data["solver"] == 0
     wild = setting._replace(made={RIGHT.label: gives(np.full((Q, N), np.nan))})
     with pytest.raises(ValueError, match="not finite"):
         ask(wild, whole(), RIGHT, 1)

@@ -75,12 +75,15 @@ class Attribution(NamedTuple):
         reported: As ``change``, with a second result, the
             :class:`unlearn_jax.solvers.solution.Report` of its solver; None where no
             solver is.
+        effects_reported: As ``effects``, in the same way, for the solves of all
+            queries: their steps, and the first that failed.
     """
 
     prepare: Callable[[Any, Evidence, Batch], Any]
     effects: Callable[[Any, Batch, Batch, Callable[[Any, Any], Any]], Array]
     change: Callable[[Any, Batch, Batch, Any], Array]
     reported: Callable[[Any, Batch, Batch, Any], Any] | None = None
+    effects_reported: Callable[[Any, Batch, Batch, Any], Any] | None = None
 
 
 def as_trained(learner: Learner) -> Learner:

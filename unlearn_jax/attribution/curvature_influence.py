@@ -1,6 +1,7 @@
 """Influence functions as attributions, by any curvature and inverse."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from unlearn_jax.attribution.attribution import (
 )
 from unlearn_jax.attribution.guard import entrance
 from unlearn_jax.attribution.influence import (
-    influence_on_outputs,
+    influence_and_told,
     influence_on_parameters,
 )
 from unlearn_jax.data.accumulate import collect, present
@@ -28,6 +29,7 @@ from unlearn_jax.solvers.inverse import (
 from unlearn_jax.solvers.solution import (
     Report,
     Solution,
+    all_reports,
     both_reports,
     no_report,
     report,
@@ -142,23 +144,36 @@ def influence(
 
         return apply
 
-    def effects(
+    def effects_reported(
         state: InfluenceState, train: Batch, queries: Batch, output_fn: Any
-    ) -> Array:
-        def one(variables: Variables, inverse_state: Any) -> Array:
+    ) -> tuple[Array, Report]:
+        def one(variables: Variables, inverse_state: Any) -> tuple[Array, Report]:
             solved = solver(variables, inverse_state, train)
-            return influence_on_outputs(
+
+            def inverse(vector: Params) -> tuple[Params, Report]:
+                solution = solved(vector)
+                return usable(solution), report(solution)
+
+            found, told = influence_and_told(
                 objective_of(learner, variables),
                 variables.params,
                 train,
                 queries,
                 output_fn,
-                lambda vector: usable(solved(vector)),
+                inverse,
                 batch_size=examples,
                 query_batch_size=query_batch_size,
             )
+            there = jnp.asarray(queries.weights) != 0
+            told = jax.tree.map(partial(jnp.where, there), told, no_report())
+            return found, all_reports(told)
 
-        return mean_over_models(one, state)
+        return told_over_models(one, state)
+
+    def effects(
+        state: InfluenceState, train: Batch, queries: Batch, output_fn: Any
+    ) -> Array:
+        return effects_reported(state, train, queries, output_fn)[0]
 
     def reported(
         state: InfluenceState, train: Batch, queries: Batch, weights_change: Any
@@ -182,7 +197,7 @@ def influence(
     ) -> Array:
         return reported(state, train, queries, weights_change)[0]
 
-    return Attribution(prepare, effects, change, reported)
+    return Attribution(prepare, effects, change, reported, effects_reported)
 
 
 def outputs_along(

@@ -76,12 +76,17 @@ def guarded(
         with inside():
             return made.prepare(key, evidence, train)
 
-    def effects(
+    def check_queries(
         state: Any, train: Batch, queries: Batch, output_fn: OutputLoss
-    ) -> Array:
+    ) -> None:
         like = one_model(learner, state)
         check_train(like, train)
         check_examples(f"{what} (queries)", learner, like, queries, output_fn)
+
+    def effects(
+        state: Any, train: Batch, queries: Batch, output_fn: OutputLoss
+    ) -> Array:
+        check_queries(state, train, queries, output_fn)
         with inside():
             return sound(made.effects(state, train, queries, output_fn), train)
 
@@ -104,20 +109,27 @@ def guarded(
         with inside():
             return sound(made.change(state, train, queries, weights_change), train)
 
-    def reported(
-        solved: Callable[..., Any],
-        state: Any,
-        train: Batch,
-        queries: Batch,
-        weights_change: Any,
-    ) -> tuple[Array, Any]:
-        check_change(state, train, queries, weights_change)
-        with inside():
-            found, told = solved(state, train, queries, weights_change)
-        return sound(found, train), told
+    def telling(
+        solved: Callable[..., Any], check: Callable[..., None]
+    ) -> Callable[..., Any]:
+        def run(
+            state: Any, train: Batch, queries: Batch, asked: Any
+        ) -> tuple[Array, Any]:
+            check(state, train, queries, asked)
+            with inside():
+                found, told = solved(state, train, queries, asked)
+            return sound(found, train), told
 
-    heard = made.reported and functools.partial(reported, made.reported)
-    return Attribution(prepare, effects, change, heard)
+        return run
+
+    of_change, of_effects = made.reported, made.effects_reported
+    return Attribution(
+        prepare,
+        effects,
+        change,
+        of_change and telling(of_change, check_change),
+        of_effects and telling(of_effects, check_queries),
+    )
 
 
 def one_model(learner: Learner, held: Any) -> Variables:

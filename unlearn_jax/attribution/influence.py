@@ -167,6 +167,45 @@ def influence_on_outputs(
     Source: Koh & Liang 2017, arXiv 1703.04730, eq. 2. Differs: any output function, a
         weighted mean with l2, per-example gradients kept factored.
     """
+    found, _ = influence_and_told(
+        objective,
+        params,
+        train,
+        queries,
+        output_fn,
+        lambda vector: (inverse(vector), None),
+        batch_size=batch_size,
+        query_batch_size=query_batch_size,
+    )
+    return found
+
+
+def influence_and_told(
+    objective: Objective,
+    params: Params,
+    train: Batch,
+    queries: Batch,
+    output_fn: Callable[[Any, Any], Any] | None,
+    inverse: Callable[[Any], tuple[Any, Any]],
+    *,
+    batch_size: int = 256,
+    query_batch_size: int = 64,
+) -> tuple[Float[Array, "q n"], Any]:
+    """As :func:`influence_on_outputs`, for an inverse that tells how it ended.
+
+    Args:
+        objective: As there, like all that follow but one.
+        params: θ.
+        train: Training examples with weights.
+        queries: Examples to explain.
+        output_fn: One value per example, or None.
+        inverse: v ↦ (H⁻¹ v, what it tells: arrays).
+        batch_size: Of training examples.
+        query_batch_size: Of queries.
+
+    Returns:
+        The influences, and what was told, with a leading axis of queries.
+    """
     value = objective.loss if output_fn is None else output_fn
     explained = objective._replace(loss=value)
     what = "influence_on_outputs"
@@ -179,19 +218,19 @@ def influence_on_outputs(
         tape, gradients = loss_gradients(objective, at, present(batch))
         return along(tape, gradients, direction)
 
-    def explain(query: Batch) -> Array:
+    def explain(query: Batch) -> tuple[Array, Any]:
         def output(at: Params) -> Array:
             alone = jax.tree.map(lambda leaf: leaf[None], query)
             outputs = objective.predict(at, alone.inputs)
             return value(outputs, alone.targets)[0]
 
         slope = jax.tree.map(jnp.conj, jax.grad(output)(params))
-        direction = inverse(slope)
+        direction, told = inverse(slope)
         # Nothing here depends on the query but the direction: under ``map`` in blocks
         # the gradients of a training batch are computed once for all of them.
         scores = collect(slopes_along, train, params, direction, batch_size=batch_size)
         scores = -share * (scores + objective.l2 * tree.dot(direction, params))
         kept = (train.weights != 0) & (query.weights != 0)
-        return jnp.where(kept, scores, 0).astype(scores.dtype)
+        return jnp.where(kept, scores, 0).astype(scores.dtype), told
 
     return jax.lax.map(explain, present(queries), batch_size=query_batch_size)

@@ -106,6 +106,13 @@ def both_reports(first: Report, second: Report) -> Report:
     return kept._replace(steps=first.steps + second.steps)
 
 
+def all_reports(reports: Report) -> Report:
+    """Of solves side by side, an axis of them: all steps, and the first that failed."""
+    first = jnp.argmin(acceptable(reports))
+    kept: Report = jax.tree.map(lambda leaf: leaf[first], reports)
+    return kept._replace(steps=jnp.sum(reports.steps, dtype=jnp.int32))
+
+
 def acceptable(solution: Any) -> Bool[Array, "..."]:
     """Whether a value is within the tolerance, or as good as its dtype can have.
 
