@@ -2,12 +2,12 @@
 
     export PYTHONPATH=.:kernels:tests:tests/kernels
     python tests/kernels/absent.py v5e [--words EK-FAC ridge ...] [--double]
-        [--large [--over 8]]
+        [--large [--over 8 [--model 2]]]
 
 Prints a line of JSON for each program whose name begins with one of the words: seconds,
 bytes by the compiler's account, or what went wrong; ``absent_table.py`` makes a page of
-such lines. ``--large``: curvature at sizes worth a table. ``--over 8``: for a mesh of 4
-by 2, examples over its axis of data, everything else as ``parameter_shardings`` lays
+such lines. ``--large``: curvature at sizes worth a table. ``--over 8``: for a mesh,
+examples over its axis of data, everything else as ``parameter_shardings`` lays
 parameters; bytes are those of one device. The compilers need neither device
 nor driver, and belong to the JAX that runs; for 0.10.2:
 
@@ -77,19 +77,19 @@ def devices_of(device: str, count: int) -> list[Any]:
     return list(found.devices[:count])
 
 
-def mesh_of(devices: list[Any]) -> Any:
-    """Two devices for each part of the data; of one device none."""
+def mesh_of(devices: list[Any], model: int) -> Any:
+    """So many devices for each part of the data; of one device none."""
     from jax.sharding import AxisType, Mesh
 
     if len(devices) == 1:
         return None
     automatic = (AxisType.Auto,) * 2
-    grid = np.array(devices).reshape(-1, 2)
+    grid = np.array(devices).reshape(-1, model)
     return Mesh(grid, ("data", "model"), axis_types=automatic)
 
 
-def laid(shapes: Any, devices: list[Any]) -> Any:
-    """Shapes on one device; or examples over the data of a mesh, the rest split."""
+def laid(shapes: Any, devices: list[Any], mesh: Any = None) -> Any:
+    """Shapes on the first device; or examples over a mesh's data, the rest split."""
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
@@ -99,7 +99,6 @@ def laid(shapes: Any, devices: list[Any]) -> Any:
     def on(shape: Any, sharding: Any) -> Any:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
-    mesh = mesh_of(devices)
     if mesh is None:
         alone = jax.sharding.SingleDeviceSharding(devices[0])
         return jax.tree.map(lambda shape: on(shape, alone), shapes)
@@ -113,7 +112,9 @@ def laid(shapes: Any, devices: list[Any]) -> Any:
     return jax.tree.map(value, shapes, is_leaf=lambda one: isinstance(one, Batch))
 
 
-def compiled(program: Any, devices: list[Any], platform: str) -> dict[str, Any]:
+def compiled(
+    program: Any, devices: list[Any], platform: str, mesh: Any
+) -> dict[str, Any]:
     """Processor time of compiling a program, and the bytes that a device would hold."""
     import jax
 
@@ -121,8 +122,8 @@ def compiled(program: Any, devices: list[Any], platform: str) -> dict[str, Any]:
 
     with targeting(platform):
         function, shapes = program.make()
-        placed = laid(shapes, devices)
-        results = laid(jax.eval_shape(function, *shapes), devices)
+        placed = laid(shapes, devices, mesh)
+        results = laid(jax.eval_shape(function, *shapes), devices, mesh)
         lie = jax.tree.map(lambda result: result.sharding, results)
         whole = jax.jit(function, out_shardings=lie)
         lowered = whole.trace(*placed).lower(lowering_platforms=(platform,))
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("--words", nargs="*", help="how their names begin; else all")
     parser.add_argument("--double", action="store_true", help="in float64")
     parser.add_argument("--over", type=int, default=1, choices=(1, 8), help="devices")
+    parser.add_argument("--model", type=int, default=2, choices=(2, 4, 8), help="axis")
     parser.add_argument("--large", action="store_true", help="sizes worth a table")
     asked = parser.parse_args()
     if asked.over > 1 and not asked.large:
@@ -155,10 +157,12 @@ def main() -> None:
     import programs
 
     devices, platform = devices_of(asked.device, asked.over), DEVICES[asked.device]
-    kinds = {"double": asked.double, "large": asked.large, "over": asked.over}
-    told = programs.programs(programs.small_nets())
+    kinds = {"double": asked.double, "large": asked.large}
+    mesh, told = None, programs.programs(programs.small_nets())
     if asked.large:
-        told = programs.large_programs(mesh_of(devices))
+        mesh = mesh_of(devices, asked.model)
+        told = programs.large_programs(mesh)
+    kinds["mesh"] = None if mesh is None else list(mesh.devices.shape)
     for program in told:
         if not program.name.startswith(tuple(asked.words or [""])):
             continue
@@ -166,7 +170,7 @@ def main() -> None:
             continue
         line = {"name": program.name, "device": asked.device} | kinds
         try:
-            line |= compiled(program, devices, platform)
+            line |= compiled(program, devices, platform, mesh)
         except Exception as error:  # told, and the next one is compiled
             line |= {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(line), flush=True)

@@ -1,36 +1,96 @@
-"""A table of the bytes that programs hold on absent devices.
+"""A page about the bytes that programs hold on absent devices.
 
     python tests/kernels/absent_table.py LINES... > benchmarks/results/absent-devices.md
 
-Each file holds lines that ``absent.py`` printed for one device.
+Each file holds lines that ``absent.py`` printed. Where a program was compiled twice the
+later line counts; a line that is kept from an earlier commit names it, by the key
+"commit". Run it where the compilers are: the page names their versions.
 """
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import absent
+
+HEAD = """# Bytes that programs hold on absent devices
+
+Arguments, results and scratch in MiB, by the compilers' own account; nothing was run.
+An empty cell was not compiled. A v5e has 16 GiB, a v6e 32, this H100 79. What CUDA's
+eigensolver takes while it runs is in no account.
+{versions}.
+
+    export PYTHONPATH=.:kernels:tests:tests/kernels
+    python tests/kernels/absent.py H100 > h100          # and v5e, v6e
+    python tests/kernels/absent.py H100 --double > h100-double
+    python tests/kernels/absent.py H100 --large > h100-large
+    python tests/kernels/absent.py H100 --large --over 8 > h100-eight    # and --model 8
+    python tests/kernels/absent_table.py h100* > benchmarks/results/absent-devices.md
+"""
+LARGE = """
+## Curvature at sizes worth a table
+
+float32. MLP of 1,024, CNN of 1,024 examples and language model of 256 texts
+(`benchmarks/workloads.py`), ResNet-18 of 128 images (32, 32, 3); a transformer of
+1,235,814,400 parameters (`tests/kernels/language_programs.py`), 4 texts of 512 tokens,
+layers in bfloat16. "in 4 by 2": a mesh, examples over its first axis, parameters and
+results over both; bytes of one device. Each part of the data gathers the parameters:
+for little memory the second axis is to be long.
+"""
+SMALL = """
+## All programs
+
+float32, few examples: what is shown is that the compilers take them.
+"""
+DOUBLE = """
+## In float64
+"""
 
 
-def table(files: list[str]) -> str:
-    """Arguments, results and scratch together, in MiB, by program and device."""
+def page(lines: list[dict[str, Any]]) -> str:
+    """All tables, and what was refused below them."""
+    packages = dict.fromkeys(
+        absent.NEEDS[absent.DEVICES[line["device"]]] for line in lines
+    )
+    versions = [f"{name.replace('_', '-')} {version(name)}" for name in packages]
+    text = HEAD.format(versions=", ".join([*versions, f"JAX {version('jax')}"]))
+    kinds = {LARGE: (True, False), SMALL: (False, False), DOUBLE: (False, True)}
+    for title, kind in kinds.items():
+        own = [line for line in lines if (line["large"], line["double"]) == kind]
+        if own:
+            text += f"{title}\n{table(own)}\n"
+    return text
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """By program and device; a number points to what went wrong."""
     found: dict[str, dict[str, str]] = {}
-    devices: list[str] = []
-    for file in files:
-        for line in map(json.loads, Path(file).read_text().splitlines()):
-            held = sum(
-                line.get(part, 0) for part in ("arguments", "results", "scratch")
-            )
-            cell = (
-                line["error"].split("\n")[0]
-                if "error" in line
-                else f"{held / 2**20:.1f}"
-            )
-            found.setdefault(line["name"], {})[line["device"]] = cell
-            if line["device"] not in devices:
-                devices.append(line["device"])
+    wrong: dict[str, None] = {}
+    for line in lines:
+        device = line["device"]
+        if line["mesh"]:
+            device += " in {} by {}".format(*line["mesh"])
+        if "error" in line:
+            sentence = " ".join(line["error"].split())[:300]
+            wrong.setdefault(sentence, None)
+            cell = f"({list(wrong).index(sentence) + 1})"
+        else:
+            parts = "arguments", "results", "scratch"
+            held = sum(line[part] for part in parts) / 2**20
+            cell = f"{held:,.1f}" if held >= 1 else f"{held:.4f}"
+        if "commit" in line:
+            cell += f", at {line['commit']}"
+        found.setdefault(line["name"], {})[device] = cell
+    devices = sorted({device for own in found.values() for device in own})
     rows = [["program", *devices], ["---", *["---:"] * len(devices)]]
     rows += [[name, *(own.get(d, "") for d in devices)] for name, own in found.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    notes = [f"{number}. {told}" for number, told in enumerate(wrong, 1)]
+    return "\n\n".join([text, "\n".join(notes)]) if notes else text
 
 
 if __name__ == "__main__":
-    print(table(sys.argv[1:]))
+    texts = [Path(file).read_text() for file in sys.argv[1:]]
+    print(page([json.loads(line) for text in texts for line in text.splitlines()]))

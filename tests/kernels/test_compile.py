@@ -65,7 +65,7 @@ def test_single_precision(device, room):
 
 
 @pytest.mark.parametrize("device", absent.DEVICES)
-@pytest.mark.parametrize("room", ["ridge", "method newton"])
+@pytest.mark.parametrize("room", ["ridge", "method"])
 def test_double_precision(device, room):
     lines = compile_for(device, room, "--double")
     assert lines
