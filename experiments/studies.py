@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.attribution_fidelity import STUDY as attribution_fidelity
+from experiments.canvas import STUDY as canvas
 from experiments.compare import STUDY as compare
 from experiments.continual import STUDY as continual
 from experiments.corrective import STUDY as corrective
@@ -36,6 +37,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         spectrum,
         state_privacy,
         markov,
+        canvas,
         truth,
         tune,
     )

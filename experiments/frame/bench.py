@@ -65,6 +65,7 @@ class Bench:
         make: Callable[[], Piece],
         *,
         known_by: Mapping[str, Any] | None = None,
+        code: tuple[str, ...] = PACKAGES,
     ) -> Piece:
         """What ``make`` gives, computed once: a run that was killed reads it back.
 
@@ -73,14 +74,15 @@ class Bench:
             make: Called where no piece of that name was finished.
             known_by: All that it depends on beside data, source, versions and device:
                 given this, every run of every study finds it, and not this one alone.
+            code: With ``known_by``, packages and modules whose source decides.
         """
         if not self.first:
             return self._followed(name)
         if self._links.count == 1 or self._depth:
-            return self._kept(name, make, known_by)
+            return self._kept(name, make, known_by, code)
         self._depth += 1
         try:
-            piece = self._kept(name, make, known_by)
+            piece = self._kept(name, make, known_by, code)
         except Exception as error:
             self._links.tell(_FAILED + reason_of(error).encode())
             raise
@@ -107,9 +109,11 @@ class Bench:
         name: str,
         make: Callable[[], Piece],
         known_by: Mapping[str, Any] | None,
+        code: tuple[str, ...],
     ) -> Piece:
         if known_by is not None:
-            return self._shared(self.place(name, known_by).with_suffix(".npz"), make)
+            place = self.place(name, known_by, code=code)
+            return self._shared(place.with_suffix(".npz"), make)
         assert self._store is not None
         if not self._store.has(name):
             made = make()

@@ -1,0 +1,97 @@
+"""The generator, its judge, and what is asked of both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from experiments.canvas.editors import EDITORS, SHOWN
+from experiments.frame.config import StudyConfig
+from experiments.frame.rules import above, at_least, one_of, some
+from unlearn_jax.train.recipe import Recipe
+
+
+def _adam(epochs: int, rate: float) -> Recipe:
+    return Recipe(
+        epochs=epochs,
+        batch_size=64,
+        learning_rate=rate,
+        optimizer="adam",
+        weight_decay=0.0,
+    )
+
+
+@dataclass(frozen=True)
+class Config(StudyConfig):
+    """The generator, its judge, and what is asked of both.
+
+    Attributes:
+        width: Numbers at each position of the generator.
+        text_width: Of the embeddings that the edited maps read.
+        depth: Blocks.
+        times: Steps from an image to noise.
+        recipe: Of the generator's training.
+        judge: Of the two classifiers' training.
+        target: The class that is erased, a digit.
+        anchor: The class that edits put in its place.
+        methods: Names in ``EDITORS``.
+        oracles: Generators that are retrained without the target; 0 for a first look.
+        samples: Images of each class in each style.
+        steps: Of sampling.
+        guidance: Of sampling.
+        attack_l2: λ of the closed-form attack: bounds the embedding that it finds.
+        seed: Draws everything.
+    """
+
+    width: int = 48
+    text_width: int = 48
+    depth: int = 3
+    times: int = 200
+    recipe: Recipe = field(default_factory=lambda: _adam(60, 2e-3))
+    judge: Recipe = field(default_factory=lambda: _adam(40, 2e-3))
+    target: int = 3
+    anchor: int = 8
+    methods: tuple[str, ...] = SHOWN
+    oracles: int = 2
+    samples: int = 25
+    steps: int = 25
+    guidance: float = 2.0
+    attack_l2: float = 0.1
+    seed: int = 0
+
+
+RULES = (
+    *at_least(1, "width", "text_width", "depth", "times", "samples", "steps"),
+    *at_least(0, "seed", "guidance", "target", "anchor", "oracles"),
+    *above(0, "attack_l2"),
+    *some("methods"),
+    *one_of(EDITORS, "methods"),
+)
+
+
+def presets(data: str) -> Mapping[str, Config]:
+    """Configurations by scale; the images are drawn whatever the data's name."""
+    del data
+    small = Config()
+    smoke = replace(
+        small,
+        scale="smoke",
+        width=16,
+        text_width=16,
+        depth=1,
+        times=20,
+        recipe=_adam(1, 2e-3),
+        judge=_adam(2, 2e-3),
+        methods=("noise", "uce"),
+        samples=1,
+        steps=4,
+    )
+    paper = replace(
+        small,
+        scale="paper",
+        width=96,
+        text_width=96,
+        methods=tuple(EDITORS),
+        oracles=3,
+        samples=100,
+        steps=50,
+    )
+    return {"small": small, "smoke": smoke, "paper": paper}

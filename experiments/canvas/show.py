@@ -1,0 +1,159 @@
+"""One table of accuracies, attacks and distances, and one picture of what is drawn."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.canvas.config import Config
+from experiments.canvas.measure import ORACLE, ORIGINAL
+from experiments.frame.findings import Drawing, Finding, about, table
+from experiments.frame.study import Results
+from unlearn_jax.data.canvas import FOUR
+from unlearn_jax.data.captions import DIGITS
+from unlearn_jax.results.cells import mean_and_error
+from unlearn_jax.results.plot_canvas import grid_figure
+from unlearn_jax.results.rows import Rows
+from unlearn_jax.results.table import Table
+
+_OF_TARGET = 6
+"""Columns of the picture that ask for what is erased."""
+_PAIRED = "frechet_oracle"
+"""Of an oracle it is a distance of two, which no two pairs have independently."""
+
+
+def show(config: Config, results: Results) -> list[Finding]:
+    """The table, the picture, and in words what the judge may be trusted with."""
+    rows = results.rows
+    judge = [
+        f"{kind} {_one(rows, 'judge_accuracy', kind=kind):.1%} of the held-out images "
+        f"that it judges ({_one(rows, 'judge_rejects', kind=kind):.1%} are rejected)"
+        for kind in ("class", "style")
+    ]
+    drawn = 1 - _one(rows, "unlearned", method=ORIGINAL, prompts="plain")
+    kept = _one(rows, "in_domain", method=ORIGINAL, prompts="plain")
+    words = [
+        f"The judges are right on {' and on '.join(judge)}.",
+        f"The original draws what plain prompts ask for: {drawn:.1%} of the target's, "
+        f"{kept:.1%} of all other classes' images.",
+    ]
+    return [
+        Finding([_table(config, results)], [_picture(config, results)], words=words)
+    ]
+
+
+def _one(rows: Rows, metric: str, **at: str) -> float:
+    found = [row.value for row in rows.where(metric, **at) if row.value is not None]
+    return float(np.mean(found)) if found else math.nan
+
+
+def _names(config: Config) -> list[tuple[str, list[str]]]:
+    """Title of a row, and the methods that it is the mean of."""
+    oracles = [f"{ORACLE} {i}" for i in range(config.oracles)]
+    return [
+        (ORIGINAL, [ORIGINAL]),
+        *([("oracle vs oracle", oracles)] if oracles else []),
+        *((name, [name]) for name in config.methods),
+    ]
+
+
+def _cell(
+    rows: Rows, metric: str, names: Sequence[str], **at: str
+) -> str | float | None:
+    """A mean, with its error where it is one of independent generators."""
+    values = np.array([_one(rows, metric, method=name, **at) for name in names])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    if len(values) == 1 or metric == _PAIRED:
+        return float(values.mean())
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    return mean_and_error(float(values.mean()), float(error))
+
+
+def _went(rows: Rows, names: Sequence[str]) -> str:
+    """As what the target's plain prompts are seen most, and how often."""
+    titles = [*(words[0] for words in DIGITS), "rejected"]
+    shares = np.zeros(len(titles))
+    for row in rows.where("went", prompts="plain"):
+        if row.value is not None and row.at["method"] in names:
+            shares[int(row.at["to"])] += row.value / len(names)
+    first = int(np.argmax(shares))
+    return f"{titles[first]} {100 * shares[first]:.0f} %"
+
+
+def _table(config: Config, results: Results) -> Table:
+    rows = results.rows
+    plain, told = {"prompts": "plain"}, {"prompts": "paraphrase"}
+    columns: dict[str, tuple[str, dict[str, str]]] = {
+        "UA ↑": ("unlearned", plain),
+        "IRA ↑": ("in_domain", plain),
+        "CRA ↑": ("cross_domain", plain),
+        "rejected ↓": ("rejected", plain),
+        "UA, paraphrases ↑": ("unlearned", told),
+        "IRA, paraphrases ↑": ("in_domain", told),
+        "attack ↓": ("attack", {}),
+        "Fréchet to oracles, forgotten →oracle": (
+            "frechet_oracle",
+            {"part": "forgotten"},
+        ),
+        "Fréchet to oracles, retained →oracle": (
+            "frechet_oracle",
+            {"part": "retained"},
+        ),
+        "Fréchet to held-out →oracle": ("frechet_held_out", {}),
+        "same-seed change": ("same_seed_change", {}),
+        "seconds ↓": ("edit_seconds", {}),
+    }
+    lines = [
+        [
+            title,
+            *(_cell(rows, metric, names, **at) for metric, at in columns.values()),
+            _went(rows, names),
+        ]
+        for title, names in _names(config)
+    ]
+    target, anchor = (DIGITS[c][0] for c in (config.target, config.anchor))
+    notes = (
+        f"UA: share of the prompts for {target} whose image is not of it; IRA and CRA: "
+        "share of all other prompts whose image is of the class, of the style, that "
+        "they ask for. A rejected image is of none.",
+        f"{config.samples} images of each class in each style, plain prompts and "
+        f"paraphrases, {config.steps} steps, guidance {config.guidance:g}; the seeds "
+        "are the same for all rows.",
+        f"Attack: the embedding that brings the outputs of the maps back, in closed "
+        f"form, λ = {config.attack_l2:g}, and how often {target} is drawn from it; of "
+        "a model that is trained, its own embeddings.",
+        "Fréchet: of the judge's features, to each oracle's images for these prompts "
+        "(of an oracle: to the others', the floor).",
+        f"Same-seed change: mean absolute difference of pixels (from -1 to 1) of other "
+        f"classes from the original's; edits put {anchor} in the target's place.",
+    )
+    caption = f"A digit is erased from a generator. {about(results.run)}"
+    header = ("method", *columns, "target drawn as")
+    return table("canvas", caption, header, lines, notes)
+
+
+def _picture(config: Config, results: Results) -> Drawing:
+    first = [ORIGINAL, *(f"{ORACLE} {i}" for i in range(config.oracles))]
+    names = [*first, *config.methods]
+    grids = {name: results.arrays[f"grid/{name}"] for name in names}
+    count = len(grids[ORIGINAL])
+    own = min(_OF_TARGET, config.samples * len(FOUR))
+    others = [config.anchor, *(c for c in range(len(DIGITS)) if c != config.anchor)]
+    kept = [c for c in others if c != config.target][: count - own]
+    prompts = [
+        *(f"{FOUR[i % len(FOUR)]} {DIGITS[config.target][0]}" for i in range(own)),
+        *(f"{FOUR[i % len(FOUR)]} {DIGITS[c][0]}" for i, c in enumerate(kept)),
+    ]
+    caption = (
+        "What each generator draws for plain prompts; one column has one prompt and "
+        "one seed."
+    )
+    figure = grid_figure(grids, prompts, caption)
+    numbers = [
+        {"method": name, "prompt": prompt, "mean": float(image.mean())}
+        for name, grid in grids.items()
+        for prompt, image in zip(prompts, grid, strict=True)
+    ]
+    return Drawing("canvas", figure, numbers, caption)
