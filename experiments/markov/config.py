@@ -30,7 +30,7 @@ class Config(StudyConfig):
         seed: Draws chains and sequences.
     """
 
-    counts: tuple[int, ...] = (800, 200, 200)
+    counts: tuple[int, ...] = (2400, 400, 400)
     tests: int = 200
     length: int = 16
     leakage: float = 0.2
@@ -38,7 +38,7 @@ class Config(StudyConfig):
     width: int = 32
     recipe: Recipe = field(
         default_factory=lambda: Recipe(
-            epochs=25,
+            epochs=15,
             batch_size=64,
             learning_rate=3e-3,
             optimizer="adam",
@@ -46,10 +46,10 @@ class Config(StudyConfig):
         )
     )
     methods: tuple[str, ...] = SHOWN
-    trials: int = 2
+    trials: int = 3
     passes: int = 10
     budget: float = 0.05
-    models: int = 3
+    models: int = 4
     seed: int = 0
 
 
