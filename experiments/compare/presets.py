@@ -52,6 +52,8 @@ _SMALL_OPTIONS = Options(
         "npo": {"learning_rate": 0.01, "batch_size": 64},
         "simnpo": {"learning_rate": 0.01, "batch_size": 64},
         "npo_smooth": {"learning_rate": 0.01, "batch_size": 64},
+        "opt_out": {"learning_rate": 0.01, "batch_size": 64},
+        "mudman": {"learning_rate": 0.01, "batch_size": 64},
         "wagle": {"learning_rate": 0.01, "batch_size": 64},
         "undial": {"learning_rate": 0.01, "batch_size": 64},
         "ce_u": {"learning_rate": 0.01, "batch_size": 64},

@@ -84,6 +84,13 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
         *times("smoothing_size", 10, 0.1),
         *times("epochs", 0.5, 2),
     ),
+    "opt_out": (*_RATES, *times("strength", 10, 0.1), *times("epochs", 0.5, 2)),
+    "mudman": (
+        *times("learning_rate", 0.1, 0.3, 3),
+        *times("retain_rate", 10, 0.1),
+        *times("adversary_rate", 10, 0.1),
+        *times("steps", 2),
+    ),
     "wagle": (*_RATES, *times("fraction", 0.5, 0.25), *times("epochs", 0.5, 2)),
     "undial": (*_RATES, *times("strength", 0.3, 0.1), *times("epochs", 0.5, 2)),
     "ce_u": _TRAINING,

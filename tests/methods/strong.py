@@ -73,6 +73,8 @@ SETTINGS = {
     "npo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "simnpo": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "npo_smooth": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
+    "opt_out": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "directions": 8},
+    "mudman": {"steps": 4, "batch_size": 4},
     "wagle": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "undial": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},
     "ce_u": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4},

@@ -49,6 +49,8 @@ IDLE_ON_NOTHING = NOT_RANDOM | {
     "simnpo",
     "npo_smooth",
     "wagle",
+    "opt_out",
+    "mudman",
     "undial",
     "ce_u",
     "wga",
@@ -68,7 +70,7 @@ NETS = {"mlp": [pytest.mark.slow], "norm": [pytest.mark.slow], "short": []}
 # These run on a frame that another method runs on every day: compiled in the slow
 # suite, traced every day, as all are.
 FRAMED = {
-    "npo": "graddiff refusal dpo llmu simnpo npo_smooth ce_u wga satimp flat",
+    "npo": "graddiff refusal dpo llmu simnpo npo_smooth opt_out ce_u wga satimp flat",
     "ssd": "ssd_batch lfssd",
     "salun": "random_labels salun_soft",
     "finetune": "finetune_last retrain_last",

@@ -63,6 +63,36 @@ def test_a_step_is_the_dense_solution_on_the_border(learner, original, request_w
     assert told.steps > 0
 
 
+def test_the_complement_leaves_the_top_of_the_curvature_alone(
+    learner, original, request_w
+):
+    settings = {"steps": 1, "nats": 1e-6, "inverse": "complement", "budget": 10.0}
+    moved, _, told = run(
+        retain_newton(learner, rank=45, **settings), original, request_w
+    )
+    objective = bind(learner.model, {}, sequence_nll)
+    matrix = np.asarray(
+        dense(gauss_newton(objective, original.params, request_w.retain))
+    )
+    top = np.linalg.eigh(matrix)[1][:, -45:]
+    step = tiny.flat(tree.subtract(moved.params, original.params))
+    size = np.linalg.norm(step)
+    assert size > 0
+    assert np.abs(top.T @ step).max() < 1e-6 * size
+    # Of the same gradient, what conjugate gradients damped without end would keep.
+    plain = retain_newton(
+        learner, steps=1, nats=1e-6, damping=1e9, tol=1e-9, max_steps=5, budget=10.0
+    )
+    slope = tiny.flat(
+        tree.subtract(run(plain, original, request_w)[0].params, original.params)
+    )
+    kept = slope - top @ (top.T @ slope)
+    cosine = kept @ step / (size * np.linalg.norm(kept))
+    assert cosine == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(0.5 * step @ matrix @ step, 1e-6, rtol=1e-6)
+    assert told.steps == 0
+
+
 @pytest.mark.parametrize("budget", [0.01, 0.2])
 def test_the_retain_loss_stays_within_its_budget_while_the_other_rises(
     budget, learner, original, request_w

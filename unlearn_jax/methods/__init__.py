@@ -33,10 +33,12 @@ from unlearn_jax.methods.last_layers import finetune_last, retrain_last
 from unlearn_jax.methods.lfssd import lfssd
 from unlearn_jax.methods.lipschitz import lipschitz
 from unlearn_jax.methods.method import Method, Request, chain, make_request, restrict
+from unlearn_jax.methods.mudman import mudman
 from unlearn_jax.methods.natural_ascent import natural_ascent
 from unlearn_jax.methods.neggrad_plus import neggrad_plus
 from unlearn_jax.methods.newton_removal import newton_removal
 from unlearn_jax.methods.npo import npo, npo_smooth, simnpo
+from unlearn_jax.methods.opt_out import opt_out
 from unlearn_jax.methods.oracle_matching import oracle_matching
 from unlearn_jax.methods.potion import potion
 from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
@@ -142,6 +144,8 @@ METHODS: Mapping[str, Entry] = {
     "npo": Entry(npo, _LABELS, "both", False, "arXiv 2404.05868"),
     "simnpo": Entry(simnpo, _LABELS, "both", False, "arXiv 2410.07163"),
     "npo_smooth": Entry(npo_smooth, _LABELS, "both", False, "arXiv 2502.05374"),
+    "opt_out": Entry(opt_out, _LABELS, "both", False, "arXiv 2406.12329"),
+    "mudman": Entry(mudman, _LABELS, "both", False, "arXiv 2506.12484"),
     "wagle": Entry(wagle, _LABELS, "both", False, "arXiv 2410.17509"),
     "undial": Entry(undial, _LABELS, "forget", False, "arXiv 2506.12618"),
     "ce_u": Entry(ce_u, _LABELS, "forget", False, "arXiv 2506.12618"),

@@ -19,6 +19,7 @@ from unlearn_jax.methods.forget_terms import Memory, Seen, Term
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.methods.paired import PairLoss, Part, paired_descent, part_of
 from unlearn_jax.methods.smoothing import check_smoothing, smoothed
+from unlearn_jax.methods.tether import Tether
 from unlearn_jax.models.model import Model
 from unlearn_jax.train.asked import asked
 from unlearn_jax.train.descent import Rule, steps_per_pass
@@ -77,6 +78,8 @@ def forgetting_run(
     samples: int = 3,
     average_from: float = 1.0,
     stepper: Stepper | None = None,
+    tether: Tether | None = None,
+    tether_weight: float = 0.0,
 ) -> Callable[[PRNGKey, Variables, Request], tuple[Variables, Any]]:
     """forget_weight · term(forget batch) + retain_weight · hold(retain batch).
 
@@ -105,6 +108,8 @@ def forgetting_run(
         average_from: Share of the run after which the parameters after each step are
             averaged; the average is what is left. 1 leaves the last ones.
         stepper: In place of the recipe's optimiser.
+        tether: A distance of the parameters from the original's, added to the loss.
+        tether_weight: Of it [loss / its unit].
 
     Returns:
         ``(key, variables, request) -> (variables, state of the optimiser)``.
@@ -145,6 +150,7 @@ def forgetting_run(
         (forget_weight, retain_weight),
         (smoothing, smoothing_size, samples),
         stepper,
+        (tether, tether_weight),
         averages=averages,
     )
     rule = _paced(stepper.rule if stepper is not None else None)
@@ -158,7 +164,7 @@ def forgetting_run(
             draw_key, learner.model, term, variables, request.forget, bank, loop
         )
         carried: dict[str, Any] = {"rate": jnp.asarray(learning_rate, float)}
-        if retain == "kl":
+        if retain == "kl" or tether is not None:
             carried["original"] = variables
         steps = epochs * steps_per_pass(request.forget.weights, batch_size)
         if averages:
@@ -253,6 +259,7 @@ def _pair_loss(
     weights: tuple[float, float],
     smooth: tuple[str, float, int],
     stepper: Stepper | None,
+    tether: tuple[Tether | None, float],
     *,
     averages: bool,
 ) -> PairLoss:
@@ -303,6 +310,10 @@ def _pair_loss(
         if retain != "none":
             held, stats = hold(keep_key, params, stats, carried.get("original"), kept)
             value = value + weights[1] * held
+        if tether[0] is not None:
+            own_key = jax.random.fold_in(key, 3)
+            home = carried["original"].params
+            value = value + tether[1] * tether[0](own_key, params, home)
         fixed = jax.lax.stop_gradient(params)
         if averages:
             carried = _averaged(carried, fixed)

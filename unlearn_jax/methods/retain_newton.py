@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
+from unlearn_jax.curvature.operator import LinearOperator
 from unlearn_jax.data.accumulate import accumulate, collect, present
 from unlearn_jax.data.batch import sample
 from unlearn_jax.loop import rounds
@@ -15,13 +16,16 @@ from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, solving
 from unlearn_jax.options import check_number
 from unlearn_jax.solvers.inverse import Settings, check_choice, curvature_of, solve
+from unlearn_jax.solvers.krylov import lanczos
 from unlearn_jax.solvers.solution import both_reports, no_report, report, usable
+from unlearn_jax.solvers.stacked import combine, project
 from unlearn_jax.train.asked import asked
 from unlearn_jax.train.objective import Objective, bind
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, Params, PRNGKey, Scalar, Variables
 
 HALVINGS = 6
+COMPLEMENT = "complement"
 
 
 @entrance()
@@ -38,9 +42,14 @@ def retain_newton(
     samples: int = 256,
     tol: float = 1e-2,
     max_steps: int = 10,
+    rank: int = 20,
     batch_size: int = 256,
 ) -> Method:
     """θ ← θ - t (G + damping I)⁻¹ ∇F(θ), G the Gauss-Newton matrix of the retain set.
+
+    With ``inverse="complement"``, θ ← θ - t (I - Q Qᵀ) ∇F(θ), Q the eigenvectors of the
+    largest eigenvalues of G: what the retain set feels most is left alone, and the rest
+    is plain descent.
 
     F is the loss of ``npo``. The length t puts each step on the border of a trust
     region, ½ t² dᵀ G d = ``nats``, and is then halved until the retain loss itself,
@@ -56,11 +65,12 @@ def retain_newton(
         beta: As in ``npo``.
         reduction: As in ``npo``.
         inverse: "cg", or another way of :mod:`unlearn_jax.solvers.inverse`: "ekfac",
-            "diagonal", "dense".
+            "low_rank", "diagonal", "dense"; or "complement".
         damping: Added to the curvature.
         samples: Retained examples in G, drawn anew for every step.
         tol: Relative residual at which CG stops.
         max_steps: Most products of CG.
+        rank: Eigenvectors of "complement" and "low_rank".
         batch_size: Examples whose activations are held at once.
 
     Batch statistics stay.
@@ -69,7 +79,8 @@ def retain_newton(
         ValueError: an unknown name, or an impossible setting.
 
     Cost: per step one gradient per forget example, some two per sample and product of
-        CG, and up to seven forward passes over the retain set.
+        CG ("complement": 2 rank + 10 products), and up to seven forward passes over the
+        retain set.
     Source: no single one: CG on the Gauss-Newton matrix of Martens 2010, the trust
         region of Schulman et al. 2015, arXiv 1502.05477, the loss of Zhang et al. 2024,
         arXiv 2404.05868.
@@ -80,8 +91,10 @@ def retain_newton(
         )
     for name, value in (("nats", nats), ("beta", beta)):
         check_number(f"retain_newton: {name}", value, positive=True)
-    settings = Settings(damping, tol, max_steps, batch_size=None)
-    check_choice("gauss_newton", inverse, settings)
+    settings = Settings(damping, tol, max_steps, rank, batch_size=None)
+    check_choice(
+        "gauss_newton", "low_rank" if inverse == COMPLEMENT else inverse, settings
+    )
     model = learner.model
 
     def likelihood(outputs: Any, targets: Any) -> Any:
@@ -123,8 +136,14 @@ def retain_newton(
         drawn = present(sample(draw_key, request.retain, size))
         slope = slope_of(objective, params, request.forget, old)
         matrix = curvature_of("gauss_newton", objective, params, drawn)
-        solution = solve(solve_key, matrix, slope, inverse, settings)
-        direction = tree.scale(-1.0, usable(solution))
+        if inverse == COMPLEMENT:
+            own = no_report()
+            direction = tree.scale(
+                -1.0, outside(solve_key, matrix.operator, slope, rank)
+            )
+        else:
+            solution = solve(solve_key, matrix, slope, inverse, settings)
+            direction, own = tree.scale(-1.0, usable(solution)), report(solution)
         length = border(direction, matrix.operator.matvec, nats)
         share = backtracked(
             lambda t: mean_loss(
@@ -134,7 +153,7 @@ def retain_newton(
             most,
         )
         moved = tree.axpy(share, direction, params)
-        return moved, both_reports(told, report(solution))
+        return moved, both_reports(told, own)
 
     def reported(
         key: PRNGKey, state: tuple[()], variables: Variables, request: Request
@@ -156,6 +175,15 @@ def retain_newton(
         return variables._replace(params=params), state, told
 
     return solving(reported)
+
+
+def outside(
+    key: PRNGKey, operator: LinearOperator, vector: Params, rank: int
+) -> Params:
+    """(I - Q Qᵀ) v, Q the eigenvectors of the largest eigenvalues."""
+    largest = min(rank, tree.size(vector))
+    basis = lanczos(key, operator, rank=largest).basis
+    return tree.subtract(vector, combine(project(basis, vector), basis))
 
 
 def border(direction: Params, product: Callable[[Any], Any], radius: float) -> Scalar:
