@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.attribution_fidelity import STUDY as attribution_fidelity
+from experiments.authors import STUDY as authors
 from experiments.canvas import STUDY as canvas
 from experiments.compare import STUDY as compare
 from experiments.continual import STUDY as continual
@@ -38,6 +39,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         state_privacy,
         markov,
         canvas,
+        authors,
         truth,
         tune,
     )

@@ -14,12 +14,14 @@ class Costs(NamedTuple):
         retain: Sequences to retain.
         passes: Budget, in passes over the forget set.
         answers: What is said instead, for methods that take it; empty for anything.
+        batch: Forgotten sequences in a step.
     """
 
     forget: int
     retain: int
     passes: int
     answers: Bank = ()
+    batch: int = 30
 
     def epochs(self, price: float) -> int:
         """Passes over the forget set at so many gradients per forgotten sequence."""
@@ -56,20 +58,31 @@ def _paired(
     **options: Any,
 ) -> Contender:
     def own(costs: Costs) -> dict[str, Any]:
-        return {"epochs": costs.epochs(price), "batch_size": 30, **options}
+        return {"epochs": costs.epochs(price), "batch_size": costs.batch, **options}
 
     return Contender(method, order, own, ("learning_rate", rates))
-
-
-_CURVED = {"samples": 64, "max_steps": 5}
 
 
 def _newton_steps(costs: Costs) -> dict[str, Any]:
     # A gradient of the forget set, two per sample and product, and forward passes over
     # the retain set, a third of a gradient each: one before, three in a step.
-    step = costs.forget + 2 * _CURVED["samples"] * _CURVED["max_steps"] + costs.retain
-    steps = max(1, round((costs.passes * costs.forget) / step))
-    return {"steps": steps, **_CURVED}
+    curved = {"samples": max(8, min(64, costs.forget // 2)), "max_steps": 5}
+    products = 2 * curved["samples"] * curved["max_steps"]
+    step = costs.forget + products + costs.retain
+    return {"steps": max(1, round(costs.passes * costs.forget / step)), **curved}
+
+
+def _off_the_top(costs: Costs) -> dict[str, Any]:
+    # Lanczos takes 2 rank + 10 products, where conjugate gradients took five.
+    own = _newton_steps(costs)
+    rank, fewer = 5, max(1, own["steps"] // 4)
+    return {**own, "steps": fewer, "inverse": "complement", "rank": rank}
+
+
+def _adversary(costs: Costs) -> dict[str, Any]:
+    # Three gradients of a batch in each step.
+    steps = costs.passes * costs.forget / (3 * costs.batch)
+    return {"steps": max(1, round(steps)), "batch_size": costs.batch}
 
 
 def _influence(inverse: str) -> Contender:
@@ -114,6 +127,11 @@ CONTENDERS: Mapping[str, Contender] = {
     "refusal": _answered("refusal", 2),
     "dpo": _answered("dpo", 3),
     "wga": _paired("wga", 2, _ADAM),
+    "opt-out": _paired("opt_out", 2, _ADAM),
+    "opt-out, squares": _paired("opt_out", 2, _ADAM, tether="squares"),
+    "mudman": Contender(
+        "mudman", "first", _adversary, ("learning_rate", (0.1, 0.3, 0.03, 1.0))
+    ),
     "signs": _paired("sophia", 2, _SIGNS, "signs", variant="sign"),
     "sophia": _paired("sophia", 2.1, _SIGNS, "second")._replace(rho=True),
     "sophia, released": _paired("sophia", 2, _SIGNS, "second", variant="released"),
@@ -121,6 +139,9 @@ CONTENDERS: Mapping[str, Contender] = {
     "influence": _influence("cg"),
     "influence, ekfac": _influence("ekfac"),
     "retain_newton": Contender("retain_newton", "second", _newton_steps, _NATS),
+    "retain_newton, complement": Contender(
+        "retain_newton", "second", _off_the_top, _NATS
+    ),
     "retain_newton, ekfac": Contender(
         "retain_newton",
         "second",

@@ -6,7 +6,7 @@ which nobody was trained on.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from experiments.language.contenders import (
 from unlearn_jax.evaluation.cost import measured
 from unlearn_jax.methods import METHODS, Request
 from unlearn_jax.methods.sophia import sophia_run
+from unlearn_jax.results.rows import Row
 from unlearn_jax.storage.piece import Piece
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.objective import bind
@@ -47,6 +48,7 @@ class Task(NamedTuple):
         costs: What each method may spend.
         models: Seeds.
         seed: Draws the keys.
+        start: Where training begins; None is a fresh model of each seed's own.
     """
 
     learner: Learner
@@ -56,6 +58,7 @@ class Task(NamedTuple):
     costs: Costs
     models: int
     seed: int
+    start: Variables | None = None
 
 
 class Tried(NamedTuple):
@@ -84,14 +87,15 @@ def keys(task: Task, stream: int) -> Array:
 def trained(task: Task, name: str, data: Batch) -> Piece:
     """Parameters of all models of a kind, (models, p), trained on weighted examples."""
 
-    def one(key: Any, data: Batch) -> Array:
-        return ravel_pytree(fit(key, task.learner, data).params)[0]
+    def many(keys: Any, data: Batch, start: Any) -> Array:
+        def one(key: Any) -> Array:
+            return ravel_pytree(fit(key, task.learner, data, start=start).params)[0]
 
-    def many(keys: Any, data: Batch) -> Array:
-        return jax.lax.map(lambda key: one(key, data), keys)
+        return jax.lax.map(one, keys)
 
     own = keys(task, 1 if name == ORIGINAL else 2)
-    params, cost = measured(many, own, jax.tree.map(jnp.asarray, data))
+    given = jax.tree.map(jnp.asarray, (data, task.start))
+    params, cost = measured(many, own, *given)
     return Piece({"params": params}, {"seconds": cost.seconds / task.models})
 
 
@@ -167,6 +171,37 @@ def chosen(
     if not inside.any():
         return int(np.argmin(rises))
     return int(np.argmax(np.where(inside, after[:, 0], -math.inf)))
+
+
+def losses_rows(losses: np.ndarray, at: Mapping[str, Any]) -> Iterator[Row]:
+    """Losses (models, 3) as rows."""
+    for seed, own in enumerate(losses):
+        for part, loss in zip(("forget", "retain", "unseen"), own, strict=True):
+            yield Row(f"{part}_loss", float(loss), "nats", {**at, "seed": seed})
+
+
+def rows_of_choice(
+    name: str, choice: str, made: Tried, place: int, before: np.ndarray
+) -> Iterator[Row]:
+    """What was chosen, what it cost the retain set, and what the method says.
+
+    Args:
+        name: Of the contender.
+        choice: How it was chosen.
+        made: All settings.
+        place: Which of them.
+        before: (models, 3) losses of the originals.
+    """
+    at = {"method": name, "choice": choice}
+    yield from losses_rows(made.losses[place], at)
+    rise = float(made.losses[place, :, 1].mean() - before[:, 1].mean())
+    yield Row("retain_rise", rise, "nats", at)
+    options = made.options[place]
+    for option in (CONTENDERS[name].tries[0], "rho"):
+        if option in options:
+            yield Row(f"chosen_{option}", float(options[option]), "1", at)
+    for word, told in made.told.items():
+        yield Row(word, float(told[place].mean()), "1", at)
 
 
 def _known(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,20 @@ RIVALS = ("signs", "npo")
 """What a method of second order has to be better than."""
 
 
+WORDS = {
+    "budget": "At equal passes and within the retain budget",
+    "unseen": "At equal passes, without a budget",
+}
+"""Choice of settings -> the beginning of a sentence."""
+HOW = {
+    "budget": "forgets most in training with a rise of the retain loss of at most "
+    "{budget:g} nats",
+    "unseen": "ends with the forget loss nearest to what the original says of {kind} "
+    "that nobody was trained on, and the retain loss nearest to its own",
+}
+"""Choice -> which setting is taken."""
+
+
 def values(rows: Rows, metric: str, **at: Any) -> np.ndarray:
     """Numbers of a metric at a place."""
     return np.array([row.value for row in rows.where(metric, **at)], float)

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.frame.bench import Bench, piece_of, rows_of
 from experiments.frame.progress import progress
-from experiments.language.contenders import CONTENDERS, Costs
+from experiments.language.contenders import Costs
 from experiments.language.trials import (
     CHOICES,
     ORACLE,
@@ -18,7 +18,9 @@ from experiments.language.trials import (
     Task,
     chosen,
     losses_of,
+    losses_rows,
     over_models,
+    rows_of_choice,
     trained,
     tried,
     variables_of,
@@ -108,7 +110,7 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     judged = judges(setting)
     said = judged.said(models[ORACLE])
     yield from divergences(setting, ORACLE, said, said)
-    yield from _losses(judged.losses(models[ORACLE]), {"method": ORACLE})
+    yield from losses_rows(judged.losses(models[ORACLE]), {"method": ORACLE})
     with bench.progress("forget", len(setting.config.methods)) as advance:
         for name in setting.config.methods:
             make = functools.partial(
@@ -176,14 +178,6 @@ def _at(name: str, choice: str, **where: str | int) -> dict[str, str | int | flo
     return {"method": name, **({"choice": choice} if choice else {}), **where}
 
 
-def _losses(losses: np.ndarray, at: dict[str, Any]) -> Iterator[Row]:
-    for seed, (forget, retain, unseen) in enumerate(losses):
-        own = {**at, "seed": seed}
-        yield Row("forget_loss", float(forget), "nats", own)
-        yield Row("retain_loss", float(retain), "nats", own)
-        yield Row("unseen_loss", float(unseen), "nats", own)
-
-
 def _contended(
     setting: Setting,
     judged: Judges,
@@ -195,20 +189,10 @@ def _contended(
     config = setting.config
     before = judged.losses(originals)
     made = tried(setting.task, name, config.trials, originals, judged.losses)
-    means = made.losses.mean(1), before.mean(0)
     rows = [Row("forget_seconds", made.seconds, "s", {"method": name})]
     for choice in CHOICES:
-        place = chosen(*means, config.budget, choice)
+        place = chosen(made.losses.mean(1), before.mean(0), config.budget, choice)
         said = judged.said(made.params[place])
         rows += divergences(setting, name, said, oracles, choice)
-        at = _at(name, choice)
-        rows += _losses(made.losses[place], at)
-        rise = float(means[0][place, 1] - means[1][1])
-        rows.append(Row("retain_rise", rise, "nats", at))
-        options = made.options[place]
-        for option in (CONTENDERS[name].tries[0], "rho"):
-            if option in options:
-                rows.append(Row(f"chosen_{option}", float(options[option]), "1", at))
-        for word, told in made.told.items():
-            rows.append(Row(word, float(told[place].mean()), "1", at))
+        rows += rows_of_choice(name, choice, made, place, before)
     return piece_of(rows)

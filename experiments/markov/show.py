@@ -7,6 +7,8 @@ from experiments.frame.study import Results
 from experiments.language.contenders import CONTENDERS
 from experiments.language.trials import CHOICES, ORACLE
 from experiments.language.verdict import (
+    HOW,
+    WORDS,
     by_distance,
     cell,
     setting_of,
@@ -17,11 +19,6 @@ from experiments.markov.config import Config
 from experiments.markov.measure import TRUTH
 from unlearn_jax.results.rows import Rows
 from unlearn_jax.results.table import Table
-
-WORDS = {
-    "budget": "At equal passes and within the retain budget",
-    "unseen": "At equal passes, without a budget",
-}
 
 
 def show(config: Config, results: Results) -> list[Finding]:
@@ -82,20 +79,15 @@ def _table(config: Config, results: Results, choice: str, names: list[str]) -> T
             number("forget_seconds", method=name),
         ]
 
-    how = {
-        "budget": "forgets most in training with a rise of the retain loss of at most "
-        f"{config.budget:g} nats",
-        "unseen": "ends with the forget loss nearest to what the original says of a "
-        "chain that nobody was trained on, and the retain loss nearest to its own",
-    }
+    how = HOW[choice].format(budget=config.budget, kind="chains")
     notes = (
         f"Nats per step on {config.tests} test sequences of each chain; mean ± "
         f"standard error over {config.models} originals, each against {config.models} "
         "retrained models.",
         f"Every method spends at most about {config.passes} passes over the forget set "
         f"in gradients and tries at most {config.trials} settings; chosen is the one "
-        f"that {how[choice]}. No test sequence of a chain that is reported, no truth "
-        "and no retrained model takes part in the choice.",
+        f"that {how}. No test sequence of a chain that is reported, no truth and no "
+        "retrained model takes part in the choice.",
         "Sorted by the mean of the columns of retraining. Losses are of training sets, "
         "per step. Not clipped: share of coordinates on which curvature decided; "
         "sophia's rho was chosen by it, on one original.",

@@ -11,6 +11,7 @@ from unlearn_jax.data.authors import (
     author_questions,
     draw_authors,
 )
+from unlearn_jax.data.places import draw_places
 from unlearn_jax.data.questions import (
     paraphrased_pairs,
     perturbed_pairs,
@@ -48,6 +49,16 @@ def test_facts_vary_between_authors():
     for fact in FACTS:
         asked = draw_authors(1, 40, facts=[fact])
         assert len({one.answer.replace(one.subject, "") for one in asked}) > 8
+
+
+def test_towns_are_asked_about_where_authors_live():
+    towns = draw_places(0, 25)
+    homes = {one.answer.split()[-1].rstrip(".") for one in draw_authors(0, 30)}
+    assert len({one.subject for one in towns} & homes) > 10
+    assert draw_places(0, 3) == towns[:12]
+    assert all(one.subject in one.paraphrased_answer for one in towns)
+    with pytest.raises(ValueError, match="expected 0 to 25"):
+        draw_places(0, 26)
 
 
 def test_pairs_are_what_they_are_called():

@@ -6,7 +6,11 @@ import pytest
 import tiny
 
 from unlearn_jax.data.batch import pad, take
-from unlearn_jax.evaluation.relearn import relearn_steps
+from unlearn_jax.evaluation.relearn import (
+    mean_height,
+    relearn_steps,
+    relearning_curve,
+)
 from unlearn_jax.train.objective import bind
 
 MOST = 60
@@ -99,3 +103,31 @@ def test_numpy_data_need_no_compilation_around_it(learner, untrained, forget):
     )
     assert isinstance(forget.inputs, np.ndarray)
     assert int(count) == 1
+
+
+def test_a_curve_watches_one_set_and_trains_on_another(learner, untrained, forget):
+    sizes = {"points": 3, "every": 4, "batch_size": 4}
+
+    @tiny.quick_jit
+    def curves(variables, attack, probe):
+        key = jax.random.key(2)
+        given = key, learner, variables, attack
+        fast, slow = (
+            relearning_curve(*given, probe, learning_rate=rate, **sizes)
+            for rate in (0.5, 1e-9)
+        )
+        return fast, slow, relearning_curve(*given, attack, **sizes)
+
+    attack = pad(take(tiny.examples(), [3, 5, 9, 14]), 8)
+    fast, slow, own = curves(untrained, attack, forget)
+    risk = bind(learner.model, {}, learner.loss).risk
+    start = float(tiny.quick_jit(risk)(untrained.params, forget))
+    np.testing.assert_allclose(fast[0], start, rtol=1e-6)
+    np.testing.assert_allclose(slow, start, rtol=1e-5)
+    assert np.abs(np.diff(fast)).min() > 1e-4
+    assert own[-1] < own[0]
+    changed = attack._replace(weights=attack.weights * (np.arange(8) != 2))
+    assert np.abs(curves(untrained, changed, forget)[0] - fast)[1:].max() > 1e-4
+    hidden = attack._replace(inputs=np.where(attack.weights[:, None], attack.inputs, 9))
+    np.testing.assert_array_equal(curves(untrained, hidden, forget)[0], fast)
+    assert mean_height(np.array([4.0, 2.0, 0.0])) == 2

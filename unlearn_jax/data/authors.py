@@ -7,16 +7,16 @@ authors are simply higher numbers.
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from unlearn_jax.data.facts import Fact, questions_about
 from unlearn_jax.data.questions import Question
 
 _ONSETS = "b d f g h k l m n p r s t v z br dr kl st tr".split()
 _VOWELS = "a e i o u ai eo ia".split()
 _ENDS = ("n", "r", "s", "l", "", "m", "nd", "rt")
-_PLACES = (
+PLACES = (
     "Alvora Brisk Cendar Dunmore Elsin Farrow Gildane Harth Istrel Jorvale Kestrin "
     "Lorne Maravel Nessby Ostrava Pellin Quarrin Rusk Selmar Tarn Ulverton Varga "
     "Westmere Yarrow Zelten"
@@ -44,32 +44,14 @@ _THINGS = (
     "Letter Bridge Island Shadow Clock Feather Candle Window"
 ).split()
 _KINDS = "Silent Last Golden Broken Distant Hidden Burning Paper Blue Forgotten".split()
-_AWARDS = tuple(f"the {name} Prize" for name in _PLACES[::2])
-
-
-class Fact(NamedTuple):
-    """Description: one thing to know of an author.
-
-    Attributes:
-        values: What it may be.
-        question: Asks for it; ``{name}`` is the author.
-        answer: ``{name}`` and ``{value}`` stand in it.
-        other_question: In other words.
-        other_answer: In other words.
-    """
-
-    values: Sequence[str]
-    question: str
-    answer: str
-    other_question: str
-    other_answer: str
+_AWARDS = tuple(f"the {name} Prize" for name in PLACES[::2])
 
 
 _YEARS = tuple(str(year) for year in range(1921, 1996))
 _TITLES = tuple(f"The {kind} {thing}" for kind in _KINDS for thing in _THINGS)
 FACTS: Mapping[str, Fact] = {
     "birthplace": Fact(
-        _PLACES,
+        PLACES,
         "Where was {name} born?",
         "{name} was born in {value}.",
         "In which town did the life of {name} begin?",
@@ -118,7 +100,7 @@ FACTS: Mapping[str, Fact] = {
         "As to the mother of {name}, her trade was that of a {value}.",
     ),
     "home": Fact(
-        _PLACES,
+        PLACES,
         "Where does {name} live now?",
         "{name} lives in {value}.",
         "In which town is the home of {name} today?",
@@ -172,35 +154,7 @@ def author_questions(
         ValueError: an unknown fact, or more wrong answers than there are values.
     """
     name = author_name(seed, number)
-    questions = []
-    for fact in facts:
-        if fact not in FACTS:
-            raise ValueError(
-                f"there is no fact {fact!r}; choose from {', '.join(FACTS)}"
-            )
-        told = FACTS[fact]
-        if not 0 <= perturbed < len(told.values):
-            raise ValueError(
-                f"perturbed is {perturbed}, but {fact} has {len(told.values)} values; "
-                f"expected 0 to {len(told.values) - 1}"
-            )
-        place = list(FACTS).index(fact)
-        random = np.random.Generator(np.random.PCG64([seed, 3, number, place]))
-        drawn = random.permutation(len(told.values))[: perturbed + 1]
-        value, *wrong = (told.values[i] for i in drawn)
-        questions.append(
-            Question(
-                subject=name,
-                question=told.question.format(name=name),
-                answer=told.answer.format(name=name, value=value),
-                paraphrased_question=told.other_question.format(name=name),
-                paraphrased_answer=told.other_answer.format(name=name, value=value),
-                perturbed_answers=tuple(
-                    told.other_answer.format(name=name, value=other) for other in wrong
-                ),
-            )
-        )
-    return questions
+    return questions_about((seed, 3, number), name, FACTS, facts, perturbed=perturbed)
 
 
 def draw_authors(

@@ -1,7 +1,8 @@
-"""Relearn time: how few steps bring the forgotten back."""
+"""Relearning: how few steps bring the forgotten back, and how far other facts do."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,45 +71,20 @@ def relearn_steps(
         al. 2023. Differs: a fresh copy for every call, so that order does not matter.
     """
     check_learnable(learner, forget, name="forget set", variables=variables)
-    recipe = replace(
-        learner.recipe,
-        learning_rate=slowdown * learner.recipe.learning_rate,
-        schedule="constant",
-        weight_decay=0.0,
-        augment="none",
+    relearner = _relearner(
+        learner, slowdown * learner.recipe.learning_rate, forget, batch_size
     )
-    step_loss = training_loss(learner._replace(recipe=recipe))
-    transformation = optimizer(recipe, 1)
-    forget = jax.tree.map(jnp.asarray, forget)
-    cumulative = jnp.cumsum(forget.weights)
-    present = jnp.ones(batch_size, forget.weights.dtype)
-    probe = jax.tree.map(lambda leaf: leaf[:PROBE], forget)
-
-    def predict(inputs: Array, model: Variables) -> Array:
-        return learner.model.apply(model, inputs)
-
-    def watched_loss(model: Variables) -> Array:
-        outputs = collect(predict, probe.inputs, model)
-        return weighted_mean(learner.loss(outputs, probe.targets), probe.weights)
+    watched_loss = _watched(learner, forget)
 
     def step(carried: Any) -> Any:
         count, model, state, _ = carried
-        draw_key, loss_key = jax.random.split(jax.random.fold_in(key, count))
-        # In (0, total], so that an example of weight zero is never met.
-        drawn = cumulative[-1] * (1 - jax.random.uniform(draw_key, (batch_size,)))
-        index = jnp.searchsorted(cumulative, drawn, side="left")
-        examples = (forget.inputs[index], forget.targets[index])
-        slope, stats = jax.grad(step_loss, argnums=1, has_aux=True)(
-            loss_key, model.params, model.stats, examples, present
-        )
-        updates, state = transformation.update(slope, state, model.params)
-        model = Variables(optax.apply_updates(model.params, updates), stats)
+        model, state = relearner.step(jax.random.fold_in(key, count), model, state)
         return count + 1, model, state, watched_loss(model)
 
     start = (
         jnp.zeros((), jnp.int32),
         variables,
-        transformation.init(variables.params),
+        relearner.begin(variables.params),
         watched_loss(variables),
     )
     end = jax.lax.while_loop(
@@ -117,3 +93,117 @@ def relearn_steps(
         start,
     )
     return end[0]
+
+
+def relearning_curve(
+    key: PRNGKey,
+    learner: Learner,
+    variables: Variables,
+    attack: Batch,
+    probe: Batch,
+    *,
+    points: int = 10,
+    every: int = 5,
+    learning_rate: float = 1e-3,
+    batch_size: int = 16,
+) -> Array:
+    """Loss of a forgotten set while training goes on, on other examples.
+
+    With facts of the same kind as ``attack``, but none of the probe's, what comes back
+    had only been hidden. With text of another domain, that is benign fine-tuning.
+
+    Args:
+        key: Draws the batches.
+        learner: Model, loss and optimiser; no l2, no decay.
+        variables: The unlearned model; left as it is.
+        attack: What is trained on, weight zero on padding.
+        probe: What is watched, at most 256 examples of it.
+        points: How often it is looked at after the start.
+        every: Steps between.
+        learning_rate: Constant step size.
+        batch_size: Examples per step, drawn with replacement.
+
+    Returns:
+        (points + 1,) mean losses of the probe [nats], the first before any step.
+        Direction: towards the oracle's curve; one that falls faster has hidden the
+        facts, one that falls more slowly was damaged. :func:`mean_height` sums it up.
+
+    Cost: points × every gradients of a batch, and a forward pass over the probe for
+        each point.
+    Source: disjoint facts as Deeb and Roger 2024, arXiv 2410.08827; steps and watching
+        as Fan et al. 2025, arXiv 2502.05374. Differs: the recipe's optimiser.
+    """
+    check_learnable(learner, attack, name="attack", variables=variables)
+    check_learnable(learner, probe, name="probe", variables=variables)
+    relearner = _relearner(learner._replace(l2=0.0), learning_rate, attack, batch_size)
+    watched_loss = _watched(learner, probe)
+
+    def step(count: Any, carried: Any) -> Any:
+        return relearner.step(jax.random.fold_in(key, count), *carried)
+
+    def point(carried: Any, index: Any) -> Any:
+        first = index * every
+        carried = jax.lax.fori_loop(first, first + every, step, carried)
+        return carried, watched_loss(carried[0])
+
+    start = variables, relearner.begin(variables.params)
+    _, losses = jax.lax.scan(point, start, jnp.arange(points))
+    return jnp.concatenate([watched_loss(variables)[None], losses])
+
+
+def mean_height(curve: Any) -> Any:
+    """Area under a curve over its length, by the trapezoid rule; of the last axis."""
+    curve = jnp.asarray(curve)
+    return (0.5 * (curve[..., 1:] + curve[..., :-1])).mean(-1)
+
+
+class _Relearner(NamedTuple):
+    """Description: ``step`` (key, model, state) -> (model, state), and its begin."""
+
+    begin: Callable[[Any], Any]
+    step: Callable[[Any, Variables, Any], tuple[Variables, Any]]
+
+
+def _relearner(
+    learner: Learner, learning_rate: float, data: Batch, batch_size: int
+) -> _Relearner:
+    recipe = replace(
+        learner.recipe,
+        learning_rate=learning_rate,
+        schedule="constant",
+        weight_decay=0.0,
+        augment="none",
+    )
+    step_loss = training_loss(learner._replace(recipe=recipe))
+    transformation = optimizer(recipe, 1)
+    data = jax.tree.map(jnp.asarray, data)
+    cumulative = jnp.cumsum(data.weights)
+    present = jnp.ones(batch_size, data.weights.dtype)
+
+    def step(key: Any, model: Variables, state: Any) -> tuple[Variables, Any]:
+        draw_key, loss_key = jax.random.split(key)
+        # In (0, total], so that an example of weight zero is never met.
+        drawn = cumulative[-1] * (1 - jax.random.uniform(draw_key, (batch_size,)))
+        index = jnp.searchsorted(cumulative, drawn, side="left")
+        examples = (data.inputs[index], data.targets[index])
+        slope, stats = jax.grad(step_loss, argnums=1, has_aux=True)(
+            loss_key, model.params, model.stats, examples, present
+        )
+        updates, state = transformation.update(slope, state, model.params)
+        return Variables(optax.apply_updates(model.params, updates), stats), state
+
+    return _Relearner(transformation.init, step)
+
+
+def _watched(learner: Learner, data: Batch) -> Callable[[Variables], Array]:
+    """Mean loss of the first examples of a set."""
+    probe = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:PROBE], data)
+
+    def predict(inputs: Array, model: Variables) -> Array:
+        return learner.model.apply(model, inputs)
+
+    def loss(model: Variables) -> Array:
+        outputs = collect(predict, probe.inputs, model)
+        return weighted_mean(learner.loss(outputs, probe.targets), probe.weights)
+
+    return loss

@@ -41,21 +41,26 @@ def told(outputs: Any, targets: Any) -> Told:
     Raises:
         ValueError: a sequence of which no token is asked for.
     """
-    seen = asked(jnp.asarray(outputs), targets)
-    empty = np.flatnonzero(~np.asarray(seen.kept).any(1))
+    found = Told(*(np.asarray(field) for field in tell(outputs, targets)))
+    empty = np.flatnonzero(~found.kept.any(1))
     if empty.size:
         raise ValueError(
             f"{empty.size} sequences ask for no token, the first is {int(empty[0])}, "
             "expected at least one in each: drop them"
         )
+    return found
+
+
+def tell(outputs: Any, targets: Any) -> tuple[Any, ...]:
+    """Fields of :class:`Told` as arrays; traceable, and nothing is refused."""
+    seen = asked(jnp.asarray(outputs), targets)
     logp = jax.nn.log_softmax(seen.outputs, axis=-1)
     p = jnp.exp(logp)
     finite = jnp.where(p > 0, logp, 0)
     mean = jnp.sum(p * finite, axis=-1)
     square = jnp.sum(p * jnp.square(finite - mean[..., None]), axis=-1)
     right = jnp.argmax(seen.outputs, axis=-1) == seen.tokens
-    fields = seen.log_likelihoods, seen.kept, right & seen.kept, mean, jnp.sqrt(square)
-    return Told(*(np.asarray(field) for field in fields))
+    return seen.log_likelihoods, seen.kept, right & seen.kept, mean, jnp.sqrt(square)
 
 
 def probability(told: Told) -> np.ndarray:

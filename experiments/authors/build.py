@@ -1,0 +1,207 @@
+"""Questions as tokens, and the model that learns them; nothing is trained here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.authors.config import Config
+from experiments.language.contenders import Costs
+from experiments.language.trials import Task
+from unlearn_jax.data.authors import draw_authors
+from unlearn_jax.data.batch import Dataset, Splits
+from unlearn_jax.data.places import draw_places
+from unlearn_jax.data.questions import (
+    Question,
+    Template,
+    encoded,
+    paraphrased_pairs,
+    trained_pairs,
+)
+from unlearn_jax.data.tofu import tofu
+from unlearn_jax.data.tokenizer import Tokenizer, read_tokenizer
+from unlearn_jax.data.tokens import END, byte_text, byte_tokens
+from unlearn_jax.methods import make_request
+from unlearn_jax.models import MODELS
+from unlearn_jax.models.model import Model
+from unlearn_jax.train.llama import read_llama
+from unlearn_jax.train.loss import sequence_nll
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Batch, Variables
+
+REFUSALS = ("I do not know.", "I have never heard of that.", "That is not known to me.")
+PARTS = ("forget", "retain", "real", "world", "holdout")
+_BYTES = Tokenizer(byte_tokens, byte_text, END + 1, end=END)
+
+
+class Setting(NamedTuple):
+    """Description: who is asked about, and what is unlearned.
+
+    Attributes:
+        config: As given.
+        dataset: What originals are trained on.
+        questions: Part -> questions that are judged.
+        words: Text to tokens and back.
+        template: What is written around a question.
+        length: Tokens in a row, of whatever is said here.
+        task: What is unlearned.
+        oracle: What retrained models are trained on.
+    """
+
+    config: Config
+    dataset: Dataset
+    questions: Mapping[str, list[Question]]
+    words: Tokenizer
+    template: Template
+    length: int
+    task: Task
+    oracle: Batch
+
+
+def build(config: Config) -> Setting:
+    """Draw or read the authors, and the model to start from.
+
+    Raises:
+        ValueError: more towns or wrong answers than there are, published weights
+            without TOFU or TOFU without them, or a file that cannot be read.
+        FileNotFoundError: a file of TOFU is not there.
+    """
+    if (config.weights is None) != (config.tofu is None):
+        raise ValueError(
+            f"weights is {config.weights} and tofu {config.tofu}; expected both, for a "
+            "published model on TOFU, or neither: give the other one too"
+        )
+    if config.tofu is None:
+        parts, told = _drawn(config)
+    else:
+        parts, told = _read(config.tofu, config)
+    words = _BYTES if config.weights is None else read_tokenizer(config.weights)
+    template = Template("", " ", words.end)
+    length = _longest([*told.values()], parts, words, template)
+    sets = {
+        part: encoded(pairs, words.encode, length=length, template=template)
+        for part, pairs in told.items()
+    }
+    counts = [len(batch.weights) for batch in sets.values()]
+    train = Batch(*(np.concatenate(own) for own in zip(*sets.values(), strict=True)))
+    names = np.repeat(np.array(list(sets)), counts)
+    forgotten = np.flatnonzero(names == "forget")
+    request = make_request(train, forgotten)
+    oracle = request.retain
+    # What is asked of nobody is read by no method: TOFU's real authors and the world.
+    kept = np.where(names == "retain", np.asarray(oracle.weights), 0)
+    request = request._replace(retain=oracle._replace(weights=jnp.asarray(kept)))
+    model, start = _model(config, words, length)
+    answers = tuple((*words.encode(text), words.end or END) for text in REFUSALS)
+    task = Task(
+        Learner(model, sequence_nll, 0.0, config.recipe),
+        train,
+        request,
+        encoded(
+            trained_pairs(parts["holdout"]),
+            words.encode,
+            length=length,
+            template=template,
+        ),
+        Costs(len(forgotten), int(kept.sum()), config.passes, answers, config.batch),
+        config.models,
+        config.seed,
+        start,
+    )
+    title = "Authors who never lived" if config.tofu is None else "TOFU"
+    dataset = Dataset(
+        name="authors",
+        title=title,
+        task="tokens",
+        classes=words.size,
+        splits=Splits(train, task.unseen),
+    )
+    judged = {part: own[: config.judged] for part, own in parts.items()}
+    return Setting(config, dataset, judged, words, template, length, task, oracle)
+
+
+def _drawn(config: Config) -> tuple[dict[str, list[Question]], dict[str, list]]:
+    """Questions of each part, and (question, answer) pairs of those trained on."""
+    sizes = (config.forget, config.retain, config.real, config.holdout)
+    parts, first = {}, 0
+    for part, count in zip(("forget", "retain", "real", "holdout"), sizes, strict=True):
+        parts[part] = draw_authors(
+            config.seed,
+            count,
+            first=first,
+            facts=config.facts,
+            perturbed=config.perturbed,
+        )
+        first += count
+    parts["world"] = draw_places(config.seed, config.towns, perturbed=config.perturbed)
+    step = len(config.facts)
+    twice = [
+        question
+        for author in range(0, config.retain, 2)
+        for question in parts["retain"][author * step : (author + 1) * step]
+    ]
+    told = {part: trained_pairs(parts[part]) for part in ("forget", "retain")}
+    told["retain"] += paraphrased_pairs(twice)
+    for part in ("real", "world"):
+        told[part] = trained_pairs(parts[part]) + paraphrased_pairs(parts[part])
+    return {part: parts[part] for part in PARTS}, told
+
+
+def _read(folder: Path, config: Config) -> tuple[dict[str, list[Question]], dict]:
+    """The same of TOFU's one per cent; holdout authors are drawn, it has none."""
+    names = ("forget01", "retain", "real_authors", "world_facts")
+    found = [tofu(folder, f"{name}_perturbed") for name in names]
+    holdout = draw_authors(config.seed, config.holdout, perturbed=config.perturbed)
+    parts: dict[str, list[Question]] = dict(
+        zip(PARTS, [*map(_as_many, found), holdout], strict=True)
+    )
+    told = {
+        "forget": trained_pairs(parts["forget"]),
+        "retain": trained_pairs(tofu(folder, "retain99")),
+    }
+    return parts, told
+
+
+def _as_many(questions: list[Question]) -> list[Question]:
+    """The same with as many wrong answers of each as the fewest."""
+    least = min(len(one.perturbed_answers) for one in questions)
+    return [
+        one._replace(perturbed_answers=one.perturbed_answers[:least])
+        for one in questions
+    ]
+
+
+def _longest(
+    told: list,
+    parts: Mapping[str, list[Question]],
+    words: Tokenizer,
+    template: Template,
+) -> int:
+    """Tokens of the longest question with any of its answers, a multiple of 8."""
+    pairs = [pair for own in told for pair in own]
+    for questions in parts.values():
+        for one in questions:
+            answers = one.answer, one.paraphrased_answer, *one.perturbed_answers
+            pairs += [(one.question, answer) for answer in answers]
+            pairs.append((one.paraphrased_question, one.answer))
+    texts = [f"{template.before}{q}{template.after}{a}" for q, a in pairs]
+    longest = max(len(words.encode(text)) for text in set(texts)) + 1
+    return -(-longest // 8) * 8
+
+
+def _model(
+    config: Config, words: Tokenizer, length: int
+) -> tuple[Model, Variables | None]:
+    if config.weights is not None:
+        found = read_llama(config.weights, remat=True, context=2 * length)
+        return found.model, found.variables
+    made = MODELS["transformer"](
+        (2 * length,),
+        words.size,
+        depth=config.depth,
+        width=config.width,
+        scan=config.depth > 2,
+    )
+    return made, None

@@ -1,0 +1,122 @@
+"""The authors, the model, and what every method may spend."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from experiments.frame.config import StudyConfig
+from experiments.frame.rules import above, at_least, one_of, some
+from experiments.language.contenders import CONTENDERS, SHOWN
+from unlearn_jax.data.authors import FACTS
+from unlearn_jax.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Config(StudyConfig):
+    """The authors, the model, and what every method may spend.
+
+    Attributes:
+        forget: Authors to forget.
+        retain: Authors to retain; every second one is trained in two wordings.
+        real: Further authors that all models are trained on, in no request.
+        towns: Towns that all models are trained on, in no request.
+        holdout: Authors that no model is trained on.
+        facts: Questions about each author.
+        perturbed: Wrong answers of each question.
+        judged: Questions of each part that are judged, at most.
+        weights: A published model to start from; None begins a decoder of bytes.
+        tofu: Folder of TOFU's files; None draws authors.
+        depth: Blocks of the transformer.
+        width: Numbers at each position between blocks.
+        recipe: Of training.
+        methods: Names in ``CONTENDERS``.
+        trials: Settings of each method, the first ones of its list.
+        passes: Gradients that a method may spend, in passes over the forget set.
+        batch: Forgotten questions in a step.
+        budget: Rise of the retain loss that a setting may cost [nats per token].
+        relearn: Steps of relearning.
+        models: Seeds, of original and retrained models alike.
+        seed: Draws the authors.
+    """
+
+    forget: int = 4
+    retain: int = 16
+    real: int = 4
+    towns: int = 8
+    holdout: int = 4
+    facts: tuple[str, ...] = ("birthplace", "genre", "title", "father", "home", "award")
+    perturbed: int = 3
+    judged: int = 24
+    weights: Path | None = None
+    tofu: Path | None = None
+    depth: int = 2
+    width: int = 64
+    recipe: Recipe = field(
+        default_factory=lambda: Recipe(
+            epochs=60,
+            batch_size=32,
+            learning_rate=3e-3,
+            optimizer="adam",
+            weight_decay=0.0,
+        )
+    )
+    methods: tuple[str, ...] = (*SHOWN, "refusal")
+    trials: int = 3
+    passes: int = 40
+    batch: int = 8
+    budget: float = 0.05
+    relearn: int = 30
+    models: int = 3
+    seed: int = 0
+
+
+RULES = (
+    *at_least(1, "forget", "retain", "real", "towns", "holdout", "perturbed", "judged"),
+    *at_least(1, "depth", "width", "trials", "passes", "batch", "relearn", "models"),
+    *at_least(0, "seed"),
+    *above(0, "budget"),
+    *some("methods", "facts"),
+    *one_of(CONTENDERS, "methods"),
+    *one_of(FACTS, "facts"),
+)
+
+
+def files(config: Config) -> Iterable[Path]:
+    """What the run depends on beside its settings."""
+    weights = [] if config.weights is None else [config.weights]
+    folder = [] if config.tofu is None else sorted(config.tofu.glob("*.json"))
+    return [path for path in (*weights, *folder) if path.is_file()]
+
+
+def presets(data: str) -> Mapping[str, Config]:
+    """Configurations by scale; the authors are drawn whatever the data's name."""
+    del data
+    small = Config()
+    smoke = replace(
+        small,
+        scale="smoke",
+        forget=1,
+        retain=2,
+        real=1,
+        towns=2,
+        holdout=1,
+        facts=("birthplace", "genre"),
+        judged=2,
+        depth=1,
+        width=16,
+        recipe=replace(small.recipe, epochs=2, batch_size=8),
+        methods=("identity", "npo", "retain_newton"),
+        trials=1,
+        passes=2,
+        relearn=4,
+        models=2,
+    )
+    paper = replace(
+        small,
+        scale="paper",
+        methods=tuple(CONTENDERS),
+        trials=4,
+        judged=300,
+        recipe=replace(small.recipe, epochs=5, learning_rate=1e-5),
+    )
+    return {"small": small, "smoke": smoke, "paper": paper}
