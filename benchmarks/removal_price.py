@@ -20,7 +20,8 @@ import numpy as np
 
 from unlearn_jax.attribution.trace import (
     checkpoints_of,
-    left_out_loss,
+    left_out,
+    mean_loss,
     trace_of,
 )
 from unlearn_jax.data import DATASETS
@@ -66,12 +67,19 @@ def main() -> None:
     others = jax.random.split(jax.random.key(asked.seed + 1), asked.oracles)
     way = jax.jit(lambda key, data: fit_trajectory(key, learner, data, points=points))
     learn = jax.jit(lambda key, data: fit(key, learner, data))
-    outside = jax.jit(lambda key, data: left_out_loss(key, learner, data))
+
+    @jax.jit
+    def outside(key: PRNGKey, trained: Variables, data: Batch) -> tuple[Array, Array]:
+        other, out = left_out(key, learner, data)
+        return mean_loss(learner, other, out), mean_loss(learner, trained, out)
+
     training = cpu(lambda: learn(keys[0], train))
     runs = [way(key, train) for key in keys]
-    unseen = [outside(key, train) for key in keys]
-    listed = ", ".join(f"{float(loss):.3f}" for loss in unseen)
-    price = cpu(lambda: outside(keys[0], train)) / training
+    unseen = [
+        outside(key, one, train) for key, (one, _) in zip(keys, runs, strict=True)
+    ]
+    listed = ", ".join(f"{float(loss):.3f}" for loss, _ in unseen)
+    price = cpu(lambda: outside(keys[0], runs[0][0], train)) / training
     print(f"A training takes {1e3 * training:.0f} ms of CPU time. The loss on a tenth")
     print(f"left out costs {price:.2f} trainings: {listed}.\n")
     print("| request | trace | its price | request's price | gap forget | KL forget |")
@@ -119,9 +127,10 @@ def main() -> None:
 
             program = jax.jit(make)
             gaps, far = [], []
-            for key, (trained, pieces), loss in zip(keys, runs, unseen, strict=True):
+            for key, (trained, pieces), losses in zip(keys, runs, unseen, strict=True):
                 trace = program(key, trained, pieces, train)
-                known = trace.unseen._replace(held_out=loss)
+                held, seen = losses
+                known = trace.unseen._replace(held_out=held, learned=seen)
                 state = method.prepare(
                     key, trained, train, trace._replace(unseen=known)
                 )

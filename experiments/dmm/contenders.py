@@ -204,8 +204,8 @@ def _price(learner: Learner, name: str, options: Mapping[str, Any]) -> Price | N
         "ssd": lambda forgotten, retained: forgotten,
         # At most: a step of either ascent that is not needed is not made.
         "unrolled_removal": lambda forgotten, retained: (
-            (max(1, round(options["polish"] * learner.recipe.epochs)) + 2) * retained
-            + (points + 2 * options["steps"]) * forgotten
+            max(1, round(options["polish"] * learner.recipe.epochs)) * retained
+            + (points + 1 + 2 * options["steps"]) * forgotten
         ),
     }.get(name)
 

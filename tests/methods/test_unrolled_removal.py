@@ -9,7 +9,7 @@ import tiny
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.trace import fit_traced
+from unlearn_jax.attribution.trace import fit_traced, left_out, losses_of
 from unlearn_jax.attribution.unseen import Unseen, foreign_losses, unseen_loss
 from unlearn_jax.curvature.kronecker_inverse import kronecker_operator
 from unlearn_jax.curvature.operator import dense
@@ -35,8 +35,9 @@ def known(train, originals, traces):
 
 
 def holding(trace, loss):
-    """The trace with another loss of the unseen."""
-    return trace._replace(unseen=trace.unseen._replace(held_out=jnp.asarray(loss)))
+    """The trace with another loss of the unseen, whatever is forgotten."""
+    known = {"held_out": jnp.asarray(loss), "learned": jnp.zeros(())}
+    return trace._replace(unseen=trace.unseen._replace(**known))
 
 
 def loss_of(learner, variables, data):
@@ -102,19 +103,28 @@ def test_goals_are_held_out_losses_or_those_of_labels_nobody_has(known):
         expected = -np.mean(np.asarray(logp)[others, label])
         np.testing.assert_allclose(foreign[label], expected, rtol=1e-10)
     np.testing.assert_allclose(trace.unseen.foreign, foreign, rtol=1e-7)
-    unseen = Unseen(jnp.asarray(0.25), foreign)
+    unseen = Unseen(jnp.asarray(0.25), jnp.asarray(0.1), foreign)
+    none = unseen._replace(learned=jnp.zeros(()))
+
+    def goal_of(request, known=unseen):
+        own = losses_of(learner, original, request.forget)
+        mean = jnp.sum(request.forget.weights * own) / jnp.sum(request.forget.weights)
+        return *unseen_loss(known, *request, own), float(mean)
+
+    # As many times its own loss as the examples left out have of theirs.
     some = make_request(train, [0, 1, 2])
-    goal, alone = unseen_loss(unseen, *some)
-    np.testing.assert_allclose(goal, 0.25)
+    goal, alone, own = goal_of(some)
+    np.testing.assert_allclose(goal, 2.5 * own, rtol=1e-10)
+    np.testing.assert_allclose(goal_of(some, none)[0], 0.25)
     assert not alone
     label = np.flatnonzero(np.asarray(train.targets) == 1)
-    whole = make_request(train, label)
-    goal, alone = unseen_loss(unseen, *whole)
+    goal, alone, _ = goal_of(make_request(train, label))
     np.testing.assert_allclose(goal, foreign[1], rtol=1e-10)
     assert alone
-    both = make_request(train, [*label, 0])
-    mixed = (len(label) * foreign[1] + 0.25) / (len(label) + 1)
-    np.testing.assert_allclose(unseen_loss(unseen, *both)[0], mixed, rtol=1e-10)
+    *_, own = goal_of(make_request(train, [0]))
+    mixed = (len(label) * foreign[1] + 2.5 * own) / (len(label) + 1)
+    found = goal_of(make_request(train, [*label, 0]))[0]
+    np.testing.assert_allclose(found, mixed, rtol=1e-10)
 
 
 def test_a_response_ends_where_a_label_that_nobody_has_is_unknown(known):
@@ -124,7 +134,8 @@ def test_a_response_ends_where_a_label_that_nobody_has_is_unknown(known):
 
     @tiny.quick_jit
     def run(trace, request):
-        goal, _ = unseen_loss(trace.unseen, *request)
+        own = losses_of(learner, original, request.forget)
+        goal, _ = unseen_loss(trace.unseen, *request, own)
         found = []
         for scale in (0.5, 30.0):
             method = source_removal(learner, scale=scale)
@@ -147,7 +158,7 @@ def test_unrolled_removal_is_the_chain_of_its_parts(known):
     whole = unrolled_removal(learner, steps=3, polish=0.1)
     assert whole.reads_trace
     parts = [
-        METHODS["source_removal"].factory(learner, scale=1.25),
+        METHODS["source_removal"].factory(learner, scale=1.0),
         METHODS["natural_ascent"].factory(learner, steps=3),
         METHODS["finetune"].factory(
             learner,
@@ -184,6 +195,47 @@ def test_what_cannot_be_is_refused(known):
         unrolled_removal(learner).prepare(KEY, original, train)
     with pytest.raises(ValueError, match="got 1 traces, expected 0"):
         METHODS["ssd"].factory(learner).prepare(KEY, original, train, trace)
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_goals_of_forget_sets_follow_nets_trained_without_them():
+    """Digits, a tenth: the set's own loss tells more than what is left out does."""
+    data = jax.tree.map(jnp.asarray, DATASETS["digits"].load(None).splits.train)
+    model = mlp((8, 8, 1), 10, widths=(64, 64))
+    learner = Learner(model, cross_entropy, 0.0, Recipe(30, 64, 0.1))
+    train = jax.jit(lambda key, data: fit(key, learner, data))
+    without = jax.jit(lambda key, data: left_out(key, learner, data))
+    every = jax.jit(lambda at, data: losses_of(learner, at, data))
+    sets = [
+        np.random.default_rng(s).permutation(len(data.targets))[:144] for s in range(8)
+    ]
+    true = np.array(
+        [
+            np.mean(
+                [
+                    every(
+                        train(jax.random.key(700 + i), make_request(data, s).retain),
+                        data,
+                    )[s]
+                    for i in range(4)
+                ]
+            )
+            for s in sets
+        ]
+    )
+    wrong = []
+    for seed in range(5):
+        other, out = without(jax.random.key(800 + seed), data)
+        own = np.asarray(every(train(jax.random.key(900 + seed), data), data))
+        held, known = (
+            np.average(losses, weights=out.weights)
+            for losses in (every(other, data), own)
+        )
+        goals = np.array([own[s].mean() * held / known for s in sets])
+        wrong.append([goals - true, held - true])
+    own, general = np.sqrt(np.mean(np.square(wrong), axis=(0, 2)))
+    assert own < 0.85 * general
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ class Trace(NamedTuple):
         curvatures: EK-FAC of the mean curvature of each segment, leading axis l.
         slopes: Mean gradient ∇R_all of each segment, without l2; leading axis l.
         last: EK-FAC at the trained model.
+        slope: Mean gradient ∇R_all there, without l2.
         unseen: Losses of what has not been learned.
     """
 
@@ -57,6 +58,7 @@ class Trace(NamedTuple):
     curvatures: Kronecker
     slopes: Params
     last: Kronecker
+    slope: Params
     unseen: Unseen
 
 
@@ -124,7 +126,8 @@ def trace_of(
         ValueError: the points do not divide among the segments, or a recipe of "adam".
 
     Cost: for c points ``ekfac`` on ``examples`` at each and at the end, with the
-        eigenproblems of segments + 1 points; c gradients for each example of ``data``.
+        eigenproblems of segments + 1 points; c + 1 gradients for each example of
+        ``data``.
         Without ``held_out`` a training run on nine tenths more.
     """
     if learner.recipe.optimizer != "sgd":
@@ -156,11 +159,15 @@ def trace_of(
     objective = objective_at(trained)
     last = ekfac(drawn, objective, trained.params, few, labels=labels)
     if held_out is None:
-        held = left_out_loss(out_key, learner, data)
+        other, out = left_out(out_key, learner, data)
+        held, known = mean_loss(learner, other, out), mean_loss(learner, trained, out)
     else:
         held = mean_loss(learner, trained, held_out)
-    unseen = Unseen(held, foreign_losses(objective, trained.params, data))
-    return Trace(points, shares, rates, curvatures, slopes, last, unseen)
+        known = mean_loss(learner, trained, data)
+    unseen = Unseen(held, known, foreign_losses(objective, trained.params, data))
+    end = jax.tree.map(lambda leaf: leaf[None], trained), jnp.ones(1)
+    slope = mean_slope(learner, *end, data, batch_size=batch_size)
+    return Trace(points, shares, rates, curvatures, slopes, last, slope, unseen)
 
 
 def trace_like(
@@ -260,14 +267,19 @@ def left_out(key: PRNGKey, learner: Learner, data: Batch) -> tuple[Variables, Ba
 
 def mean_loss(learner: Learner, variables: Variables, data: Batch) -> Scalar:
     """Σ wₙ ℓₙ / Σ wₙ in evaluation mode, without l2."""
+    found = losses_of(learner, variables, data)
+    return jnp.sum(data.weights * found) / _mass(data)
+
+
+def losses_of(learner: Learner, variables: Variables, data: Batch) -> Array:
+    """(n,) losses in evaluation mode, without l2; of weight zero, another's."""
     data = present(data)
 
     def losses(part: Any, at: Variables) -> Array:
         inputs, targets = part
         return learner.loss(learner.model.apply(at, inputs), targets)
 
-    found = collect(losses, (data.inputs, data.targets), variables)
-    return jnp.sum(data.weights * found) / _mass(data)
+    return collect(losses, (data.inputs, data.targets), variables)
 
 
 def _mass_of(batch: Batch) -> Array:

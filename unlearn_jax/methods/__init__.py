@@ -178,7 +178,7 @@ METHODS: Mapping[str, Entry] = {
         source_removal, _ANY, "forget", True, "arXiv 2405.12186", trace=True
     ),
     "natural_ascent": Entry(
-        natural_ascent, _ANY, "both", True, "no single source", trace=True
+        natural_ascent, _ANY, "forget", True, "no single source", trace=True
     ),
     "unrolled_removal": Entry(
         unrolled_removal, _ANY, "both", True, "no single source", trace=True

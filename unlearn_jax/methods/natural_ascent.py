@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.attribution import as_trained
-from unlearn_jax.attribution.trace import Trace
+from unlearn_jax.attribution.trace import Trace, losses_of
 from unlearn_jax.attribution.unseen import Unseen, unseen_loss
 from unlearn_jax.curvature.kronecker_blocks import Kronecker
 from unlearn_jax.curvature.kronecker_inverse import (
@@ -16,7 +16,6 @@ from unlearn_jax.curvature.kronecker_inverse import (
     kronecker_operator,
 )
 from unlearn_jax.data.accumulate import accumulate, present
-from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.methods.removal import stiffness_of
@@ -30,11 +29,15 @@ class Ascent(NamedTuple):
 
     Attributes:
         matrix: EK-FAC at the original.
+        mean: Mean gradient ∇R_all there, without l2.
         unseen: Losses of what has not been learned.
+        original: The model whose losses these are set against.
     """
 
     matrix: Kronecker
+    mean: Params
     unseen: Unseen
+    original: Variables
 
 
 class Walk(NamedTuple):
@@ -56,12 +59,14 @@ def natural_ascent(
     steps: int = 50,
     batch_size: int = 256,
 ) -> Method:
-    """θ ← θ + t (F + (l2 + 1/T) I)⁻¹ (∇R_forget(θ) − ∇R_retain), until R_forget ≥ goal.
+    """θ ← θ + t (F + (l2 + 1/T) I)⁻¹ (∇R_forget(θ) − ∇R_all), until R_forget ≥ goal.
 
     F is the EK-FAC matrix of the trace, 1/T as in :mod:`unlearn_jax.methods.removal`,
-    ∇R_retain taken at the start. The length t puts each step d on the border of a trust
-    region of outputs: ½ dᵀF d, the mean KL divergence to second order, is nats / W, so
-    that over the training set of weight W the log-likelihood changes by ``nats``.
+    ∇R_all that of the original: there the difference is W_r / W of that between forget
+    and retain set, and no retained example is read. The length t puts each step d on
+    the border of a trust region of outputs: ½ dᵀF d, the mean KL divergence to second
+    order, is nats / W, so that over the training set of weight W the log-likelihood
+    changes by ``nats``.
 
     Goal is the loss that the forgotten labels would have if they had not been learned,
     see :mod:`unlearn_jax.attribution.unseen`. Nothing is read of a retrained model or
@@ -85,7 +90,7 @@ def natural_ascent(
         ValueError: a recipe of "adam", whose steps have no rate.
 
     Cost: prepare, nothing beyond the trace; forget, one gradient per forget example and
-        step; where there is a step at all, one per retain example.
+        step.
     Source: no single one; natural gradient of Amari 1998 with the matrix of George et
         al. 2018, arXiv 1806.03884, in the trust region of Schulman et al. 2015,
         arXiv 1502.05477.
@@ -99,15 +104,16 @@ def natural_ascent(
     def prepare(
         key: PRNGKey, original: Variables, train: Batch, trace: Trace
     ) -> Ascent:
-        del key, original, train
-        return Ascent(trace.last, trace.unseen)
+        del key, train
+        return Ascent(trace.last, trace.slope, trace.unseen, original)
 
     def forget(
         key: PRNGKey, state: Ascent, variables: Variables, request: Request
     ) -> tuple[Variables, Ascent]:
         del key
         objective, start = objective_of(variables), variables.params
-        goal, _ = unseen_loss(state.unseen, *request)
+        own = losses_of(learner, state.original, request.forget)
+        goal, _ = unseen_loss(state.unseen, *request, own)
         whole = sum(jnp.sum(part.weights) for part in request)
         damping = learner.l2 + stiffness(request)
         inverse = kronecker_inverse(state.matrix, damping=damping)
@@ -123,25 +129,19 @@ def natural_ascent(
 
         def step(walk: Walk) -> Walk:
             length, direction = _to_border(
-                inverse(tree.subtract(walk.slope, held)), product, radius
+                inverse(tree.subtract(walk.slope, state.mean)), product, radius
             )
             params = tree.axpy(length, direction, walk.params)
             loss, slope = known(params)
             return Walk(walk.params, params, walk.loss, loss, slope, walk.steps + 1)
 
         loss, slope = known(start)
-        held = jax.lax.cond(
-            loss < goal,
-            lambda data: risk_gradient(objective, start, data, batch_size=batch_size),
-            lambda _: tree.zeros_like(start),
-            request.retain,
-        )
         zero = jnp.zeros((), jnp.int32)
         begin = Walk(start, start, loss, loss, slope, zero)
         walk = jax.lax.while_loop(going, step, begin)
         moved = _at_goal(walk, goal)
         # A loop that met NaN ends; what it found must not look like a model.
-        sound = jnp.isfinite(walk.loss) & tree.all_finite(held)
+        sound = jnp.isfinite(walk.loss) & tree.all_finite(state.mean)
         moved = jax.tree.map(lambda leaf: jnp.where(sound, leaf, jnp.nan), moved)
         return variables._replace(params=moved), state
 

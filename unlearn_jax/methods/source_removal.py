@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.trace import Trace, mean_loss, unrolled_response
+from unlearn_jax.attribution.trace import Trace, losses_of, mean_loss, unrolled_response
 from unlearn_jax.attribution.unseen import unseen_loss
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request
@@ -61,7 +61,8 @@ def source_removal(
         change, slopes = unrolled_response(
             learner, state, request.forget, kept, batch_size=batch_size
         )
-        goal, alone = unseen_loss(state.unseen, *request)
+        own = losses_of(learner, variables, request.forget)
+        goal, alone = unseen_loss(state.unseen, *request, own)
 
         def loss(length: Any) -> Scalar:
             moved = tree.axpy(length, change, variables.params)
