@@ -34,7 +34,7 @@ def unrolled_removal(
         scale: Of the response (no unit); 1 is the prediction. A longer one, which would
             make up for what the descent wins back, leaves random sets too far gone: on
             digits (five originals, seven random tenths) the mean gap of forget accuracy
-            is -0.44 points with 1.25 and +0.10 with 1.
+            is -0.44 points with 1.25 and +0.10 with 1 (docs/second-order.md).
         nats: Radius of a step of the ascent, in nats over all training examples.
         steps: Of the ascent, at most.
         polish: Passes of the descent, as a share of those of training, at least one
