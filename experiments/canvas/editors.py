@@ -53,7 +53,8 @@ class Concept(NamedTuple):
     def keys(self, prompts: np.ndarray, places: Any = None) -> Any:
         """Embeddings of prompts at some positions, all by default."""
         if places is not None:
-            places = np.broadcast_to(places, (len(prompts), np.shape(places)[-1]))
+            places = jnp.asarray(places)
+            places = jnp.broadcast_to(places, (len(prompts), places.shape[-1]))
         return prompt_keys(self.denoiser, self.variables, prompts, places)
 
 
@@ -132,13 +133,13 @@ def _trce(concept: Concept) -> Params:
     malicious, safe = (
         _sentences(concept, label) for label in (concept.target, concept.anchor)
     )
-    ends = [np.asarray(first_end(each, END))[:, None] for each in (malicious, safe)]
+    ends = [first_end(each, END)[:, None] for each in (malicious, safe)]
     others = concept.others()
     return trce(
         concept.maps,
         concept.keys(malicious, ends[0]),
         concept.keys(safe, ends[1]),
-        concept.keys(others[:-1], np.asarray(first_end(others[:-1], END))[:, None]),
+        concept.keys(others[:-1], first_end(others[:-1], END)[:, None]),
     )
 
 

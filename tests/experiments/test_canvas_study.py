@@ -82,6 +82,14 @@ def test_prompts_are_those_of_the_class_and_all_others(concept):
     assert not others & {tuple(row) for row in plain}
 
 
+def test_every_editor_is_a_program_of_the_generator(concept):
+    like = jax.eval_shape(concept.denoiser.model.init, jax.random.key(0))
+    maps = jax.eval_shape(lambda v: concept._replace(variables=v).maps, like)
+    for name, editor in EDITORS.items():
+        made = jax.eval_shape(lambda v: editor(concept._replace(variables=v)), like)  # noqa: B023
+        assert made == maps, name
+
+
 def test_the_table_names_where_the_target_went_and_the_picture_has_every_row():
     names = ["original", "oracle 0", "oracle 1", *CONFIG.methods]
     rows = []
