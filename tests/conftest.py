@@ -27,6 +27,8 @@ LONG = (
     "solvers/test_ridge.py",
     "kernels/test_convolution.py",
     "kernels/test_lowering.py",
+    "methods/test_removal.py",
+    "curvature/test_sequence_curvature.py",
 )
 
 
