@@ -89,7 +89,7 @@ def _alone(concept: Concept) -> Params:
     )
 
 
-def _sentences(concept: Concept, label: int) -> np.ndarray:
+def sentences_of(concept: Concept, label: int) -> np.ndarray:
     """Every sentence for a class, by the words beside it in one order for all."""
     styles = range(len(concept.grammar.styles))
     return np.concatenate([paraphrases(concept.grammar, s, label) for s in styles])
@@ -98,10 +98,10 @@ def _sentences(concept: Concept, label: int) -> np.ndarray:
 def _paraphrases(concept: Concept) -> Params:
     """Every sentence for the target, weighted together as the plain prompts are."""
     erased, anchors = (
-        _sentences(concept, label) for label in (concept.target, concept.anchor)
+        sentences_of(concept, label) for label in (concept.target, concept.anchor)
     )
     kept = [
-        _sentences(concept, label)
+        sentences_of(concept, label)
         for label in range(len(concept.grammar.classes))
         if label != concept.target
     ]
@@ -131,7 +131,7 @@ def _rece(**options: Any) -> Editor:
 
 def _trce(concept: Concept) -> Params:
     malicious, safe = (
-        _sentences(concept, label) for label in (concept.target, concept.anchor)
+        sentences_of(concept, label) for label in (concept.target, concept.anchor)
     )
     ends = [first_end(each, END)[:, None] for each in (malicious, safe)]
     others = concept.others()
