@@ -13,6 +13,7 @@ from experiments.language.verdict import (
     WORDS,
     by_distance,
     cell,
+    number,
     setting_of,
     values,
     verdict,
@@ -77,10 +78,6 @@ def _table(config: Config, results: Results, choice: str, names: list[str]) -> T
         "seconds ↓",
     )
 
-    def number(metric: str, **at: str) -> float | None:
-        found = rows.where(metric, **at)
-        return float(found[0].value or 0) if found else None
-
     def line(name: str) -> list[str | float | None]:
         oracle, at = name == ORACLE, _at(name, choice)
         return [
@@ -89,11 +86,11 @@ def _table(config: Config, results: Results, choice: str, names: list[str]) -> T
             None if oracle else setting_of(rows, name, choice),
             *(cell(rows, "kl_oracle", split=part, **at) for part in DIVERGED),
             *(cell(rows, metric, **at) for metric in metrics.values()),
-            number("retain_rise", **at),
-            number("forget_seconds", method=name),
+            number(rows, "retain_rise", **at),
+            number(rows, "forget_seconds", method=name),
         ]
 
-    floor = number("quality_floor", method=ORACLE)
+    floor = number(rows, "quality_floor", method=ORACLE)
     told = f"{floor:.2g} at D = 1" if floor is not None else "not known of one model"
     how = HOW[choice].format(budget=config.budget, kind="authors")
     notes = (

@@ -33,6 +33,11 @@ def values(rows: Rows, metric: str, **at: Any) -> np.ndarray:
     return np.array([row.value for row in rows.where(metric, **at)], float)
 
 
+def number(rows: Rows, metric: str, **at: str) -> float | None:
+    """The only value there, NaN where it failed; None where there is none."""
+    return rows.value(metric, **at) if rows.where(metric, **at) else None
+
+
 def cell(rows: Rows, metric: str, **at: Any) -> str | None:
     """Mean ± standard error over what is there; None where nothing is."""
     found = values(rows, metric, **at)

@@ -11,6 +11,7 @@ from experiments.language.verdict import (
     WORDS,
     by_distance,
     cell,
+    number,
     setting_of,
     values,
     verdict,
@@ -60,10 +61,6 @@ def _table(config: Config, results: Results, choice: str, names: list[str]) -> T
         "seconds ↓",
     )
 
-    def number(metric: str, **at: str) -> float | None:
-        found = rows.where(metric, **at)
-        return float(found[0].value or 0) if found else None
-
     def line(name: str) -> list[str | float | None]:
         oracle = name == ORACLE
         at = {"method": name} if oracle else {"method": name, "choice": choice}
@@ -74,9 +71,9 @@ def _table(config: Config, results: Results, choice: str, names: list[str]) -> T
             *(cell(rows, f"kl_{ORACLE}", split=c, **at) for c in chains),
             cell(rows, f"kl_{TRUTH}", split=chains[0], **at),
             cell(rows, "forget_loss", **at),
-            number("retain_rise", **at),
-            number("win_rate", **at),
-            number("forget_seconds", method=name),
+            number(rows, "retain_rise", **at),
+            number(rows, "win_rate", **at),
+            number(rows, "forget_seconds", method=name),
         ]
 
     how = HOW[choice].format(budget=config.budget, kind="chains")

@@ -128,10 +128,9 @@ class Case:
     def run(self, request):
         return self.forget(self.keys[:2], self.state, self.originals, request)
 
-    def alone(self, forget, i):
-        """What original i becomes in a program of its own."""
+    def alone(self, prepare, forget, i):
+        """What original i becomes in programs of its own."""
         model, *trace = (tree.member(x, i) for x in (self.originals, *self.traces))
-        prepare = tiny.quick_jit(self.method.prepare)
         state = prepare(self.keys[i], model, self.train, *trace)
         return forget(self.keys[i], state, model, self.request)
 
@@ -176,9 +175,9 @@ def test_models_together_on_a_wider_request_are_models_apart(case):
     forget = case.request.forget
     wider = case.request._replace(forget=pad(forget, 2 * len(forget.weights)))
     together = case.run(wider)
-    forget = tiny.quick_jit(case.method.forget)
+    own = [tiny.quick_jit(f) for f in (case.method.prepare, case.method.forget)]
     for i in range(2):
-        alone = case.alone(forget, i)
+        alone = case.alone(*own, i)
         assert_trees_close(tree.member(together, i), alone, rtol=1e-8, atol=1e-10)
 
 
