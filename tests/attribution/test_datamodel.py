@@ -31,6 +31,7 @@ from unlearn_jax.curvature.hessian import hessian
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.models.model import Model
 from unlearn_jax.solvers.lasso import RATIOS
+from unlearn_jax.solvers.solution import REASONS
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
@@ -216,6 +217,41 @@ def test_sparse_attribution_chooses_by_members_kept_apart():
         theirs = Lasso(alpha=level, tol=1e-12).fit(masks, y).coef_
         np.testing.assert_allclose(found[q], theirs, atol=1e-5)
         assert int(np.argmax(found[q])) == (2, 5)[q]
+
+
+@pytest.mark.parametrize(("most", "reason"), [(1, "out of steps"), (999, "converged")])
+def test_sparse_attribution_tells_a_fit_that_was_cut_short(most, reason):
+    """By effects and by change, with the gap that scikit-learn's answer leaves."""
+    random = np.random.default_rng(4)
+    masks = (random.random((30, 9)) < 0.5).astype(np.float64)
+    table = 4 * masks[:, [2]] - masks[:, [7]] + random.normal(size=(30, 1))
+    models = Variables({"table": jnp.asarray(table[:, :, None])}, {})
+    evidence = Evidence(models, ensemble=Subsets(jnp.asarray(masks), models))
+    train = Batch(jnp.zeros(9, jnp.int32), jnp.zeros(9, jnp.int32), jnp.ones(9))
+    queries = Batch(jnp.arange(1), jnp.zeros(1, jnp.int32), jnp.ones(1))
+    learner = Learner(table_model(), cross_entropy)
+    made = sparse_datamodel(learner, l1=0.1, tol=1e-6, max_steps=most)
+
+    @tiny.quick_jit
+    def run(evidence, train, queries):
+        state = made.prepare(jax.random.key(0), evidence, train)
+        asked = made.effects_reported(state, train, queries, component(0))
+        return asked, made.reported(state, train, queries, jnp.ones(9))
+
+    (coef, told), (_, also) = run(evidence, train, queries)
+    for each in (told, also):
+        assert REASONS[int(each.code)].startswith(reason)
+        assert 0 < int(each.steps) <= most
+    x, y = masks - masks.mean(0), table[:, 0] - table[:, 0].mean()
+    level = 0.1 * np.max(np.abs(x.T @ y)) / 30
+
+    def loss(beta):
+        return np.mean((y - x @ beta) ** 2) / 2 + level * np.sum(np.abs(beta))
+
+    best = Lasso(alpha=level, tol=1e-13).fit(x, y).coef_
+    above = (loss(coef[0]) - loss(best)) / (np.mean(y**2) / 2)
+    assert above - 1e-7 <= float(told.residual)
+    assert (float(told.residual) > 1e-6) == (most == 1)
 
 
 @pytest.fixture(scope="module")

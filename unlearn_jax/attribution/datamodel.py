@@ -70,7 +70,8 @@ def fit_datamodel(
         l1: Lasso instead, in the units of ``solvers.lasso``: a number or (q,).
         grid: Candidates for l2.
         tol: Relative duality gap of the lasso.
-        max_steps: Of the lasso.
+        max_steps: Of the lasso. A fit that they cut short is taken as it is; the gap
+            that is left is told by ``solvers.lasso`` itself.
 
     Raises:
         ValueError: shapes that do not fit, both penalties, or l2 that is not positive.

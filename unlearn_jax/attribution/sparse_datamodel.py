@@ -15,7 +15,14 @@ from unlearn_jax.attribution.members import (
     per_weight,
 )
 from unlearn_jax.data.accumulate import present
-from unlearn_jax.solvers.lasso import RATIOS, held_out_errors, largest_l1, lasso
+from unlearn_jax.solvers.lasso import (
+    RATIOS,
+    LassoSolution,
+    held_out_errors,
+    largest_l1,
+    lasso,
+)
+from unlearn_jax.solvers.solution import Report, all_reports
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 from unlearn_kernels.precision import exact_product
@@ -55,7 +62,9 @@ def sparse_datamodel(
             on members kept apart, then fitted to all.
         held_out: Share of the members that are kept apart, the last ones.
         tol: Relative duality gap of the regressions.
-        max_steps: Most iterations for each; at the end what is reached is taken.
+        max_steps: Most iterations for each; at the end what is reached is taken, and
+            told by ``effects_reported`` (its residual is the duality gap). The fits
+            that choose l1 are not told of.
         batch_size: Queries whose activations are held at once.
 
     Reads ``evidence.ensemble`` alone.
@@ -82,7 +91,7 @@ def sparse_datamodel(
             f"{batch_size}"
         )
 
-    def coefficients(masks: Array, values: Array) -> Array:
+    def fitted(masks: Array, values: Array) -> LassoSolution:
         options: dict[str, Any] = {"tol": tol, "max_steps": max_steps}
         ratio: Any = l1
         if l1 is None:
@@ -93,7 +102,7 @@ def sparse_datamodel(
             grid = jnp.asarray(RATIOS, masks.dtype)
             ratio = grid[jnp.argmin(errors, axis=0)]
         level = ratio * largest_l1(masks, values)
-        return lasso(masks, values, l1=level, **options).coef
+        return lasso(masks, values, l1=level, **options)
 
     def prepare(key: PRNGKey, evidence: Evidence, train: Batch) -> SparseState:
         del key
@@ -101,29 +110,50 @@ def sparse_datamodel(
         assert evidence.ensemble is not None
         return SparseState(masks_of(evidence, train), evidence.ensemble.models)
 
-    def effects(
+    def effects_reported(
         state: SparseState, train: Batch, queries: Batch, output_fn: Any
-    ) -> Array:
+    ) -> tuple[Array, Report]:
         values = explained(
             learner.model, state.models, queries, output_fn, batch_size=batch_size
         )
-        scores = coefficients(state.masks, values)
-        return kept_pairs(per_weight(scores, train), train, queries)
+        found = fitted(state.masks, values)
+        scores = kept_pairs(per_weight(found.coef, train), train, queries)
+        return scores, told(found)
 
-    def change(
-        state: SparseState, train: Batch, queries: Batch, weights_change: Any
+    def effects(
+        state: SparseState, train: Batch, queries: Batch, output_fn: Any
     ) -> Array:
+        return effects_reported(state, train, queries, output_fn)[0]
+
+    def reported(
+        state: SparseState, train: Batch, queries: Batch, weights_change: Any
+    ) -> tuple[Array, Report]:
         moved = per_weight(jnp.where(train.weights > 0, weights_change, 0), train)
         inputs = present(queries).inputs
         outputs = over_members(
             learner.model, state.models, inputs, batch_size=batch_size
         )
 
-        def one(values: Array) -> Array:
-            found = coefficients(state.masks, values)
-            return exact_product(found, moved.astype(found.dtype))
+        def one(values: Array) -> tuple[Array, Report]:
+            found = fitted(state.masks, values)
+            return exact_product(found.coef, moved.astype(found.coef.dtype)), told(
+                found
+            )
 
-        changes = jax.lax.map(one, jnp.moveaxis(outputs, -1, 0)).T
-        return jnp.where(queries.weights[:, None] != 0, changes, 0)
+        changes, reports = jax.lax.map(one, jnp.moveaxis(outputs, -1, 0))
+        return jnp.where(queries.weights[:, None] != 0, changes.T, 0), all_reports(
+            reports
+        )
 
-    return Attribution(prepare, effects, change)
+    def change(
+        state: SparseState, train: Batch, queries: Batch, weights_change: Any
+    ) -> Array:
+        return reported(state, train, queries, weights_change)[0]
+
+    return Attribution(prepare, effects, change, reported, effects_reported)
+
+
+def told(found: LassoSolution) -> Report:
+    """Of regressions side by side: all steps, and the first that failed."""
+    gap, steps = found.gap.astype(jnp.float32), found.steps.astype(jnp.int32)
+    return all_reports(Report(gap, steps, found.code.astype(jnp.int32)))
