@@ -8,6 +8,7 @@ import tiny
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
+from unlearn_jax.data.batch import sample
 from unlearn_jax.methods.finetune import finetune
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
 from unlearn_jax.methods.identity import identity
@@ -45,6 +46,23 @@ def test_finetune_lowers_the_retain_loss(learner, risk, original, request_a):
     moved = run(method, original, request_a)
     before = risk(original.params, request_a.retain)
     assert risk(moved.params, request_a.retain) < 0.99 * before
+
+
+def test_a_share_of_a_pass_is_a_step_on_so_many_retained_examples(
+    objective, original, request_a
+):
+    plain = tiny.learner("mlp", momentum=0.0, weight_decay=0.0)
+    options = {"epochs": 1, "learning_rate": 0.25, "batch_size": 64}
+    moved = run(finetune(plain, **options, share=0.5), original, request_a)
+    change = tree.scale(4.0, tree.subtract(original.params, moved.params))
+    count = len(request_a.retain.targets)
+    key = jax.random.split(jax.random.key(3))[1]
+    drawn = sample(key, request_a.retain, -(-count // 2))
+    assert float(jnp.sum(drawn.weights)) == -(-count // 2)
+    slope = tiny.quick_jit(jax.grad(objective.risk))(original.params, drawn)
+    assert_trees_close(change, slope, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match=r"share is 0.0, expected a number in \(0, 1\]"):
+        finetune(plain, share=0.0)
 
 
 def test_gradient_ascent_raises_the_forget_loss(learner, risk, original, request_a):

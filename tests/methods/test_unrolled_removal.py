@@ -155,7 +155,7 @@ def test_a_response_ends_where_a_label_that_nobody_has_is_unknown(known):
 def test_unrolled_removal_is_the_chain_of_its_parts(known):
     learner, original, trace, train = known
     request = make_request(train, [0, 4, 9])
-    whole = unrolled_removal(learner, steps=3, polish=0.1)
+    whole = unrolled_removal(learner, steps=3, polish=0.05)
     assert whole.reads_trace
     parts = [
         METHODS["source_removal"].factory(learner, scale=1.0),
@@ -166,8 +166,10 @@ def test_unrolled_removal_is_the_chain_of_its_parts(known):
             learning_rate=0.5 * learner.recipe.learning_rate,
             batch_size=learner.recipe.batch_size,
             schedule="cosine",
+            share=0.05 * learner.recipe.epochs,
         ),
     ]
+    assert 0.05 * learner.recipe.epochs < 1
     parts.append(parts[1])
 
     @tiny.quick_jit

@@ -1,7 +1,12 @@
 """Descends on the retain set and hopes that the rest fades."""
 
+import math
 from dataclasses import replace
 
+import jax
+
+from unlearn_jax import tree
+from unlearn_jax.data.batch import sample
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import fit
@@ -17,6 +22,7 @@ def finetune(
     learning_rate: float = 0.01,
     batch_size: int = 256,
     schedule: str = "constant",
+    share: float = 1.0,
 ) -> Method:
     """Train on from the original model, on the retain set alone.
 
@@ -26,13 +32,20 @@ def finetune(
         learning_rate: Step size, the largest one under a schedule that falls.
         batch_size: Examples per step.
         schedule: As in ``Recipe``.
+        share: Of the examples, retained and forgotten, as many retained ones are
+            drawn once and trained on: for less than a pass.
 
     Batch statistics move.
 
-    Cost: epochs × retain examples gradients.
+    Raises:
+        ValueError: a share that is not in (0, 1].
+
+    Cost: share × epochs × retain examples gradients.
     Source: baseline FT of Jia et al. 2023, arXiv 2304.04934. As published, without
         augmentation unless the recipe asks for it.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}, expected a number in (0, 1]")
     recipe = replace(
         learner.recipe,
         epochs=epochs,
@@ -43,6 +56,10 @@ def finetune(
     tuned = learner._replace(recipe=recipe)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
-        return fit(key, tuned, request.retain, start=variables)
+        data = request.retain
+        if share < 1:
+            key, draw = jax.random.split(key)
+            data = sample(draw, data, math.ceil(share * tree.leading_axis(data)))
+        return fit(key, tuned, data, start=variables)
 
     return stateless(forget)

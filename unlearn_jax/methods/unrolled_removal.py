@@ -37,8 +37,9 @@ def unrolled_removal(
             is -0.44 points with 1.25 and +0.10 with 1 (docs/second-order.md).
         nats: Radius of a step of the ascent, in nats over all training examples.
         steps: Of the ascent, at most.
-        polish: Passes of the descent, as a share of those of training, at least one
-            pass: what the price of a request mostly is.
+        polish: Passes of the descent, as a share of those of training, to the nearest
+            whole one; below one pass, over so large a random part of the retain set.
+            What the price of a request mostly is.
         polish_rate: Peak of its learning rate, falling to zero as a cosine, as a share
             of the peak in training.
         batch_size: Examples whose activations are held at once, except in the descent.
@@ -60,16 +61,18 @@ def unrolled_removal(
             f"polish and polish_rate must be positive, got {polish} and {polish_rate}"
         )
     recipe = learner.recipe
+    passes = polish * recipe.epochs
     ascent = natural_ascent(learner, nats=nats, steps=steps, batch_size=batch_size)
     return chain(
         source_removal(learner, scale=scale, batch_size=batch_size),
         ascent,
         finetune(
             learner,
-            epochs=max(1, round(polish * recipe.epochs)),
+            epochs=max(1, round(passes)),
             learning_rate=polish_rate * recipe.learning_rate,
             batch_size=recipe.batch_size,
             schedule="cosine",
+            share=min(1.0, passes),
         ),
         ascent,
     )
