@@ -61,7 +61,7 @@ def test_a_share_of_a_pass_is_a_step_on_so_many_retained_examples(
     assert float(jnp.sum(drawn.weights)) == -(-count // 2)
     slope = tiny.quick_jit(jax.grad(objective.risk))(original.params, drawn)
     assert_trees_close(change, slope, rtol=1e-9, atol=1e-12)
-    with pytest.raises(ValueError, match="share is 0.0, expected a number"):
+    with pytest.raises(ValueError, match="share is 0"):
         finetune(plain, share=0.0)
 
 
