@@ -5,9 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from asserts import assert_trees_close
 
 from unlearn_jax import tree
+from unlearn_jax.curvature.eigen_kronecker import ekfac
+from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.operator import linear_operator
+from unlearn_jax.solvers import inverse
 from unlearn_jax.solvers.inverse import Curvature, Settings, solve
 from unlearn_jax.solvers.solution import (
     DIRECT,
@@ -17,6 +21,7 @@ from unlearn_jax.solvers.solution import (
     acceptable,
     usable,
 )
+from unlearn_jax.train.objective import bind
 
 SETTINGS = Settings(damping=0.0, tol=1e-8, max_steps=50)
 RHS = {"w": jnp.array([3.0, -2.0, 1.0])}
@@ -76,3 +81,23 @@ def test_what_is_no_inverse_product_is_not_given_as_one(name, entries, code):
     with pytest.raises(ArithmeticError, match="no inverse product"):
         usable(found)
     assert np.all(np.isnan(jax.jit(usable)(found)["w"]))
+
+
+@pytest.mark.parametrize(("most", "labels"), [(3, "exact"), (2, "sampled")])
+def test_labels_of_ekfac_are_drawn_where_outputs_are_many(monkeypatch, most, labels):
+    monkeypatch.setattr(inverse, "EXACT_OUTPUTS", most)
+    learner = tiny.learner("softmax")
+    data = jax.tree.map(jnp.asarray, tiny.examples(count=6))
+    assert tiny.CLASSES == 3
+    key, settings = jax.random.key(3), SETTINGS._replace(damping=0.1)
+
+    def both(key, params):
+        objective = bind(learner.model, {}, learner.loss)
+        matrix = inverse.curvature_of("gauss_newton", objective, params, data)
+        drawn = key if labels == "sampled" else None
+        other = ekfac(drawn, objective, params, data, labels=labels)
+        ours = solve(key, matrix, params, "ekfac", settings)
+        return ours.value, kronecker_inverse(other, damping=0.1)(params)
+
+    ours, theirs = tiny.quick_jit(both)(key, learner.model.init(key).params)
+    assert_trees_close(ours, theirs, rtol=1e-10, atol=1e-13)

@@ -31,6 +31,9 @@ from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Params, PRNGKey
 
 LINEARISED_BYTES = 2**30
+EXACT_OUTPUTS = 256
+"""Numbers for an example up to which EK-FAC takes the expectation over its labels, a
+gradient for each number; beyond, as for sequences, a label is drawn."""
 
 CURVATURES: Mapping[str, Callable[[Objective, Params, Batch], LinearOperator]] = {
     "hessian": hessian,
@@ -228,10 +231,15 @@ def _dense(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Sol
 
 
 def _kronecker(key: Any, curvature: Curvature, s: Settings) -> Any:
-    labels = "true" if curvature.kind == "empirical_fisher" else "exact"
-    parts = curvature.parts
+    objective, params, parts = curvature.objective, curvature.params, curvature.parts
     data = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    return ekfac(None, curvature.objective, curvature.params, data, labels=labels)
+    outputs = jax.eval_shape(objective.predict, params, data.inputs)
+    few = outputs.size <= EXACT_OUTPUTS * len(data.weights)
+    labels = "exact" if few else "sampled"
+    if curvature.kind == "empirical_fisher":
+        labels = "true"
+    drawn = key if labels == "sampled" else None
+    return ekfac(drawn, objective, params, data, labels=labels)
 
 
 def _ekfac(state: Any, curvature: Curvature, vector: Params, s: Settings) -> Solution:
