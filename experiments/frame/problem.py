@@ -42,7 +42,7 @@ class Network:
     Attributes:
         name: A name that ``python -m experiments.list`` shows.
         width: Units of each of the mlp's hidden layers, channels of the cnn's first
-            convolution or of the resnet's first stage (0: the model's default).
+            convolution or of a resnet's first stage (0: the model's default).
         depth: Hidden layers of the mlp.
         bfloat16: Compute in bfloat16; parameters, optimiser and losses stay float32.
     """
@@ -214,6 +214,8 @@ def build_model(chosen: Network, dataset: Dataset, **options: Any) -> Model:
         own["widths"] = tuple(itertools.repeat(chosen.width or 128, chosen.depth))
     elif chosen.width and name in ("cnn", "resnet18"):
         own["width"] = chosen.width
+    elif chosen.width and name == "resnet9":
+        own["widths"] = tuple(times * chosen.width for times in (1, 2, 4, 2))
     elif chosen.width and name != "mlp":
         raise ValueError(f"{name} has no width to choose; set model.width to 0")
     shape = tuple(dataset.splits.train.inputs.shape[1:])

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from experiments.frame import command as commands
 from experiments.frame import problem
 from experiments.frame.command import main
 from experiments.studies import STUDIES
+from unlearn_jax.data.batch import Dataset, Splits, from_arrays
 
 HEADER = {"descr": "<i8", "fortran_order": False, "shape": (10**13,)}
 SMOKE = ["--scale", "smoke"]
@@ -240,3 +242,15 @@ def test_file_with_an_index_out_of_range_is_refused(refuse, tmp_path):
     path = tmp_path.parent / "indices.npy"
     np.save(path, np.array([1, 2, 100000]))
     assert "100000" in refuse([*SMOKE, "--requests", f"file:{path}"])
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet18"])
+def test_the_width_of_a_resnet_is_that_of_its_first_stage(name):
+    images = from_arrays(np.zeros((2, 16, 16, 1), np.float32), np.array([0, 1]))
+    splits = Splits(images, images)
+    dataset = Dataset("images", "Images", "classification", 2, splits)
+    model = problem.build_model(problem.Network(name=name, width=4), dataset)
+    shapes = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)).params)
+    channels = {leaf.shape[-1] for leaf in shapes if leaf.ndim == 4}
+    assert min(channels) == 4
+    assert max(channels) == (16 if name == "resnet9" else 32)
