@@ -82,7 +82,8 @@ class Config(TrainingConfig):
     Attributes:
         l2: Coefficient of half the squared norm of the parameters in the objective.
         requests: What to forget, one comparison each: "random:0.1" or "random:100",
-            "class:3", "sub_class:3", "file:indices.npy", "clustered:100",
+            "class:3", "sub_class:3", "sub_class:3,8", "file:indices.npy",
+            "clustered:100",
             "clustered:3:100", "inputs:100", "highest:100:scores.npy".
         methods: Names that ``python -m experiments.list`` shows, or
             "my_file.py:my_method"; "all" stands for every one of the list that can do

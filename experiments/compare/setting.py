@@ -171,10 +171,12 @@ def fitting_tests(asked: Asked, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
     if asked.kind not in ("class", "sub_class"):
         return everything, everything
     finer = labels if asked.kind == "class" else dataset.test_subclasses
-    unseen = np.asarray(finer) == asked.label
+    labels = asked.labels or (asked.label,)
+    unseen = np.isin(np.asarray(finer), labels)
     if not unseen.any():
+        told = ", ".join(map(str, labels))
         raise ValueError(
-            f"request {asked.text!r}: no test example has label {asked.label}, so no "
+            f"request {asked.text!r}: no test example has label {told}, so no "
             f"non-member to compare with; choose another label"
         )
     return ~unseen, unseen

@@ -11,7 +11,7 @@ import numpy as np
 
 from unlearn_jax.attribution.gradient_clusters import embeddings, gradient_features
 from unlearn_jax.data.batch import Dataset
-from unlearn_jax.data.forget import class_set, draw, partial_set
+from unlearn_jax.data.forget import check_indices, class_set, draw, partial_set
 from unlearn_jax.data.hard_sets import clustered_set, draw_hard
 from unlearn_jax.data.indices import UNREADABLE
 from unlearn_jax.train.objective import bind
@@ -28,9 +28,10 @@ class Asked(NamedTuple):
     Attributes:
         text: As on the command line, "clustered:6:100".
         kind: A name in ``KINDS``.
-        label: Class or finer class; None where the kind has none.
+        label: Class or finer class; None where the kind has none, or several.
         size: A count, or a share of the examples that may be chosen.
         file: Of indices or scores.
+        labels: Several finer classes.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Asked(NamedTuple):
     label: int | None = None
     size: int | float = 0
     file: Path | None = None
+    labels: tuple[int, ...] = ()
 
 
 class Kind(NamedTuple):
@@ -145,6 +147,13 @@ def _read_label(value: str) -> dict[str, Any]:
     return {"label": int(value)}
 
 
+def _read_labels(value: str) -> dict[str, Any]:
+    labels = tuple(int(word) for word in value.split(","))
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"{value!r} names one twice")
+    return {"labels": labels} if len(labels) > 1 else {"label": labels[0]}
+
+
 def _read_file(value: str) -> dict[str, Any]:
     return {"file": Path(value)}
 
@@ -179,6 +188,17 @@ def _draw_plain(
     del features
     given = {field: getattr(asked, field)}
     return draw(dataset, kind=asked.kind, seed=seed, **given)
+
+
+def _draw_finer(
+    asked: Asked, dataset: Dataset, seed: int, features: Features | None
+) -> np.ndarray:
+    if not asked.labels:
+        return _draw_plain("label", asked, dataset, seed, features)
+    parts = [
+        draw(dataset, kind=asked.kind, label=label, seed=seed) for label in asked.labels
+    ]
+    return check_indices(np.concatenate(parts), len(dataset.splits.train.targets))
 
 
 def _draw_partial(
@@ -236,10 +256,10 @@ KINDS: Mapping[str, Kind] = {
         _draw_partial,
     ),
     "sub_class": Kind(
-        ("sub_class:3",),
-        "every example of a finer class inside of a class",
-        _read_label,
-        functools.partial(_draw_plain, "label"),
+        ("sub_class:3", "sub_class:3,8,13"),
+        "every example of a finer class inside of a class, or of several",
+        _read_labels,
+        _draw_finer,
     ),
     "file": Kind(
         ("file:indices.npy",),

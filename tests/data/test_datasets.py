@@ -18,6 +18,7 @@ def test_the_table_is_in_the_published_order():
         "fashion_mnist_coarse",
         "cifar10",
         "faces",
+        "faces_coarse",
     ]
 
 

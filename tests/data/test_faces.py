@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from experiments.frame.requests import draw_request, parse_request
 from unlearn_jax.data.checks import check
-from unlearn_jax.data.faces import FILE, faces, missing, shrunk
+from unlearn_jax.data.faces import FILE, faces, faces_coarse, missing, shrunk
 from unlearn_jax.data.forget import draw
 
 
@@ -49,6 +50,29 @@ def test_a_whole_person_can_be_forgotten(folder):
     indices = draw(dataset, kind="class", label=4)
     assert len(indices) == 7
     assert (dataset.splits.train.targets[indices] == 4).all()
+
+
+def test_people_are_forgotten_while_their_circle_stays(folder):
+    random = np.random.default_rng(1)
+    people = np.repeat(np.arange(7), 4)
+    images = random.integers(0, 256, (28, 12, 9), np.uint8)
+    np.savez(folder / FILE, images=images, identity=people)
+    dataset, whole = faces_coarse(folder), faces(folder)
+    assert dataset.classes == 2
+    np.testing.assert_array_equal(dataset.subclasses, whole.splits.train.targets)
+    np.testing.assert_array_equal(dataset.test_subclasses, whole.splits.test.targets)
+    np.testing.assert_array_equal(dataset.splits.train.targets, dataset.subclasses // 5)
+    assert set(dataset.splits.test.targets[dataset.test_subclasses > 4]) == {1}
+    lost = draw_request(parse_request("sub_class:6,1"), dataset)
+    assert set(dataset.subclasses[lost]) == {1, 6}
+    assert len(lost) == 6
+    left = np.delete(dataset.splits.train.targets, lost)
+    assert set(left) == {0, 1}
+
+
+def test_one_circle_is_no_task(folder):
+    with pytest.raises(ValueError, match="a single circle of 5: expected two"):
+        faces_coarse(folder)
 
 
 def test_pixels_are_means_of_blocks():

@@ -89,4 +89,10 @@ DATASETS: Mapping[str, Entry] = {
     ),
     # in a file of the user's
     "faces": Entry(faces.faces, "ORL faces", "classification", faces.missing),
+    "faces_coarse": Entry(
+        faces.faces_coarse,
+        "ORL faces in circles of 5",
+        "classification",
+        faces.missing,
+    ),
 }

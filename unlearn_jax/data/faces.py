@@ -20,6 +20,8 @@ from unlearn_jax.data.prepared import DATA_VARIABLE
 FILE = "orl_faces.npz"
 BLOCK = 4
 """Pixels along a side that are averaged into one."""
+CIRCLE = 5
+"""People of one circle: the coarse class is the person's number over this, cut."""
 _SPLIT_SEED = 0
 _TEST_SHARE = 0.3
 
@@ -58,6 +60,43 @@ def faces(data_dir: str | Path | None = None) -> Dataset:
             from_arrays(inputs[train], people[train]),
             from_arrays(inputs[test], people[test]),
         ),
+    )
+
+
+def faces_coarse(data_dir: str | Path | None = None) -> Dataset:
+    """The same photographs: to which circle of five does this person belong?
+
+    The person is the finer class, so that "sub_class:3,8,13" forgets people while the
+    task stays. The circles follow the numbers: they mean nothing, and who was never
+    seen can only be guessed.
+
+    Args:
+        data_dir: As for :func:`faces`.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: it is there but holds something else, or a single circle.
+    """
+    dataset = faces(data_dir)
+    circles = -(-dataset.classes // CIRCLE)
+    if circles < 2:
+        raise ValueError(
+            f"{dataset.title} has {dataset.classes} people, a single circle of "
+            f"{CIRCLE}: expected two circles to tell apart, take 'faces'"
+        )
+    people = [np.asarray(split.targets) for split in dataset.splits]
+    return dataset._replace(
+        name="faces_coarse",
+        title=f"ORL faces in circles of {CIRCLE}",
+        classes=circles,
+        splits=Splits(
+            *(
+                from_arrays(split.inputs, own // CIRCLE)
+                for split, own in zip(dataset.splits, people, strict=True)
+            )
+        ),
+        subclasses=people[0],
+        test_subclasses=people[1],
     )
 
 
