@@ -83,6 +83,8 @@ class Config(SubsetConfig):
         models: Originals that an attribution averages over.
         points: Retained and test examples that KLoM is measured on, each.
         settings: Most settings of a method that are tried (0: all).
+        one_original: Unlearn the first original with as many keys, as the challenge of
+            NeurIPS 2023 does, instead of each original by itself.
     """
 
     requests: tuple[str, ...] = ("random:100",)
@@ -94,6 +96,7 @@ class Config(SubsetConfig):
     models: int = 5
     points: int = 1000
     settings: int = 0
+    one_original: bool = False
 
 
 RULES: tuple[Rule, ...] = (

@@ -1,10 +1,12 @@
-"""From margins to numbers: KLoM, the attack, and how the change of margins agrees."""
+"""From margins to numbers: KLoM, attacks, points, how the change of margins agrees."""
 
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 
+from experiments.dmm.unlearn import Answers
+from unlearn_jax.evaluation.forgetting_quality import final_score, quality_of_margins
 from unlearn_jax.evaluation.klom import klom, percentiles
 from unlearn_jax.evaluation.unlearning_lira import unlearning_lira
 from unlearn_jax.results.rows import Row
@@ -14,7 +16,10 @@ _WORST = 100.0  # where klom clips, nats
 
 
 def judged(
-    split: np.ndarray, margins: np.ndarray, truth: np.ndarray, before: np.ndarray
+    split: np.ndarray,
+    margins: np.ndarray,
+    truth: np.ndarray,
+    before: np.ndarray | None,
 ) -> Iterator[Row]:
     """Numbers of one contender on one request.
 
@@ -22,7 +27,8 @@ def judged(
         split: (q,) which of ``SPLITS`` a point is of.
         margins: (m, q) after unlearning.
         truth: (m, q) of the oracles.
-        before: (m, q) of the originals.
+        before: (m, q) of the originals; None where there is one for all, whose noise
+            would be on both sides of the agreement.
     """
     found, lost = _finite(margins), split == "forget"
     distances = klom(found, _finite(truth))
@@ -31,14 +37,40 @@ def judged(
         for metric in ("p50", "p95", "mean"):
             value = float(getattr(values, metric))
             yield Row(f"klom_{metric}", value, "nats", {"split": part})
-    truth, before = truth[:, lost], before[:, lost]
-    agreement, size = _change(found[:, lost], truth, before)
-    if np.isfinite(agreement):
-        yield Row("agreement", agreement)
-    yield Row("size", size)
+    truth = truth[:, lost]
+    if before is not None:
+        agreement, size = _change(found[:, lost], truth, before[:, lost])
+        if np.isfinite(agreement):
+            yield Row("agreement", agreement)
+        yield Row("size", size)
     attack = unlearning_lira(jax.random.key(0), found[:, lost], _finite(truth))
     yield Row("unlearning_lira", attack.accuracy, "%")
     yield Row("unlearning_lira_stderr", attack.accuracy_error, "%")
+
+
+def scored(split: np.ndarray, mine: Answers, oracles: Answers) -> Iterator[Row]:
+    """The score of the challenge of NeurIPS 2023, and what it is made of.
+
+    Args:
+        split: (q,) which of ``SPLITS`` a point is of.
+        mine: After unlearning.
+        oracles: Of the oracles.
+    """
+    lost = split == "forget"
+    pair = (_finite(answers.margins[:, lost]) for answers in (mine, oracles))
+    quality = quality_of_margins(*pair)
+
+    def shares(part: str) -> tuple[float, float]:
+        right = [each.right[:, split == part].mean() for each in (mine, oracles)]
+        return 100 * float(right[0]), 100 * float(right[1])
+
+    yield Row("forgetting_quality", quality.value)
+    yield Row("epsilon", float(np.median(quality.epsilons)))
+    for part in SPLITS:
+        yield Row("accuracy", shares(part)[0], "%", {"split": part})
+    retain, test = shares("retain"), shares("validation")
+    if min(retain[1], test[1]) > 0:
+        yield Row("final_score", final_score(quality.value, retain, test))
 
 
 def _finite(margins: np.ndarray) -> np.ndarray:

@@ -5,13 +5,11 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from experiments.dmm.contenders import Contender
-from experiments.dmm.judge import judged
+from experiments.dmm.judge import judged, scored
 from experiments.dmm.models import Case, train_all
 from experiments.dmm.setting import Setting
-from experiments.dmm.unlearn import Unlearner
+from experiments.dmm.unlearn import Answers, Unlearner
 from experiments.frame.bench import Bench
 from experiments.frame.ensembles import training_words
 from unlearn_jax.results.rows import Row
@@ -27,18 +25,21 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     unlearn = Unlearner(setting, trained, bench.place("traces", words))
 
     @functools.lru_cache
-    def margins(number: int, kind: str) -> np.ndarray:
+    def answers(number: int, kind: str) -> Answers:
         case = trained.cases[number]
+        first = trained.originals[:1] * half
         models = {
-            ORIGINAL: trained.originals,
+            ORIGINAL: first if config.one_original else trained.originals,
             ORACLE: case.oracles[:half],
             CONTROL: case.oracles[half:],
         }
-        return unlearn.margins(models[kind], case)
+        return unlearn.answers(models[kind], case)
 
-    def numbers(number: int, after: np.ndarray) -> Iterator[Row]:
-        split = trained.cases[number].split
-        return judged(split, after, margins(number, ORACLE), margins(number, ORIGINAL))
+    def numbers(number: int, after: Answers) -> Iterator[Row]:
+        split, truth = trained.cases[number].split, answers(number, ORACLE)
+        before = None if config.one_original else answers(number, ORIGINAL).margins
+        yield from judged(split, after.margins, truth.margins, before)
+        yield from scored(split, after, truth)
 
     def contended(number: int, contender: Contender) -> Iterator[Row]:
         case = trained.cases[number]
@@ -55,7 +56,7 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     for number, case in enumerate(trained.cases):
         found.append(list(_sizes(case)))
         for kind in (ORIGINAL, CONTROL):
-            make = lambda n=number, k=kind: numbers(n, margins(n, k))  # noqa: E731
+            make = lambda n=number, k=kind: numbers(n, answers(n, k))  # noqa: E731
             found[number] += kept(case, kind, "", {}, make)
     cells = list(itertools.product(setting.contenders, enumerate(trained.cases)))
     with bench.progress("unlearn", len(cells)) as advance:
@@ -77,7 +78,11 @@ def _kept(
 ) -> Iterator[Row]:
     """Rows of one contender on one request, found again by every run that asks so."""
     config = setting.config
-    judges = {"originals": config.originals, "points": config.points}
+    judges: dict[str, Any] = {
+        "originals": config.originals,
+        "points": config.points,
+        "one_original": config.one_original,
+    }
     decides = {**training_words(setting.config), **case.known_by, **judges, **known_by}
     at = {"request": case.name, "method": family, "setting": words}
     for row in bench.rows(f"judged/{family}", make, known_by=decides):

@@ -1,7 +1,7 @@
 """Unlearn every original with one contender; its margins, and what it costs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,23 @@ from experiments.frame.trace import kept_trace
 from unlearn_jax.attribution.output_functions import margin
 from unlearn_jax.attribution.trace import Trace
 from unlearn_jax.evaluation.cost import Compiled, Cost, added, compile_once, run
+
+
+class Answers(NamedTuple):
+    """Value: what models say of the judged points.
+
+    Attributes:
+        margins: (m, q) log-odds of the true class.
+        right: (m, q) whether it is the class that is predicted.
+    """
+
+    margins: np.ndarray
+    right: np.ndarray
+
+
+def stacked(answers: list[Answers]) -> Answers:
+    """Of single models, (q,) each, one of all."""
+    return Answers(*(np.stack(part) for part in zip(*answers, strict=True)))
 
 
 class Unlearner:
@@ -39,15 +56,17 @@ class Unlearner:
 
     def __call__(
         self, contender: Contender, case: Case
-    ) -> tuple[np.ndarray, dict[str, Cost]]:
+    ) -> tuple[Answers, dict[str, Cost]]:
         """Unlearn every original, one after the other, as a user would.
 
         Returns:
-            (margins, costs): (originals, points), and the price of one request,
+            (answers, costs): of all originals, and the price of one request,
             "forget", and of what was done before it, "prepare", where anything was.
         """
         found, costs, program = [], {}, None
-        for i, original in enumerate(self._trained.originals):
+        alone = self._setting.config.one_original
+        for i in range(len(self._trained.originals)):
+            original = self._trained.originals[0 if alone else i]
             state = self._state(contender, case, i)
             key = jax.random.fold_in(jax.random.key(self._seed + 1), i)
             arguments = (key, state, original, case.request, case.points)
@@ -57,17 +76,22 @@ class Unlearner:
             else:
                 result = program.call(*arguments)
             outputs = result if contender.direct else self._outputs(result, case)
-            found.append(self._margins(outputs, case.points.targets))
+            found.append(self._answers(outputs, case))
             if contender.prepare is not None and jax.tree.leaves(state):
                 assert self._prepared is not None
                 costs["prepare"] = self._prepared
-        return np.stack(found), costs
+        return stacked(found), costs
 
-    def margins(self, models: list[Any], case: Case) -> np.ndarray:
-        """(models, points) of models as they are."""
+    def answers(self, models: list[Any], case: Case) -> Answers:
+        """Of models as they are."""
+        return stacked(
+            [self._answers(self._outputs(one, case), case) for one in models]
+        )
+
+    def _answers(self, outputs: Any, case: Case) -> Answers:
         targets = case.points.targets
-        found = [self._margins(self._outputs(one, case), targets) for one in models]
-        return np.stack(found)
+        right = np.argmax(np.asarray(outputs), axis=-1) == np.asarray(targets)
+        return Answers(np.asarray(self._margins(outputs, targets)), right)
 
     def _outputs(self, variables: Any, case: Case) -> Any:
         return self._apply(variables, case.points.inputs)
@@ -80,6 +104,7 @@ class Unlearner:
         whose = name or (contender.family, contender.setting)
         if whose != self._whose:
             self._whose, self._states, self._prepare = whose, {}, None
+        i = 0 if self._setting.config.one_original else i
         place = 0 if name else i
         if place in self._states:
             return self._states[place]

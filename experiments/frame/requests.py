@@ -148,10 +148,12 @@ def _read_label(value: str) -> dict[str, Any]:
 
 
 def _read_labels(value: str) -> dict[str, Any]:
+    if "," not in value:
+        return _read_label(value)
     labels = tuple(int(word) for word in value.split(","))
     if len(set(labels)) < len(labels):
         raise ValueError(f"{value!r} names one twice")
-    return {"labels": labels} if len(labels) > 1 else {"label": labels[0]}
+    return {"labels": labels}
 
 
 def _read_file(value: str) -> dict[str, Any]:

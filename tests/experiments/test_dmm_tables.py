@@ -5,9 +5,10 @@ import pytest
 from results.fake_records import fake_run
 
 from experiments.dmm.config import Config
-from experiments.dmm.judge import judged
+from experiments.dmm.judge import judged, scored
 from experiments.dmm.measure import CONTROL, ORIGINAL
 from experiments.dmm.show import chosen_settings, lines_of, show
+from experiments.dmm.unlearn import Answers
 from experiments.frame.study import Results
 from unlearn_jax.results.rows import Row, Rows
 
@@ -31,8 +32,16 @@ def rows_of(contenders, shift=0.0, seed=0):
         yield Row("examples", count, "1", {"request": "one", "split": split})
     for (family, setting), own in margins.items():
         at = {"request": "one", "method": family, "setting": setting}
-        for row in judged(SPLIT, own, truth, before):
+        rows = [
+            *judged(SPLIT, own, truth, before),
+            *scored(SPLIT, answers(own), answers(truth)),
+        ]
+        for row in rows:
             yield row._replace(at={**at, **row.at})
+
+
+def answers(margins):
+    return Answers(margins, margins > 0)
 
 
 def lines(*given, **options):
@@ -85,3 +94,33 @@ def test_a_diverged_setting_is_the_worst_and_not_chosen():
     assert "60 examples" in finding.tables[0].caption
     (drawing,) = finding.drawings
     assert [row["chosen"] for row in drawing.rows] == [True, True, False, True] * 2
+
+
+def test_the_score_weighs_points_by_accuracies_and_oracles_are_its_control():
+    moved = {("moved", ""): noise([0, 0]) + 9.0, ("half", ""): noise([0, 0]) + 1.0}
+    found = lines(moved, 9.0)
+    control, before = found[CONTROL, ""], found[ORIGINAL, ""]
+    quality = "forgetting_quality", ""
+    assert before[quality] == 0.0  # nine deviations apart
+    assert before["epsilon", ""] == 50
+    assert found["half", ""][quality] < 0.1 * control[quality]
+    assert 0 < control[quality] < 1
+    assert found["moved", ""][quality] == pytest.approx(control[quality], rel=0.5)
+    half, truth = found["half", ""], answers(noise([0, 1]) + 9.0).right
+    shares = (half["accuracy", part] for part in ("retain", "validation"))
+    expected = half[quality]
+    for part, share in zip(("retain", "validation"), shares, strict=True):
+        expected *= share / (100 * truth[:, part == SPLIT].mean())
+    assert half["final_score", ""] == pytest.approx(expected)
+    (finding,) = show(
+        Config(originals=MODELS), Results(fake_run(), Rows(rows_of(moved, 9.0)), {})
+    )
+    assert [one.name for one in finding.tables] == ["dmm-one", "score-one"]
+    assert finding.tables[1].rows[0][0].text == CONTROL
+
+
+def test_one_original_for_all_has_no_agreement():
+    before, truth = noise([0, 0]), noise([0, 1])
+    names = {row.metric for row in judged(SPLIT, before, truth, None)}
+    assert "unlearning_lira" in names
+    assert not names & {"agreement", "size"}

@@ -49,7 +49,23 @@ def forgetting_quality(
         Differs: every cut, unless ``per_unit``; written anew, since the public one
         raises where more than one threshold survives.
     """
-    mine, theirs = margins(unlearned), margins(oracles)
+    return quality_of_margins(margins(unlearned), margins(oracles), per_unit=per_unit)
+
+
+def quality_of_margins(
+    unlearned: Any, oracles: Any, *, per_unit: int | None = None
+) -> Quality:
+    """:func:`forgetting_quality` where margins (models, examples) are known already.
+
+    Args:
+        unlearned: Log-odds of the true class, of the unlearned models.
+        oracles: The same of models that never saw the examples.
+        per_unit: As there.
+
+    Raises:
+        ValueError: as there.
+    """
+    mine, theirs = np.asarray(unlearned), np.asarray(oracles)
     if mine.ndim != 2 or theirs.ndim != 2 or mine.shape[1] != theirs.shape[1]:
         raise ValueError(
             f"got margins of shapes {mine.shape} and {theirs.shape}, expected (models, "
