@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.data.batch import concatenate
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
-from unlearn_jax.train.descent import begin, optimise
-from unlearn_jax.train.fit import choose_fit_loop, training_loss
+from unlearn_jax.train.fit import fit
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import PRNGKey, Variables
 
@@ -45,24 +45,15 @@ def gaussian_amnesiac(
         augment=learner.recipe.augment,
         loop=learner.recipe.loop,
     )
-    step_loss = training_loss(learner._replace(recipe=recipe))
+    tuned = learner._replace(recipe=recipe)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         draw_key, order_key = jax.random.split(key)
-        loop = choose_fit_loop(learner, request.retain, key, variables)
-        kept, lost = request.retain, request.forget
+        kept, lost = jax.tree.map(jnp.asarray, (request.retain, request.forget))
         mean, deviation = _moments(kept, lost)
         noise = jax.random.normal(draw_key, lost.targets.shape, lost.targets.dtype)
-        examples = jax.tree.map(
-            lambda a, b: jnp.concatenate([a, b]),
-            (kept.inputs, kept.targets),
-            (lost.inputs, mean + deviation * noise),
-        )
-        weights = jnp.concatenate([kept.weights, lost.weights])
-        state = begin(variables, recipe)
-        return optimise(
-            order_key, state, examples, weights, step_loss, recipe, loop=loop
-        ).variables
+        both = concatenate(kept, lost._replace(targets=mean + deviation * noise))
+        return fit(order_key, tuned, both, start=variables)
 
     return stateless(forget)
 
