@@ -61,6 +61,7 @@ GRIDS: Mapping[str, tuple[Change, ...]] = {
     "ewc": (*_RATES, *times("strength", 10, 100), *times("epochs", 0.5, 2)),
     "l2_to_init": (*_RATES, *times("strength", 0.1, 10), *times("epochs", 0.5, 2)),
     "fisher_merging": (*_RATES, *times("share", 0.5, 1.5), *times("epochs", 2, 4)),
+    "refresh_learning": (*times("ascent_rate", 10, 0.1, 3), *_TRAINING),
     "duck": (*_RATES, *times("forget_weight", 3), *values("repair_epochs", 1)),
     "scar": (*_RATES, *times("foreign_weight", 0.3), *times("forget_weight", 3)),
     "laf": (

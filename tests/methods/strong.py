@@ -40,6 +40,12 @@ SETTINGS = {
     "ewc": {"epochs": 2, "learning_rate": 0.02, "batch_size": 4, "strength": 1.0},
     "l2_to_init": {"epochs": 2, "learning_rate": 0.05, "batch_size": 4},
     "fisher_merging": {"epochs": 2, "learning_rate": 0.1, "batch_size": 8},
+    "refresh_learning": {
+        "epochs": 2,
+        "learning_rate": 0.02,
+        "batch_size": 4,
+        "ascent_rate": 0.05,
+    },
     "duck": {
         "epochs": 2,
         "learning_rate": 0.01,

@@ -39,6 +39,7 @@ IDLE_ON_NOTHING = NOT_RANDOM | {
     "boundary_expanding",
     "lipschitz",
     "prioritised_finetune",
+    "refresh_learning",
     "ewc",
     "l2_to_init",
     "graddiff",

@@ -45,6 +45,7 @@ from unlearn_jax.methods.prioritised_finetune import prioritised_finetune
 from unlearn_jax.methods.prune_finetune import prune_finetune
 from unlearn_jax.methods.prune_rewind import prune_rewind
 from unlearn_jax.methods.random_labels import random_labels
+from unlearn_jax.methods.refresh_learning import refresh_learning
 from unlearn_jax.methods.retain_newton import retain_newton
 from unlearn_jax.methods.retrain import retrain
 from unlearn_jax.methods.rmu import rmu
@@ -130,6 +131,7 @@ METHODS: Mapping[str, Entry] = {
     "ewc": Entry(ewc, _ANY, "both", False, "arXiv 1612.00796"),
     "l2_to_init": Entry(l2_to_init, _ANY, "forget", False, "no single source"),
     "fisher_merging": Entry(fisher_merging, _ANY, "retain", False, "arXiv 2111.09832"),
+    "refresh_learning": Entry(refresh_learning, _ANY, "both", True, "arXiv 2403.13249"),
     # distances in feature space
     "duck": Entry(duck, _CLASSES, "both", True, "arXiv 2312.02052"),
     "scar": Entry(scar, _CLASSES, "forget", True, "arXiv 2404.12922"),
