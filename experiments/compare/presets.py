@@ -16,9 +16,9 @@ from unlearn_jax.train.recipe import Recipe
 # and the boundaries; 20261129T223707-92d3e3 for unsir; 20261130T141451-879e59 for
 # amnesiac to stochastic_teacher). Not named: the published default was chosen
 # (fisher_merging, fisher_forgetting, unrolled_removal, salun_soft, duck, slug), or
-# there is no option but a count of layers (retrain_last). Methods of language models, graddiff
-# to sophia, were not chosen: a tenth of the rate that digits are trained at, since
-# their published ones, of a thousandth of that, leave a small net where it is.
+# there is no option but a count of layers (retrain_last). Methods of language models,
+# graddiff to sophia, were not chosen: a tenth of the rate that digits are trained at,
+# since their published ones, of a thousandth of that, leave a small net where it is.
 _SMALL_OPTIONS = Options(
     {
         "finetune": {"learning_rate": 0.1, "batch_size": 64},
