@@ -171,10 +171,10 @@ def fitting_tests(asked: Asked, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
     if asked.kind not in ("class", "sub_class"):
         return everything, everything
     finer = labels if asked.kind == "class" else dataset.test_subclasses
-    labels = asked.labels or (asked.label,)
+    labels = np.array(asked.labels or (asked.label,), np.int64)
     unseen = np.isin(np.asarray(finer), labels)
     if not unseen.any():
-        told = ", ".join(map(str, labels))
+        told = ", ".join(map(str, labels.tolist()))
         raise ValueError(
             f"request {asked.text!r}: no test example has label {told}, so no "
             f"non-member to compare with; choose another label"
