@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import FORGIVING, flags
@@ -13,6 +14,7 @@ from experiments.frame.command import main as command
 from unlearn_jax.parallel.mesh import data_mesh
 from unlearn_jax.parallel.processes import COORDINATOR, COUNT, INDEX, _options, whole
 from unlearn_jax.parallel.watch import LOST
+from unlearn_jax.train import checkpoint
 
 SCRIPT = Path(__file__).with_name("one_of_two.py")
 
@@ -23,11 +25,11 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start(path, word, devices, **variables):
+def start(path, word, devices, script=SCRIPT, **variables):
     root = SCRIPT.parents[2]
     paths = [root, root / "kernels", root / "tests"]
     return subprocess.Popen(
-        [sys.executable, *FORGIVING, str(SCRIPT), str(path), word],
+        [sys.executable, *FORGIVING, str(script), str(path), word],
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
@@ -41,9 +43,11 @@ def start(path, word, devices, **variables):
     )
 
 
-def several(count, path, word):
+def several(count, path, word, script=SCRIPT):
     told = {COORDINATOR: f"localhost:{free_port()}", COUNT: str(count)}
-    return [start(path, word, 1, **told, **{INDEX: str(i)}) for i in range(count)]
+    return [
+        start(path, word, 1, script, **told, **{INDEX: str(i)}) for i in range(count)
+    ]
 
 
 def test_one_process_is_left_alone_and_several_are_recognised():
@@ -124,3 +128,21 @@ def test_a_killed_process_ends_the_other_within_a_minute_with_a_line(tmp_path):
     assert len(told) == 1
     assert "process 0 of 2 has lost process 1" in told[0]
     assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_two_processes_write_is_read_by_two_and_by_one(tmp_path):
+    folder = tmp_path / "kept"
+    for process in several(2, folder, "", SCRIPT.with_name("two_checkpoints.py")):
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+        assert "checkpoints are there" in output
+    like = {
+        "kernel": np.zeros((6, 4)),
+        "half": np.zeros((2, 2), jnp.bfloat16),
+        "bias": np.zeros(3, np.float32),
+        "steps": np.zeros((), np.int32),
+    }
+    found = checkpoint.load(folder, like)
+    np.testing.assert_array_equal(found["kernel"], np.arange(1.0, 25.0).reshape(6, 4))
+    assert int(found["steps"]) == 8

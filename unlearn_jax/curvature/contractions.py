@@ -152,7 +152,9 @@ def along(taped: Tape, gradients: Gradients, vector: Params) -> PerExample:
         if isinstance(gradient, Outer):
             inputs, slopes = gradient
             form = to_form(taped, leaf, direction)
-            return jnp.einsum("ngti,gio,ngto->n", inputs, form, slopes)
+            # Examples as rows: with those of ``form``, of three or ten columns, as rows
+            # XLA finds no tiles for GPUs.
+            return jnp.einsum("ngto,gio,ngti->n", slopes, form, inputs)
         if isinstance(gradient, Rows):
             rows = to_form(taped, leaf, direction)
             picked = rows.at[gradient.indices].get(mode="fill", fill_value=0)

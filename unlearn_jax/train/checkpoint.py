@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from unlearn_jax.parallel.agreement import said_by_all, wrong_anywhere
 from unlearn_jax.storage.checksum import (
     check_folder,
     checked_row,
@@ -43,7 +44,9 @@ def save(path: str | Path, values: Any) -> None:
 
     The folder appears under its name only once it is complete; a process that dies
     half-way leaves nothing that could be mistaken for a checkpoint. An older checkpoint
-    of the same name can be loaded until the new one is complete.
+    of the same name can be loaded until the new one is complete. Where an array lies on
+    devices of several processes, all of them call this, with one path that all see,
+    and each writes its parts; else the first one alone.
 
     Args:
         path: Folder to create. An older checkpoint there is replaced; a folder that
@@ -52,30 +55,50 @@ def save(path: str | Path, values: Any) -> None:
 
     Raises:
         CheckpointError: the disk is full or not writable, the folder is no checkpoint,
-            an array lies on devices of several processes, or this is one of several
-            processes and not the first.
+            or no array lies on devices of several processes and this is not the first.
+            What goes wrong in one process that writes with others is raised in all; if
+            that is while Orbax writes, once its patience with that process ends.
     """
-    _refuse_others_part(values)
+    together = _over_processes(values)
+    if jax.process_index() and not together:
+        raise CheckpointError(
+            f"process {jax.process_index()} of {jax.process_count()} was to write a "
+            f"checkpoint, expected the first one; let process 0 write it"
+        )
+    first = not jax.process_index()
     target = Path(path).absolute()
     box = temporary_path(target.parent, _label(target))
+    if together:
+        box = box.with_name(said_by_all(box.name)[0])
     fresh, old = box / "new", box / "old"
+
+    def prepare() -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _settle(target)
+        _refuse_others(target)
+        remove_leftovers(target.parent, _label(target))
+        box.mkdir(mode=0o700)
+
+    def finish() -> None:
+        _close(fresh, values)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+
     failure = ""
     with _quiet_orbax():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _settle(target)
-            _refuse_others(target)
-            remove_leftovers(target.parent, _label(target))
-            box.mkdir(mode=0o700)
-            _write(fresh, values)
-            if target.exists():
-                target.rename(old)
-            fresh.rename(target)
-        except Exception as error:  # Orbax and its back ends raise many kinds
-            failure = _reason(error)
-        if failure:
-            _forget_tasks()
-    if target.exists() or not old.exists():
+        for step in (prepare, lambda: _write(fresh, values, together), finish):
+            try:
+                if first or step not in (prepare, finish):
+                    step()
+            except Exception as error:  # Orbax and its back ends raise many kinds
+                failure = _reason(error)
+            if together:
+                failure = next(filter(None, said_by_all(failure)), "")
+            if failure:
+                _forget_tasks()
+                break
+    if first and (target.exists() or not old.exists()):
         remove(box)
     if failure:
         raise CheckpointError(
@@ -88,6 +111,9 @@ def save(path: str | Path, values: Any) -> None:
 def load(path: str | Path, like: Any) -> Any:
     """Read a checkpoint back into the structure, shapes and dtypes of ``like``.
 
+    Where an array is to lie on devices of several processes, all of them call this, and
+    each reads its parts; else any process reads for itself.
+
     Args:
         path: Folder that :func:`save` wrote.
         like: Arrays or ``jax.ShapeDtypeStruct`` (``jax.eval_shape`` makes them), with a
@@ -98,24 +124,27 @@ def load(path: str | Path, like: Any) -> Any:
             message names the folder and says what to do.
     """
     target = Path(path).absolute()
-    _settle(target)
+    abstract = jax.tree.map(_abstract, like)
+    together = _over_processes(abstract)
+    if not (together and jax.process_index()):
+        _settle(target)
+    if together:
+        said_by_all("")
     if not target.is_dir():
         raise CheckpointError(
             f"there is no checkpoint at {target}: it was never finished, or the folder "
             f"was moved; run the command that makes it again"
         )
-    abstract = jax.tree.map(_abstract, like)
     try:
-        contents = checked_row((target / _CONTENTS).read_bytes())
-        _compare_leaves(_leaves(like), contents["leaves"])
-        check_folder(target, contents["files"])
-        with _alone() as checkpointer:
+        _check(target, like, together)
+        with _checkpointer(together) as checkpointer:
             if jax.process_count() == 1:
                 return checkpointer.restore(target, abstract)
-            blank = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-            found = checkpointer.restore(target, blank)
+            found = checkpointer.restore(target, jax.tree.map(_without_own, abstract))
         return jax.tree.map(
-            lambda x, to: jax.device_put(x, to.sharding), found, abstract
+            lambda x, to: x if _lies_apart(to) else jax.device_put(x, to.sharding),
+            found,
+            abstract,
         )
     except Exception as error:  # Orbax raises many kinds; all mean: unusable here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -173,23 +202,45 @@ def export_npz(path: str | Path, values: Any) -> None:
     np.savez(path, allow_pickle=False, **flat)
 
 
-def _write(folder: Path, values: Any) -> None:
-    """Orbax's files, and last of all what closes them."""
+def _write(folder: Path, values: Any, together: bool) -> None:
+    """Orbax's files."""
     given = values
     if jax.process_count() > 1:  # where Orbax takes no array of one process's devices
-        given = jax.tree.map(np.asarray, values)
-    with _alone() as checkpointer:
+        given = jax.tree.map(lambda x: x if _lies_apart(x) else np.asarray(x), values)
+    with _checkpointer(together) as checkpointer:
         checkpointer.save(folder, given)
+
+
+def _close(folder: Path, values: Any) -> None:
+    """What is written last of all: what the files hold."""
     contents = {"leaves": _leaves(values), "files": folder_digests(folder)}
     text = json.dumps(with_check(contents), indent=1) + "\n"
     (folder / _CONTENTS).write_text(text)
 
 
-def _alone() -> Any:
-    """Orbax in this process: left to itself it would wait for all others."""
+def _check(target: Path, like: Any, together: bool) -> None:
+    """Structure and files; each of the processes that read together checks some."""
+    problem: Exception | None = None
+    try:
+        contents = checked_row((target / _CONTENTS).read_bytes())
+        _compare_leaves(_leaves(like), contents["leaves"])
+        files = list(contents["files"].items())
+        if together:
+            files = files[jax.process_index() :: jax.process_count()]
+        check_folder(target, dict(files))
+    except Exception as error:
+        problem = error
+    if together:
+        wrong_anywhere(problem)
+    elif problem is not None:
+        raise problem
+
+
+def _checkpointer(together: bool) -> Any:
+    """Orbax of all processes, or of this one: by itself it would wait for all."""
     import orbax.checkpoint as ocp
 
-    if jax.process_count() == 1:
+    if together or jax.process_count() == 1:
         return ocp.StandardCheckpointer()
     own = jax.process_index()
     return ocp.StandardCheckpointer(
@@ -201,20 +252,19 @@ def _alone() -> Any:
     )
 
 
-def _refuse_others_part(values: Any) -> None:
-    """Arrays of which a part lies in another process, and writers but the first."""
-    if jax.process_index():
-        raise CheckpointError(
-            f"process {jax.process_index()} of {jax.process_count()} was to write a "
-            f"checkpoint, expected the first one; let process 0 write it"
-        )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(values):
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            raise CheckpointError(
-                f"{jax.tree_util.keystr(path) or 'the array'} lies on devices of "
-                f"several processes, and the first one writes a checkpoint; gather the "
-                f"tree before (parallel.processes.whole)"
-            )
+def _over_processes(values: Any) -> bool:
+    """Whether any array has, or is to have, a part in another process."""
+    return any(map(_lies_apart, jax.tree.leaves(values)))
+
+
+def _lies_apart(leaf: Any) -> bool:
+    sharding = getattr(leaf, "sharding", None)
+    return sharding is not None and not sharding.is_fully_addressable
+
+
+def _without_own(leaf: jax.ShapeDtypeStruct) -> Any:
+    """What is to lie in this process alone is read as rows of NumPy."""
+    return leaf if _lies_apart(leaf) else np.empty(leaf.shape, leaf.dtype)
 
 
 @contextlib.contextmanager
