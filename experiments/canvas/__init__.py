@@ -4,7 +4,7 @@ Question: a diffusion transformer draws digits in styles, by captions. Closed-fo
 of its key and value maps take one class away: what do its prompts draw then, what
 happens to all others, does an embedding or a sentence bring the class back, and how far
 is all that from retraining without the class?
-Command: ``python -m experiments.canvas`` (four trainings of minutes on two CPU cores,
+Command: ``python -m experiments.canvas`` (five trainings of minutes on two CPU cores,
 kept and found again).
 Expect: edits in milliseconds that are perfect on plain prompts, draw the anchor in the
 class's place, which no retrained model does, and that the closed-form attack undoes.

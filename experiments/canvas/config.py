@@ -50,7 +50,7 @@ class Config(StudyConfig):
     target: int = 3
     anchor: int = 8
     methods: tuple[str, ...] = SHOWN
-    oracles: int = 2
+    oracles: int = 3
     samples: int = 25
     steps: int = 25
     guidance: float = 2.0
@@ -81,6 +81,7 @@ def presets(data: str) -> Mapping[str, Config]:
         recipe=_adam(1, 2e-3),
         judge=_adam(2, 2e-3),
         methods=("noise", "uce"),
+        oracles=2,
         samples=1,
         steps=4,
     )
@@ -90,7 +91,6 @@ def presets(data: str) -> Mapping[str, Config]:
         width=96,
         text_width=96,
         methods=tuple(EDITORS),
-        oracles=3,
         samples=100,
         steps=50,
     )

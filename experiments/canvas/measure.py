@@ -29,14 +29,18 @@ from unlearn_jax.models.denoiser import Denoiser
 from unlearn_jax.models.diffusion_transformer import diffusion_transformer
 from unlearn_jax.results.rows import Row
 from unlearn_jax.storage.piece import Piece
-from unlearn_jax.storage.source import TRAINING
+from unlearn_jax.storage.source import needed
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Array, Batch, Variables
 
 ORIGINAL, ORACLE, HELD_OUT = "original", "oracle", "held-out images"
-CODE = (*TRAINING, "unlearn_jax.diffusion")
-"""What decides which generator a training ends with."""
+LEARNS = (
+    "unlearn_jax.data.canvas",
+    "unlearn_jax.diffusion.train",
+    "unlearn_jax.models.diffusion_transformer",
+)
+"""What decides, with all it imports, which generator a training ends with."""
 _BATCH = 40
 """Images drawn at once."""
 _SHOWN = 6
@@ -126,7 +130,7 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
             f"generator/{name}",
             functools.partial(_trained, setting, program, name),
             known_by=words,
-            code=CODE,
+            code=needed(LEARNS),
         )
         models[name] = _variables(setting, made.arrays["params"])
         at = {"method": name}

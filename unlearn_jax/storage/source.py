@@ -1,5 +1,6 @@
 """Which code computed something: a digest of source files, wherever they come from."""
 
+import ast
 import functools
 import hashlib
 import importlib.util
@@ -40,6 +41,54 @@ def source_digest(
     for path in files:
         digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=8)
+def needed(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Modules of this project that these import, and those import, themselves included.
+
+    What decides a result that these modules compute, where ``TRAINING`` would be more
+    than that. Read off the source, wherever in a file an import stands; a package that
+    a module merely lies in is not needed by it.
+
+    Args:
+        names: Modules, importable.
+
+    Returns:
+        In alphabetical order, for :func:`source_digest`.
+    """
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name.partition(".")[0] not in PACKAGES:
+            continue
+        place = importlib.util.find_spec(name)
+        if place is None or place.origin is None:
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(Path(place.origin).read_bytes())):
+            if isinstance(node, ast.Import):
+                waiting += [each.name for each in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += _meant(node.module, [each.name for each in node.names])
+    return tuple(sorted(found))
+
+
+def _meant(module: str, names: list[str]) -> list[str]:
+    """The modules of ``from module import names``: those named, or the one itself."""
+    if module.partition(".")[0] not in PACKAGES:
+        return []
+    inner = [f"{module}.{name}" for name in names]
+    modules = [name for name in inner if _is_module(name)]
+    return modules + ([module] if len(modules) < len(inner) else [])
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _named(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
