@@ -6,18 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.canvas.config import Config
-from experiments.canvas.measure import ORACLE, ORIGINAL
+from experiments.canvas.generators import ORIGINAL, oracle_names
+from experiments.canvas.request import Wanted
+from experiments.canvas.setting import wanted_of
 from experiments.frame.findings import Drawing, Finding, about, table
 from experiments.frame.study import Results
-from unlearn_jax.data.canvas import FOUR
-from unlearn_jax.data.captions import DIGITS
+from unlearn_jax.data.canvas import FOUR, STYLES
+from unlearn_jax.data.captions import DIGITS, grammar
 from unlearn_jax.results.cells import mean_and_error
 from unlearn_jax.results.plot_canvas import grid_figure
 from unlearn_jax.results.rows import Rows
 from unlearn_jax.results.table import Table
 
-_OF_TARGET = 6
-"""Columns of the picture that ask for what is erased."""
+_GRAMMAR = grammar([STYLES[name][0] for name in FOUR], DIGITS, ["digit"])
+"""Names of what is drawn."""
 _PAIRED = "frechet_oracle"
 """Of an oracle it is a distance of two, which no two pairs have independently."""
 
@@ -49,7 +51,7 @@ def _one(rows: Rows, metric: str, **at: str) -> float:
 
 def _names(config: Config) -> list[tuple[str, list[str]]]:
     """Title of a row, and the methods that it is the mean of."""
-    oracles = [f"{ORACLE} {i}" for i in range(config.oracles)]
+    oracles = oracle_names(config.oracles)
     return [
         (ORIGINAL, [ORIGINAL]),
         *([("oracle vs oracle", oracles)] if oracles else []),
@@ -71,9 +73,9 @@ def _cell(
     return mean_and_error(float(values.mean()), float(error))
 
 
-def _went(rows: Rows, names: Sequence[str]) -> str:
+def _went(rows: Rows, names: Sequence[str], wanted: Wanted) -> str:
     """As what the target's plain prompts are seen most, and how often."""
-    titles = [*(words[0] for words in DIGITS), "rejected"]
+    titles = [*wanted.titles, "rejected"]
     shares = np.zeros(len(titles))
     for row in rows.where("went", prompts="plain"):
         if row.value is not None and row.at["method"] in names:
@@ -83,7 +85,7 @@ def _went(rows: Rows, names: Sequence[str]) -> str:
 
 
 def _table(config: Config, results: Results) -> Table:
-    rows = results.rows
+    rows, wanted = results.rows, wanted_of(config, _GRAMMAR)
     plain, told = {"prompts": "plain"}, {"prompts": "paraphrase"}
     columns: dict[str, tuple[str, dict[str, str]]] = {
         "UA ↑": ("unlearned", plain),
@@ -109,42 +111,51 @@ def _table(config: Config, results: Results) -> Table:
         [
             title,
             *(_cell(rows, metric, names, **at) for metric, at in columns.values()),
-            _went(rows, names),
+            _went(rows, names, wanted),
         ]
         for title, names in _names(config)
     ]
-    target, anchor = (DIGITS[c][0] for c in (config.target, config.anchor))
+    anchors, _ = wanted.replaced([config.target], [config.style])
+    place = f"class {_GRAMMAR.classes[anchors[0]][0]}"
+    if wanted.kind == "style":
+        place = f"style {_GRAMMAR.styles[config.style_anchor][0]}"
+    kinds = {
+        "class": ("class", "style"),
+        "style": ("style", "class"),
+        "pair": ("class and the style", "style"),
+    }[wanted.kind]
     notes = (
-        f"UA: share of the prompts for {target} whose image is not of it; IRA and CRA: "
-        "share of all other prompts whose image is of the class, of the style, that "
-        "they ask for. A rejected image is of none.",
+        f"UA: share of the prompts for {wanted.name} whose image is not of it; IRA and "
+        f"CRA: share of all other prompts whose image is of the {kinds[0]}, of the "
+        f"{kinds[1]}, that they ask for. A rejected image is of none.",
         f"{config.samples} images of each class in each style, plain prompts and "
         f"paraphrases, {config.steps} steps, guidance {config.guidance:g}; the seeds "
         "are the same for all rows.",
         f"Attack: the embedding that brings the outputs of the maps back, in closed "
-        f"form, λ = {config.attack_l2:g}, and how often {target} is drawn from it; of "
-        "a model that is trained, its own embeddings.",
+        f"form, λ = {config.attack_l2:g}, and how often {wanted.name} is drawn from "
+        "it; of a model that is trained, its own embeddings. It passes by a guard "
+        "(safree), which reads prompts.",
         "Fréchet: of the judge's features, to each oracle's images for these prompts "
         "(of an oracle: to the others', the floor).",
         f"Same-seed change: mean absolute difference of pixels (from -1 to 1) of other "
-        f"classes from the original's; edits put {anchor} in the target's place.",
+        f"prompts' images from the original's; edits put the {place} in the place of "
+        f"{wanted.name}.",
     )
-    caption = f"A digit is erased from a generator. {about(results.run)}"
+    caption = (
+        f"{wanted.name.capitalize()} is erased from a generator of captioned digits. "
+        f"{about(results.run)}"
+    )
     header = ("method", *columns, "target drawn as")
     return table("canvas", caption, header, lines, notes)
 
 
 def _picture(config: Config, results: Results) -> Drawing:
-    first = [ORIGINAL, *(f"{ORACLE} {i}" for i in range(config.oracles))]
+    first = [ORIGINAL, *oracle_names(config.oracles)]
     names = [*first, *config.methods]
     grids = {name: results.arrays[f"grid/{name}"] for name in names}
-    count = len(grids[ORIGINAL])
-    own = min(_OF_TARGET, config.samples * len(FOUR))
-    others = [config.anchor, *(c for c in range(len(DIGITS)) if c != config.anchor)]
-    kept = [c for c in others if c != config.target][: count - own]
     prompts = [
-        *(f"{FOUR[i % len(FOUR)]} {DIGITS[config.target][0]}" for i in range(own)),
-        *(f"{FOUR[i % len(FOUR)]} {DIGITS[c][0]}" for i, c in enumerate(kept)),
+        f"{_GRAMMAR.styles[style][0]} {_GRAMMAR.classes[label][0]}"
+        for label, style in results.arrays["shown"]
     ]
     caption = (
         "What each generator draws for plain prompts; one column has one prompt and "

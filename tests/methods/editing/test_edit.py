@@ -15,7 +15,7 @@ from unlearn_jax.methods.editing.rows import (
     preserve_rows,
 )
 from unlearn_jax.methods.editing.solve import edit
-from unlearn_jax.methods.editing.spans import null_space
+from unlearn_jax.methods.editing.spans import least_used, null_space
 from unlearn_jax.methods.editing.state import (
     edit_add,
     edit_add_sums,
@@ -172,6 +172,32 @@ def test_edits_in_the_null_space_leave_preserved_outputs():
     np.testing.assert_allclose(whole(edited(state)) - whole(MAPS), change, atol=1e-5)
 
 
+def test_the_least_used_directions_are_the_free_ones_and_then_the_next():
+    preserved = keys(5, 21)
+    free = null_space(preserved)
+    for count in (2, 3, 5):
+        basis = np.asarray(least_used(preserved, count))
+        np.testing.assert_allclose(basis.T @ basis, np.eye(count), atol=1e-12)
+        inside = np.linalg.norm(free.T @ basis) ** 2
+        assert inside == pytest.approx(min(count, 3), abs=1e-12)
+    wide = keys(20, 22)
+    _, values, directions = np.linalg.svd(wide)
+    basis = np.asarray(jax.jit(lambda c: least_used(c, 3))(wide))
+    agree = np.abs(np.diag(directions[::-1][:3] @ basis[:, ::-1]))
+    np.testing.assert_allclose(agree, 1, atol=1e-10)
+    moved = anchor_rows(MAPS, keys(2), keys(1, 5))
+    found = edit(MAPS, moved, l2=1e-9, basis=basis)
+    drift = np.linalg.norm(outputs(found, wide) - outputs(MAPS, wide))
+    size = np.linalg.norm(whole(found) - whole(MAPS))
+    assert 0 < drift <= values[-3] * size * (1 + 1e-9)
+    # A row of weight zero is not there, whatever it holds.
+    absent = np.where(
+        np.arange(6)[:, None] < 5, np.append(preserved, preserved[:1], 0), 9
+    )
+    weighted = least_used(absent, 3, np.array([1.0] * 5 + [0.0]))
+    np.testing.assert_allclose(preserved @ np.asarray(weighted), 0, atol=1e-12)
+
+
 def test_the_threshold_bounds_what_preserved_outputs_move():
     preserved = keys(12, 23) * np.geomspace(1, 1e-4, D)
     with pytest.raises(ValueError, match="no edit is left"):
@@ -219,6 +245,7 @@ def test_a_request_that_cannot_be_told_is_refused_and_harms_nothing():
         (lambda: preserve_rows(MAPS, keys(3), -1.0), "negative or NaN"),
         (lambda: preserve_rows(MAPS, keys(3), np.ones(2)), "expected one weight"),
         (lambda: null_space(keys(D)), "span all 8 dimensions"),
+        (lambda: least_used(keys(3), D + 1), "count is 9, expected 1 to 8"),
         (lambda: null_space(keys(0)), "n at least 1"),
         (lambda: null_space(keys(2), threshold=1.0), "threshold is 1.0"),
         (lambda: null_space(keys(2) * np.nan), "NaN or infinite"),

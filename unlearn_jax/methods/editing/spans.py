@@ -96,3 +96,34 @@ def null_space(
             f"keeps them all: preserve fewer, or raise the threshold above {part:.2g}"
         )
     return basis[taken:].T
+
+
+def least_used(
+    keys: Float[Array | np.ndarray, "n d"], count: int, weights: Any = None
+) -> Float[Array, "d m"]:
+    """The directions that preserved keys have least of, for ``edit(basis=)``.
+
+    Of a fixed number, so that it runs under ``jit``, where :func:`null_space` tells how
+    many directions are free. What preserved outputs move by is then bounded by the
+    largest of the ``count`` smallest singular values times ‖D‖₂.
+
+    Args:
+        keys: Preserved keys (n, d).
+        count: m, from 1 to d.
+        weights: (n,); keys are multiplied by √w first, and 0 is absent.
+
+    Raises:
+        ValueError: as many directions as that are not there.
+    """
+    keys = jnp.asarray(keys)
+    if not 1 <= count <= keys.shape[1]:
+        raise ValueError(
+            f"count is {count}, expected 1 to {keys.shape[1]}, the dimensions of keys"
+        )
+    if weights is not None:
+        weights = jnp.asarray(weights)[:, None]
+        keys = jnp.where(weights > 0, jnp.sqrt(jnp.maximum(weights, 0)) * keys, 0)
+    # At least d rows, so that every direction comes out, those of no key among them.
+    missing = max(keys.shape[1] - keys.shape[0], 0)
+    _, _, basis = jnp.linalg.svd(jnp.pad(keys, ((0, missing), (0, 0))), False)
+    return basis[-count:].T

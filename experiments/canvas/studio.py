@@ -1,0 +1,92 @@
+"""Drawing, with any generator and any text, each image from a seed of its own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.canvas.editors import Concept
+from experiments.canvas.guard import GUARDS, Read, unguarded
+from experiments.canvas.setting import Setting
+from unlearn_jax.diffusion.sampler import guided, sample
+from unlearn_jax.types import Array, Variables
+
+_BATCH = 100
+"""Images drawn at once."""
+
+
+class Studio:
+    """Programs that draw, compiled once for all generators.
+
+    Args:
+        setting: Generator, schedule, and how images are sampled.
+    """
+
+    def __init__(self, setting: Setting[Any]):
+        self.setting = setting
+        self._draw = jax.jit(self._program)
+        self._encode = jax.jit(setting.denoiser.encode)
+        self._guards = {
+            name: jax.jit(lambda v, tokens, guard=guard: guard(self.concept(v), tokens))
+            for name, guard in GUARDS.items()
+        }
+
+    def concept(self, variables: Variables) -> Concept:
+        """What is erased, from this generator."""
+        return Concept(self.setting.denoiser, variables, self.setting.wanted)
+
+    def _program(self, variables: Variables, start: Any, read: Read) -> Array:
+        setting, config = self.setting, self.setting.config
+        null = jnp.zeros((1, setting.denoiser.tokens), jnp.int32)
+        empty = setting.denoiser.encode(variables, null)
+
+        def predict(image: Array, time: Array) -> Array:
+            gone = (setting.schedule.steps - time) * config.steps
+            early = gone < read.steps * setting.schedule.steps
+            words = jnp.where(early[:, None, None], read.first, read.later)
+            told = guided(setting.denoiser, variables, words, empty, config.guidance)
+            return told(image, time)
+
+        key = jax.random.key(0)  # not read: DDIM draws nothing on the way
+        return sample(key, predict, setting.schedule, start, steps=config.steps)
+
+    def noise(self, count: int, number: int = 0) -> np.ndarray:
+        """What images are drawn from: ``count`` seeds, others for another number."""
+        key = jax.random.fold_in(
+            jax.random.key(2000 + self.setting.config.seed), number
+        )
+        shape = (count, *self.setting.denoiser.image_shape)
+        return np.asarray(jax.random.normal(key, shape))
+
+    def draw(self, variables: Variables, start: np.ndarray, read: Any) -> np.ndarray:
+        """Images (n, h, w, c).
+
+        Args:
+            variables: Of the generator.
+            start: (n, h, w, c), from :meth:`noise`.
+            read: Embeddings (n, t, d), or what a guard makes of prompts.
+        """
+        read = read if isinstance(read, Read) else unguarded(read)
+        count, drawn = len(start), []
+        for first in range(0, count, _BATCH):
+            rows = np.arange(first, first + _BATCH) % count
+            part = Read(*(np.asarray(each)[rows] for each in read))
+            drawn.append(np.asarray(self._draw(variables, start[rows], part)))
+        return np.concatenate(drawn)[:count]
+
+    def read(self, name: str, variables: Variables, tokens: np.ndarray) -> Read:
+        """What a generator's sampler reads of prompts, through its guard if it has one.
+
+        Args:
+            name: Of the editor.
+            variables: Of the generator.
+            tokens: (n, t).
+        """
+        if name in self._guards:
+            return self._guards[name](variables, jnp.asarray(tokens))
+        return unguarded(self.encode(variables, tokens))
+
+    def encode(self, variables: Variables, tokens: np.ndarray) -> np.ndarray:
+        """Embeddings of prompts, (n, t, d)."""
+        return np.asarray(self._encode(variables, jnp.asarray(tokens)))
