@@ -112,13 +112,13 @@ def with_saliency(
         )
         if saliency == "second_order":
             cost = empirical_fisher_diagonal(objective, params, request.retain)
-            gradient = jax.tree.map(_gain, gradient, cost)
+            gradient = jax.tree.map(gain, gradient, cost)
         return params, saliency_mask(gradient, fraction)
 
     return under_mask(factory, learner, choose, leaky=leaky, **options)
 
 
-def _gain(gradient: Array, curvature: Array) -> Array:
+def gain(gradient: Array, curvature: Array) -> Array:
     """g² / F, zero where g is."""
     none = gradient == 0
     return jnp.where(none, 0, gradient * gradient / jnp.where(none, 1, curvature))

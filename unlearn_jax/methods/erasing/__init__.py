@@ -1,0 +1,1 @@
+"""Fine-tuning that takes a concept away from a denoiser."""

@@ -1,0 +1,85 @@
+"""What must not be forgotten, as a matrix: its products, its inverse, its unit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
+from unlearn_jax.curvature.eigen_kronecker import ekfac
+from unlearn_jax.curvature.kronecker_blocks import Kronecker, mean_eigenvalue
+from unlearn_jax.curvature.kronecker_inverse import (
+    kronecker_inverse,
+    kronecker_operator,
+)
+from unlearn_jax.curvature.operator import LinearOperator, diagonal
+from unlearn_jax.train.objective import Objective
+from unlearn_jax.tree import size
+from unlearn_jax.types import Batch, Params, PRNGKey, Scalar
+
+KINDS = ("diagonal", "ekfac")
+
+
+def curvature(
+    kind: str, objective: Objective, params: Params, data: Batch
+) -> Kronecker | Params:
+    """The empirical Fisher of examples of a denoiser, in one of two forms; traced.
+
+    Args:
+        kind: "diagonal" or "ekfac".
+        objective: ``diffusion_objective``.
+        params: Where.
+        data: Noised images; or points with :func:`as_drawn` targets, of which it is the
+            Fisher of the model itself.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    check_kind(kind)
+    if kind == "diagonal":
+        return empirical_fisher_diagonal(objective, params, data)
+    return ekfac(None, objective, params, data)
+
+
+def check_kind(kind: str) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        ValueError: names those that there are.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"curvature is {kind!r}; choose from {', '.join(KINDS)}")
+
+
+def as_drawn(key: PRNGKey, told: Batch) -> Batch:
+    """Targets drawn from the model that told them: unit noise around each.
+
+    Squared gradients of these are in expectation the Fisher, which is the Gauss-Newton
+    matrix of ½ ‖·‖²; those of the told targets themselves are zero.
+    """
+    targets = told.targets
+    noise = jax.random.normal(key, targets.shape, targets.dtype)
+    return told._replace(targets=targets + noise)
+
+
+def product(matrix: Kronecker | Params, like: Params) -> LinearOperator:
+    """F as a product."""
+    if isinstance(matrix, Kronecker):
+        return kronecker_operator(matrix, like)
+    return diagonal(matrix)
+
+
+def inverse(matrix: Kronecker | Params, damping: Any) -> Callable[[Any], Any]:
+    """The map v → (F + damping · I)⁻¹ v."""
+    if isinstance(matrix, Kronecker):
+        return kronecker_inverse(matrix, damping=damping)
+    return lambda v: jax.tree.map(lambda x, f: x / (f + damping), v, matrix)
+
+
+def unit(matrix: Kronecker | Params) -> Scalar:
+    """Mean eigenvalue."""
+    if isinstance(matrix, Kronecker):
+        return mean_eigenvalue(matrix)
+    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(matrix))
+    return jnp.asarray(total) / size(matrix)
