@@ -40,32 +40,32 @@ class Config(StudyConfig):
     """
 
     forget: int = 4
-    retain: int = 16
-    real: int = 4
-    towns: int = 8
+    retain: int = 12
+    real: int = 3
+    towns: int = 6
     holdout: int = 4
-    facts: tuple[str, ...] = ("birthplace", "genre", "title", "father", "home", "award")
+    facts: tuple[str, ...] = ("birthplace", "genre", "home", "year", "award")
     perturbed: int = 3
-    judged: int = 24
+    judged: int = 20
     weights: Path | None = None
     tofu: Path | None = None
     depth: int = 2
-    width: int = 64
+    width: int = 208
     recipe: Recipe = field(
         default_factory=lambda: Recipe(
-            epochs=60,
-            batch_size=32,
-            learning_rate=3e-3,
+            epochs=24,
+            batch_size=16,
+            learning_rate=2e-3,
             optimizer="adam",
             weight_decay=0.0,
         )
     )
     methods: tuple[str, ...] = (*SHOWN, "refusal")
     trials: int = 3
-    passes: int = 40
+    passes: int = 20
     batch: int = 8
     budget: float = 0.05
-    relearn: int = 30
+    relearn: int = 12
     models: int = 3
     seed: int = 0
 

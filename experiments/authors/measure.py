@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,20 @@ from unlearn_jax.results.rows import Row
 from unlearn_jax.storage.piece import Piece
 
 
+class Known(NamedTuple):
+    """Value: all that is asked of several models, once for however many rows.
+
+    Attributes:
+        said: (models, n, t, k) logits on the questions that are compared.
+        relearned: (models, 3), see ``Judges``.
+        heard: Of each model.
+    """
+
+    said: np.ndarray
+    relearned: np.ndarray
+    heard: list[Heard]
+
+
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     """Every number of oracles, originals and methods."""
     config, task = setting.config, setting.task
@@ -44,13 +58,12 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
             make = functools.partial(trained, task, name, data)
             models[name] = bench.keep(name, make).arrays["params"]
     judged = judges(setting)
-    said = judged.logits(models[ORACLE])
-    court = _heard(setting, judged, models[ORACLE])
-    yield from _rows(setting, judged, ORACLE, models[ORACLE], said, court, {})
+    court = _known(setting, judged, models[ORACLE])
+    yield from _rows(setting, judged, ORACLE, court, court, {})
     with bench.progress("forget", len(config.methods)) as advance:
         for name in config.methods:
             make = functools.partial(
-                _contended, setting, judged, name, models[ORIGINAL], said, court
+                _contended, setting, judged, name, models[ORIGINAL], court
             )
             yield from rows_of(bench.keep(f"forget/{name}", make))
             advance(1)
@@ -61,51 +74,50 @@ def _contended(
     judged: Judges,
     name: str,
     originals: np.ndarray,
-    said: np.ndarray,
-    court: list[Heard],
+    court: Known,
 ) -> Piece:
     """All trials of a method, and the rows of those that are chosen."""
     config = setting.config
     before = judged.losses(originals)
     made = tried(setting.task, name, config.trials, originals, judged.losses)
     rows = [Row("forget_seconds", made.seconds, "s", {"method": name})]
+    known: dict[int, Known] = {}
     for choice in CHOICES:
         place = chosen(made.losses.mean(1), before.mean(0), config.budget, choice)
-        own = made.params[place]
+        if place not in known:
+            known[place] = _known(setting, judged, made.params[place])
         at = {"choice": choice}
-        rows += _rows(setting, judged, name, own, said, court, at)
+        rows += _rows(setting, judged, name, known[place], court, at)
         rows += rows_of_choice(name, choice, made, place, before)
     return piece_of(rows)
 
 
-def _heard(setting: Setting, judged: Judges, params: np.ndarray) -> list[Heard]:
+def _known(setting: Setting, judged: Judges, params: np.ndarray) -> Known:
     told, spoken = judged.told(params), judged.spoken(params)
-    return [
+    seen = [
         heard(setting, judged, told_of(told, model), spoken[model])
         for model in range(len(params))
     ]
+    return Known(judged.logits(params), judged.relearned(params), seen)
 
 
 def _rows(
     setting: Setting,
     judged: Judges,
     name: str,
-    params: np.ndarray,
-    oracle_said: np.ndarray,
-    court: list[Heard],
+    known: Known,
+    court: Known,
     where: dict[str, Any],
 ) -> Iterator[Row]:
     """Of one name; of oracles each against the others."""
-    said = judged.logits(params)
-    gaps = divergences(setting, judged, said, oracle_said)
-    relearned = judged.relearned(params)
-    known = court if name == ORACLE else _heard(setting, judged, params)
-    for seed, own in enumerate(known):
+    gaps = divergences(setting, judged, known.said, court.said)
+    for seed, own in enumerate(known.heard):
         at = {"method": name, **where, "seed": seed}
-        others = [i for i in range(len(court)) if not (name == ORACLE and i == seed)]
+        count = len(court.heard)
+        others = [i for i in range(count) if not (name == ORACLE and i == seed)]
         for metric, value in own.values.items():
             yield Row(metric.replace(" ", "_"), value, "1", at)
-        start, end, height = relearned[seed]
+        start, end, height = known.relearned[seed]
         yield Row("relearn_start", float(start), "nats", at)
         yield Row("relearn_end", float(end), "nats", at)
         yield Row("relearn_height", float(height), "nats", at)
@@ -113,7 +125,7 @@ def _rows(
             continue
         for part, gap in zip(DIVERGED, gaps[seed, others].mean(0), strict=True):
             yield Row("kl_oracle", float(gap), "nats", {**at, "split": part})
-        yield from _against(own, [court[i] for i in others], at)
+        yield from _against(own, [court.heard[i] for i in others], at)
 
 
 def _against(own: Heard, others: list[Heard], at: dict[str, Any]) -> Iterator[Row]:
