@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import tiny_words
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
@@ -83,11 +84,24 @@ def test_what_is_no_inverse_product_is_not_given_as_one(name, entries, code):
     assert np.all(np.isnan(jax.jit(usable)(found)["w"]))
 
 
-@pytest.mark.parametrize(("most", "labels"), [(3, "exact"), (2, "sampled")])
-def test_labels_of_ekfac_are_drawn_where_outputs_are_many(monkeypatch, most, labels):
+CLASSES = tiny.learner("softmax"), tiny.examples(count=6)
+WORDS = tiny_words.learner(), tiny_words.examples(6)
+
+
+@pytest.mark.parametrize(
+    ("given", "most", "labels"),
+    [
+        (CLASSES, 3, "exact"),
+        (CLASSES, 2, "sampled"),
+        pytest.param(WORDS, 1000, "sampled", id="sequences of any size"),
+    ],
+)
+def test_labels_of_ekfac_are_drawn_where_outputs_are_many(
+    monkeypatch, given, most, labels
+):
     monkeypatch.setattr(inverse, "EXACT_OUTPUTS", most)
-    learner = tiny.learner("softmax")
-    data = jax.tree.map(jnp.asarray, tiny.examples(count=6))
+    learner, data = given
+    data = jax.tree.map(jnp.asarray, data)
     assert tiny.CLASSES == 3
     key, settings = jax.random.key(3), SETTINGS._replace(damping=0.1)
 

@@ -38,9 +38,9 @@ def influence_removal(
         curvature: "gauss_newton", "hessian" or "empirical_fisher" of the retain set.
         inverse: "cg", "minres", "neumann", "low_rank", "diagonal" (for Hessian and
             Gauss-Newton estimated by max_steps random signs), "ekfac" (of the
-            Gauss-Newton matrix also for "hessian"; labels are drawn where a model gives
-            more than 256 numbers for an example), or "dense" for small nets. "cg" and
-            "neumann" want a positive definite matrix.
+            Gauss-Newton matrix also for "hessian"; labels are drawn for sequences and
+            where a model gives more than 256 numbers for an example), or "dense" for
+            small nets. "cg" and "neumann" want a positive definite matrix.
         damping: Stiffness of the spring, added to the curvature, which holds l2 and
             weight decay. None takes 1/T, T the sum of the rates of training.
         scale: Length of the step (no unit); 1 is the prediction.

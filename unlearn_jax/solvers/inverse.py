@@ -33,7 +33,7 @@ from unlearn_jax.types import Batch, Params, PRNGKey
 LINEARISED_BYTES = 2**30
 EXACT_OUTPUTS = 256
 """Numbers for an example up to which EK-FAC takes the expectation over its labels, a
-gradient for each number; beyond, as for sequences, a label is drawn."""
+gradient for each number; beyond, and for sequences of any size, a label is drawn."""
 
 CURVATURES: Mapping[str, Callable[[Objective, Params, Batch], LinearOperator]] = {
     "hessian": hessian,
@@ -234,7 +234,7 @@ def _kronecker(key: Any, curvature: Curvature, s: Settings) -> Any:
     objective, params, parts = curvature.objective, curvature.params, curvature.parts
     data = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     outputs = jax.eval_shape(objective.predict, params, data.inputs)
-    few = outputs.size <= EXACT_OUTPUTS * len(data.weights)
+    few = outputs.ndim < 3 and outputs.size <= EXACT_OUTPUTS * len(data.weights)
     labels = "exact" if few else "sampled"
     if curvature.kind == "empirical_fisher":
         labels = "true"
