@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.canvas.editors import EDITORS, SHOWN
 from experiments.canvas.request import KINDS
+from experiments.canvas.tuners import TUNERS
 from experiments.frame.config import StudyConfig
 from experiments.frame.rules import above, at_least, one_of, some
 from unlearn_jax.train.recipe import Recipe
@@ -88,7 +89,7 @@ class Config(GeneratorConfig):
     """The generator, its judges, and what is asked of both.
 
     Attributes:
-        methods: Names in ``EDITORS``.
+        methods: Names in ``EDITORS``, and in ``TUNERS``, which take seconds to minutes.
         samples: Images of each class in each style.
     """
 
@@ -100,7 +101,7 @@ RULES = (
     *GENERATOR_RULES,
     *at_least(1, "samples"),
     *some("methods"),
-    *one_of(EDITORS, "methods"),
+    *one_of({**EDITORS, **TUNERS}, "methods"),
 )
 
 

@@ -14,6 +14,7 @@ from experiments.canvas.generators import ORACLE, ORIGINAL, generators
 from experiments.canvas.judges import Judges, judges_of
 from experiments.canvas.setting import Setting
 from experiments.canvas.studio import Studio
+from experiments.canvas.tuners import TUNERS, scene_of, tuned_by
 from experiments.frame.bench import Bench, piece_of, rows_of
 from unlearn_jax.data.captions import captions
 from unlearn_jax.evaluation.cost import measured
@@ -21,6 +22,7 @@ from unlearn_jax.evaluation.frechet import frechet
 from unlearn_jax.evaluation.judge import erasure
 from unlearn_jax.methods.editing.denoiser import text_maps
 from unlearn_jax.methods.editing.rece import adversarial_keys
+from unlearn_jax.methods.erasing.rollouts import Generator
 from unlearn_jax.results.rows import Row
 from unlearn_jax.storage.piece import Piece
 from unlearn_jax.types import Variables
@@ -138,13 +140,23 @@ class Gallery:
         ]
 
     def _edited(self, name: str) -> tuple[Variables, float]:
-        """The original after an editor, and seconds of its compiled program.
+        """The original after a row's method, and seconds of its compiled program.
 
-        Prompts are encoded within it.
+        An editor encodes its prompts within it, a tuner draws its points.
         """
+        original = self.models[ORIGINAL]
+        if name in TUNERS:
+            setting, config = self.setting, self.setting.config
+            generator = Generator(
+                setting.denoiser, setting.schedule, steps=config.steps
+            )
+            scene = scene_of(setting.wanted, setting.canvas, generator)
+            key = jax.random.key(3000 + config.seed)
+            tuned, cost = tuned_by(name, key, scene, original)
+            return tuned, cost.seconds
         edited, cost = measured(
             lambda variables: edited_by(name, self.studio.concept(variables)),
-            self.models[ORIGINAL],
+            original,
         )
         return edited, cost.seconds
 

@@ -1,0 +1,137 @@
+"""Who is tuned: rows of the table that take gradients, and what each may read."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.canvas.request import Wanted
+from unlearn_jax.data.canvas import Canvas
+from unlearn_jax.evaluation.cost import Cost, measured
+from unlearn_jax.methods.erasing.adapters import with_adapters
+from unlearn_jax.methods.erasing.adversarial import adv_closed, adv_unlearn
+from unlearn_jax.methods.erasing.all_but_one import all_but_one
+from unlearn_jax.methods.erasing.amnesia import amnesia
+from unlearn_jax.methods.erasing.ascent import few_shot
+from unlearn_jax.methods.erasing.correction import doco
+from unlearn_jax.methods.erasing.esd import esd
+from unlearn_jax.methods.erasing.images import Images
+from unlearn_jax.methods.erasing.newton import amnesia_newton, esd_newton
+from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
+from unlearn_jax.methods.erasing.salun import salun
+from unlearn_jax.methods.erasing.spm import spm
+from unlearn_jax.types import Batch, PRNGKey, Variables
+
+
+class Scene(NamedTuple):
+    """Description: all that a tuner may read beside the original.
+
+    Attributes:
+        generator: Draws under the guidance that ESD samples with.
+        prompts: Plain ones.
+        images: Of the training set; only SalUn and few-shot erasing read them.
+    """
+
+    generator: Generator
+    prompts: Prompts
+    images: Images
+
+
+def scene_of(wanted: Wanted, canvas: Canvas, generator: Generator) -> Scene:
+    """What a request says, in the terms of the tuners."""
+    prompts = Prompts(wanted.plain(), wanted.anchors(), wanted.others())
+    train, text, dataset = canvas.dataset.splits.train, canvas.captions, canvas.dataset
+    own = wanted.numbers(train.targets, dataset.subclasses) == wanted.target
+    inputs, weights = np.asarray(train.inputs), np.asarray(train.weights)
+    forget, retain = (
+        Batch(inputs[rows], text[rows], weights[rows]) for rows in (own, ~own)
+    )
+    instead = _renamed(wanted)[text[own]]
+    return Scene(generator, prompts, Images(forget, instead, retain))
+
+
+def _renamed(wanted: Wanted) -> np.ndarray:
+    """Of each token, the one that an anchor's caption has in its place."""
+    grammar = wanted.grammar
+    groups, own, other = (
+        (grammar.styles, wanted.style, wanted.style_anchor)
+        if wanted.kind == "style"
+        else (grammar.classes, wanted.label, wanted.anchor)
+    )
+    tokens = {word: token for token, word in enumerate(grammar.words)}
+    table = np.arange(len(tokens), dtype=np.int32)
+    for number, word in enumerate(groups[own]):
+        names = groups[other]
+        table[tokens[word]] = tokens[names[number % len(names)]]
+    return table
+
+
+Tuner = Callable[[PRNGKey, Scene, Variables], Variables]
+
+
+def _prompted(method: Callable[..., Any], **options: Any) -> Tuner:
+    def tuned(key: PRNGKey, scene: Scene, variables: Variables) -> Variables:
+        return method(key, scene.generator, variables, scene.prompts, **options)
+
+    return tuned
+
+
+def _shown(method: Callable[..., Any], **options: Any) -> Tuner:
+    def tuned(key: PRNGKey, scene: Scene, variables: Variables) -> Variables:
+        return method(key, scene.generator, variables, scene.images, **options)
+
+    return tuned
+
+
+def _spm(**options: Any) -> Tuner:
+    """Merged with gain 1: what an adapter does where nothing weighs it by prompt."""
+
+    def tuned(key: PRNGKey, scene: Scene, variables: Variables) -> Variables:
+        generator, prompts = scene.generator, scene.prompts
+        adapter = spm(key, generator, variables, prompts, **options)
+        return with_adapters(variables, [adapter])
+
+    return tuned
+
+
+TUNERS: Mapping[str, Tuner] = {
+    "esd-x": _prompted(esd),
+    "esd-x, on policy": _prompted(esd, on_policy=True),
+    "esd-x, retaining": _prompted(esd, retain_weight=1.0),
+    "esd-u": _prompted(esd, part="u"),
+    "esd-x-strict": _prompted(esd, part="strict"),
+    "esd-x, one ekfac step": _prompted(esd_newton),
+    "esd-x, five ekfac steps": _prompted(esd_newton, steps=5),
+    "esd-x, gauss-newton": _prompted(esd_newton, steps=3, products=10),
+    "salun": _shown(salun),
+    "salun, second order": _shown(salun, saliency="second_order"),
+    "salun, random mask": _shown(salun, saliency="random"),
+    "salun, no mask": _shown(salun, saliency="none"),
+    "amnesia": _prompted(amnesia),
+    "amnesia, replay alone": _prompted(amnesia, weight=0.0),
+    "amnesia, diagonal alone": _prompted(amnesia, replay_weight=0.0),
+    "amnesia, ekfac alone": _prompted(amnesia, replay_weight=0.0, kind="ekfac"),
+    "amnesia, nothing held": _prompted(amnesia, weight=0.0, replay_weight=0.0),
+    "amnesia, five ekfac steps": _prompted(amnesia_newton, steps=5),
+    "amnesia, gauss-newton": _prompted(amnesia_newton, steps=3, products=10),
+    "all but one": _prompted(all_but_one),
+    "spm, merged": _spm(),
+    "doco": _prompted(doco),
+    "doco, released surgery": _prompted(doco, surgery="published"),
+    "doco, no surgery": _prompted(doco, surgery="none"),
+    "advunlearn": _prompted(adv_unlearn),
+    "advunlearn, closed form": _prompted(adv_closed),
+    "few-shot": _shown(few_shot),
+}
+"""Name of a row -> the generator after tuning; traced."""
+
+
+def tuned_by(
+    name: str, key: PRNGKey, scene: Scene, original: Variables
+) -> tuple[Variables, Cost]:
+    """The generator after a tuner, and the cost of its compiled program."""
+
+    def tuned(key: PRNGKey, variables: Variables, images: Images) -> Variables:
+        return TUNERS[name](key, scene._replace(images=images), variables)
+
+    return measured(tuned, key, original, scene.images)
