@@ -1,5 +1,7 @@
 """The parts of unrolled removal: goals, trust regions, and requests in a row."""
 
+import math
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -10,11 +12,18 @@ from asserts import assert_trees_close
 
 from unlearn_jax import tree
 from unlearn_jax.attribution.trace import fit_traced, left_out, losses_of
-from unlearn_jax.attribution.unseen import Unseen, foreign_losses, unseen_loss
+from unlearn_jax.attribution.unseen import (
+    Unseen,
+    foreign_losses,
+    unretained,
+    unseen_loss,
+)
 from unlearn_jax.curvature.kronecker_inverse import kronecker_operator
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.data import DATASETS
+from unlearn_jax.data.accumulate import present
 from unlearn_jax.methods import METHODS, make_request
+from unlearn_jax.methods.lesson import with_lesson, without_label
 from unlearn_jax.methods.natural_ascent import natural_ascent
 from unlearn_jax.methods.source_removal import source_removal
 from unlearn_jax.methods.unrolled_removal import unrolled_removal
@@ -152,10 +161,77 @@ def test_a_response_ends_where_a_label_that_nobody_has_is_unknown(known):
     assert_trees_close(far, tree.scale(60.0, near), rtol=1e-8, atol=1e-10)
 
 
-def test_unrolled_removal_is_the_chain_of_its_parts(known):
+def test_a_response_to_a_lost_label_ends_at_chance(known):
+    learner, original, trace, train = known
+    whole = make_request(train, np.flatnonzero(np.asarray(train.targets) == 1))
+    mixed = make_request(train, [0, *np.flatnonzero(np.asarray(train.targets) == 1)])
+    with pytest.raises(ValueError, match="until is 'never'; choose from unseen, chanc"):
+        source_removal(learner, until="never")
+    method = source_removal(learner, scale=30.0, until="chance")
+
+    @tiny.quick_jit
+    def run(trace, request):
+        state = method.prepare(KEY, original, train, trace)
+        return method.forget(KEY, state, original, request)[0]
+
+    for request in (whole, mixed):
+        found = loss_of(learner, run(trace, request), whole.forget)
+        assert math.log(tiny.CLASSES) <= found < 1.5 * math.log(tiny.CLASSES)
+
+
+def test_a_label_is_taken_out_and_the_odds_of_the_others_are_kept():
+    random = np.random.default_rng(0)
+    outputs = random.normal(size=(6, 4))
+    labels, losses = random.integers(4, size=6), random.uniform(0.1, 30, size=6)
+    said = outputs - np.log(np.exp(outputs).sum(1, keepdims=True))
+    found = np.asarray(without_label(jnp.asarray(said), labels, jnp.asarray(losses)))
+    np.testing.assert_allclose(np.exp(found).sum(1), 1, rtol=1e-12)
+    np.testing.assert_allclose(found[np.arange(6), labels], -losses, rtol=1e-12)
+    others = np.arange(4)[None] != labels[:, None]
+    moved = (found - outputs)[others].reshape(6, 3)
+    np.testing.assert_allclose(moved - moved[:, :1], 0, atol=1e-12)
+
+
+def test_a_lost_label_is_taught_away_and_nothing_else_is(known):
+    """One full step is the gradient of labels retained and of odds of lost examples."""
+    learner, original, trace, train = known
+    train = train._replace(inputs=train.inputs.at[2].set(jnp.nan))
+    train = train._replace(weights=train.weights.at[2].set(0.0))
+    gone = [0, *np.flatnonzero(np.asarray(train.targets * train.weights) == 1)]
+    request = make_request(train, gone)
+    lost = np.array(unretained(trace.unseen, *request))
+    lost &= np.asarray(request.forget.weights) > 0
+    assert lost.sum() == len(gone) - 1
+    lost = jnp.asarray(lost)
+
+    @tiny.quick_jit
+    def both(params, trace):
+        taught, data = with_lesson(learner, original, trace.unseen, request, lost)
+        ours = bind(learner.model, {}, taught.loss)
+        slope = jax.grad(ours.total)(params, present(data))
+        said = jax.nn.log_softmax(learner.model.apply(original, request.forget.inputs))
+        labels = request.forget.targets
+        lesson = without_label(said, labels, trace.unseen.foreign[labels])
+
+        def by_hand(at):
+            plain = bind(learner.model, {}, learner.loss)
+            logp = jax.nn.log_softmax(plain.predict(at, request.forget.inputs))
+            apart = jnp.sum(jnp.exp(lesson) * (lesson - logp), axis=1)
+            own = jnp.sum(jnp.where(lost, apart, 0))
+            return plain.total(at, present(request.retain)) + own
+
+        return slope, jax.grad(by_hand)(params), jnp.sum(data.weights)
+
+    ours, theirs, mass = both(tree.scale(1.1, original.params), trace)
+    assert_trees_close(ours, theirs, rtol=1e-9, atol=1e-11)
+    assert float(mass) == float(jnp.sum(train.weights)) - 1
+
+
+@pytest.mark.parametrize("polish", [0.05, 0.1])
+def test_where_others_have_the_labels_it_is_the_chain_of_its_parts(known, polish):
     learner, original, trace, train = known
     request = make_request(train, [0, 4, 9])
-    whole = unrolled_removal(learner, steps=3, polish=0.05)
+    whole = unrolled_removal(learner, steps=3, polish=polish)
     assert whole.reads_trace
     parts = [
         METHODS["source_removal"].factory(learner, scale=1.0),
@@ -166,10 +242,10 @@ def test_unrolled_removal_is_the_chain_of_its_parts(known):
             learning_rate=0.5 * learner.recipe.learning_rate,
             batch_size=learner.recipe.batch_size,
             schedule="cosine",
-            share=0.05 * learner.recipe.epochs,
+            share=polish * learner.recipe.epochs,
         ),
     ]
-    assert 0.05 * learner.recipe.epochs < 1
+    assert learner.recipe.epochs == 10
     parts.append(parts[1])
 
     @tiny.quick_jit

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
 from unlearn_jax.curvature.label_slopes import are_labels
 from unlearn_jax.data.accumulate import accumulate, present
@@ -56,18 +57,21 @@ def unseen_loss(
     some = unseen.learned > 0
     ratio = unseen.held_out / jnp.where(some, unseen.learned, 1)
     goals = jnp.where(some, ratio * own, unseen.held_out)
-    alone = jnp.asarray(False)
+    lost = unretained(unseen, forget, retain)
     if unseen.foreign.size:
-        kept = (
-            jnp.zeros_like(unseen.foreign)
-            .at[retain.targets]
-            .add(retain.weights.astype(unseen.foreign.dtype))
-        )
-        known = kept[targets] > 0
-        goals = jnp.where(known, goals, unseen.foreign[targets])
-        alone = jnp.any(~known & (weights > 0))
+        goals = jnp.where(lost, unseen.foreign[targets], goals)
     mass = jnp.sum(weights)
+    alone = jnp.any(lost & (weights > 0))
     return jnp.sum(weights * goals) / jnp.where(mass > 0, mass, 1), alone
+
+
+def unretained(unseen: Unseen, forget: Batch, retain: Batch) -> Bool[Array, " n"]:
+    """Which examples of a forget set have a label that nobody retains."""
+    if not unseen.foreign.size:
+        return jnp.zeros(forget.weights.shape, bool)
+    kept = jnp.zeros_like(unseen.foreign)
+    kept = kept.at[retain.targets].add(retain.weights.astype(kept.dtype))
+    return kept[forget.targets] <= 0
 
 
 def foreign_losses(objective: Objective, params: Params, data: Batch) -> Array:
