@@ -74,6 +74,8 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """Embedding, blocks, a last normalisation, and a head that may be the embedding."""
 
+    normalised = True
+
     def __init__(self, shape: Shape, dtype: Any, compute_dtype: Any, rngs: nnx.Rngs):
         kind = {"dtype": compute_dtype or dtype, "param_dtype": dtype}
         normal = nnx.initializers.normal(shape.width**-0.5)
@@ -138,7 +140,8 @@ class Transformer(nnx.Module):
             values, kept = jax.lax.scan(body, values, (state, kept))
         else:
             values, kept = self._unrolled(step, values, kept)
-        return self.norm(values), reached.start, kept
+        features = self.norm(values) if self.normalised else values
+        return features, reached.start, kept
 
     def _unrolled(self, step: Any, values: Array, kept: Any) -> tuple[Array, Any]:
         parts = []
