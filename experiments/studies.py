@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.attacks import STUDY as attacks
 from experiments.attribution_fidelity import STUDY as attribution_fidelity
 from experiments.authors import STUDY as authors
 from experiments.canvas import STUDY as canvas
@@ -12,6 +13,7 @@ from experiments.corrective import STUDY as corrective
 from experiments.curvature_fidelity import STUDY as curvature_fidelity
 from experiments.datamodels import STUDY as datamodels
 from experiments.dmm import STUDY as dmm
+from experiments.editing import STUDY as editing
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
 from experiments.markov import STUDY as markov
@@ -39,6 +41,8 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         state_privacy,
         markov,
         canvas,
+        editing,
+        attacks,
         authors,
         truth,
         tune,

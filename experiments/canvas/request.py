@@ -4,10 +4,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from unlearn_jax.data.captions import Grammar, captions, encoded, paraphrases
+from unlearn_jax.data.canvas import FOUR, STYLES
+from unlearn_jax.data.captions import (
+    DIGITS,
+    Grammar,
+    captions,
+    encoded,
+    grammar,
+    paraphrases,
+)
 from unlearn_jax.evaluation.judge import REJECTED
 
 KINDS = ("class", "style", "pair")
+GRAMMAR = grammar([STYLES[name][0] for name in FOUR], DIGITS, ["digit"])
+"""Names of what is drawn, where no data are at hand."""
 
 
 class Wanted(NamedTuple):

@@ -7,19 +7,15 @@ import numpy as np
 
 from experiments.canvas.config import Config
 from experiments.canvas.generators import ORIGINAL, oracle_names
-from experiments.canvas.request import Wanted
+from experiments.canvas.request import GRAMMAR, Wanted
 from experiments.canvas.setting import wanted_of
 from experiments.frame.findings import Drawing, Finding, about, table
 from experiments.frame.study import Results
-from unlearn_jax.data.canvas import FOUR, STYLES
-from unlearn_jax.data.captions import DIGITS, grammar
 from unlearn_jax.results.cells import mean_and_error
 from unlearn_jax.results.plot_canvas import grid_figure
 from unlearn_jax.results.rows import Rows
 from unlearn_jax.results.table import Table
 
-_GRAMMAR = grammar([STYLES[name][0] for name in FOUR], DIGITS, ["digit"])
-"""Names of what is drawn."""
 _PAIRED = "frechet_oracle"
 """Of an oracle it is a distance of two, which no two pairs have independently."""
 
@@ -85,7 +81,7 @@ def _went(rows: Rows, names: Sequence[str], wanted: Wanted) -> str:
 
 
 def _table(config: Config, results: Results) -> Table:
-    rows, wanted = results.rows, wanted_of(config, _GRAMMAR)
+    rows, wanted = results.rows, wanted_of(config, GRAMMAR)
     plain, told = {"prompts": "plain"}, {"prompts": "paraphrase"}
     columns: dict[str, tuple[str, dict[str, str]]] = {
         "UA ↑": ("unlearned", plain),
@@ -116,9 +112,9 @@ def _table(config: Config, results: Results) -> Table:
         for title, names in _names(config)
     ]
     anchors, _ = wanted.replaced([config.target], [config.style])
-    place = f"class {_GRAMMAR.classes[anchors[0]][0]}"
+    place = f"class {GRAMMAR.classes[anchors[0]][0]}"
     if wanted.kind == "style":
-        place = f"style {_GRAMMAR.styles[config.style_anchor][0]}"
+        place = f"style {GRAMMAR.styles[config.style_anchor][0]}"
     kinds = {
         "class": ("class", "style"),
         "style": ("style", "class"),
@@ -154,7 +150,7 @@ def _picture(config: Config, results: Results) -> Drawing:
     names = [*first, *config.methods]
     grids = {name: results.arrays[f"grid/{name}"] for name in names}
     prompts = [
-        f"{_GRAMMAR.styles[style][0]} {_GRAMMAR.classes[label][0]}"
+        f"{GRAMMAR.styles[style][0]} {GRAMMAR.classes[label][0]}"
         for label, style in results.arrays["shown"]
     ]
     caption = (

@@ -26,6 +26,7 @@ class Studio:
     def __init__(self, setting: Setting[Any]):
         self.setting = setting
         self._draw = jax.jit(self._program)
+        self._compose = jax.jit(self._composition)
         self._encode = jax.jit(setting.denoiser.encode)
         self._guards = {
             name: jax.jit(lambda v, tokens, guard=guard: guard(self.concept(v), tokens))
@@ -38,8 +39,7 @@ class Studio:
 
     def _program(self, variables: Variables, start: Any, read: Read) -> Array:
         setting, config = self.setting, self.setting.config
-        null = jnp.zeros((1, setting.denoiser.tokens), jnp.int32)
-        empty = setting.denoiser.encode(variables, null)
+        empty = self._empty(variables)
 
         def predict(image: Array, time: Array) -> Array:
             gone = (setting.schedule.steps - time) * config.steps
@@ -48,8 +48,31 @@ class Studio:
             told = guided(setting.denoiser, variables, words, empty, config.guidance)
             return told(image, time)
 
+        return self._sampled(predict, start)
+
+    def _composition(self, variables: Variables, start: Any, texts: Any, weights: Any):
+        """ε(empty) + Σ w (ε(text) − ε(empty)) in each step."""
+        denoiser, empty = self.setting.denoiser, self._empty(variables)
+
+        def predict(image: Array, time: Array) -> Array:
+            none = jnp.broadcast_to(empty, texts[:, 0].shape)
+            without = denoiser.denoise(variables, image, time, none)
+            total = without
+            for number in range(texts.shape[1]):
+                told = denoiser.denoise(variables, image, time, texts[:, number])
+                total = total + weights[number] * (told - without)
+            return total.reshape(image.shape)
+
+        return self._sampled(predict, start)
+
+    def _empty(self, variables: Variables) -> Array:
+        null = jnp.zeros((1, self.setting.denoiser.tokens), jnp.int32)
+        return self.setting.denoiser.encode(variables, null)
+
+    def _sampled(self, predict: Any, start: Any) -> Array:
         key = jax.random.key(0)  # not read: DDIM draws nothing on the way
-        return sample(key, predict, setting.schedule, start, steps=config.steps)
+        steps = self.setting.config.steps
+        return sample(key, predict, self.setting.schedule, start, steps=steps)
 
     def noise(self, count: int, number: int = 0) -> np.ndarray:
         """What images are drawn from: ``count`` seeds, others for another number."""
@@ -74,6 +97,19 @@ class Studio:
             part = Read(*(np.asarray(each)[rows] for each in read))
             drawn.append(np.asarray(self._draw(variables, start[rows], part)))
         return np.concatenate(drawn)[:count]
+
+    def compose(
+        self, variables: Variables, start: np.ndarray, texts: Any, weights: Any
+    ) -> np.ndarray:
+        """Images of directions of several texts, added up.
+
+        Args:
+            variables: Of the generator.
+            start: (n, h, w, c).
+            texts: (n, m, t, d) embeddings.
+            weights: (m,), of each direction; guidance is not put on top.
+        """
+        return np.asarray(self._compose(variables, start, texts, weights))
 
     def read(self, name: str, variables: Variables, tokens: np.ndarray) -> Read:
         """What a generator's sampler reads of prompts, through its guard if it has one.
