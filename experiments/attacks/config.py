@@ -14,7 +14,7 @@ _ATTACKED = (
     "null space",
     "rece",
     "rece, released",
-    "trce, stage 1",
+    "trce, keeping all rows",
     "safree",
 )
 

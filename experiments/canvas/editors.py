@@ -156,16 +156,29 @@ def _rece(**options: Any) -> Editor:
     return edited
 
 
-def _trce(concept: Concept) -> Params:
-    malicious, safe, _ = concept.wanted.sentences()
-    ends = [first_end(each, END)[:, None] for each in (malicious, safe)]
-    others = concept.wanted.others()[:-1]
-    return trce(
-        concept.maps,
-        concept.keys(malicious, ends[0]),
-        concept.keys(safe, ends[1]),
-        concept.keys(others, first_end(others, END)[:, None]),
-    )
+def _trce(*, rows: bool) -> Editor:
+    """First ends alone, as published; or, where ``rows``, keeping all rows of others.
+
+    A release has tens of thousands of captions, whose ends span all dimensions; here
+    they are fewer than these, and say nothing of words.
+    """
+
+    def edited(concept: Concept) -> Params:
+        malicious, safe, _ = concept.wanted.sentences()
+        ends = [first_end(each, END)[:, None] for each in (malicious, safe)]
+        others = concept.wanted.others()
+        kept = concept.keys(others)
+        if not rows:
+            others = others[:-1]
+            kept = concept.keys(others, first_end(others, END)[:, None])
+        return trce(
+            concept.maps,
+            concept.keys(malicious, ends[0]),
+            concept.keys(safe, ends[1]),
+            kept,
+        )
+
+    return edited
 
 
 def _control(concept: Concept) -> Params:
@@ -197,7 +210,8 @@ EDITORS: Mapping[str, Editor] = {
     "time": _time,
     "rece": _rece(),
     "rece, released": _rece(as_published=True),
-    "trce, stage 1": _trce,
+    "trce, stage 1": _trce(rows=False),
+    "trce, keeping all rows": _trce(rows=True),
     "noise codes": _image_to_image,
     "safree": _unchanged,
 }
