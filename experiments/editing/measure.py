@@ -128,7 +128,7 @@ class Sequence:
         )
         keys = prompt_keys(setting.denoiser, original, prompts)
         maps = text_maps(setting.denoiser, original)
-        self.given = Given(maps, keys, config.preserve_weight, config.l2)
+        self.given = Given(maps, keys, config.preserve_weight)
 
     def before(self) -> list[Row]:
         """Of the generator as it is."""
@@ -137,14 +137,15 @@ class Sequence:
     def rows(self, name: str) -> Iterator[Row]:
         """One way from the first request to the last."""
         config, way = self.setting.config, WAYS[name]
-        step, maps_of = jax.jit(way.step), jax.jit(way.maps)
-        state = jax.jit(way.start, static_argnums=1)(self.given, config.free)
+        step, maps_of = jax.jit(way.step, static_argnums=1), jax.jit(way.maps)
+        begin = jax.jit(way.start, static_argnums=(1, 2))
+        state = begin(self.given, config.l2, config.free)
         requests = [self._request(i) for i in range(max(config.counts))]
-        jax.block_until_ready(step(self.given, state, *requests[0]))
+        jax.block_until_ready(step(self.given, config.l2, state, *requests[0]))
         seconds = []
         for number, request in enumerate(requests, 1):
             begun = time.perf_counter()
-            state = jax.block_until_ready(step(self.given, state, *request))
+            state = jax.block_until_ready(step(self.given, config.l2, state, *request))
             seconds.append(time.perf_counter() - begun)
             if number in config.counts:
                 maps = maps_of(self.given, state)
@@ -170,7 +171,9 @@ class Sequence:
     def _apart(self, maps: Params, requests: Any) -> float:
         """Relative distance of carried sums from all requests at once."""
         rows = join_rows(*(anchor_rows(self.given.maps, *each) for each in requests))
-        whole = jax.jit(batch)(self.given, rows)
+        whole = jax.jit(batch, static_argnums=1)(
+            self.given, self.setting.config.l2, rows
+        )
         change = tree.norm(tree.subtract(whole, self.given.maps))
         return float(tree.norm(tree.subtract(maps, whole)) / change)
 

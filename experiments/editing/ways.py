@@ -17,53 +17,56 @@ class Given(NamedTuple):
         maps: W₀.
         kept: (p, d), keys whose outputs should stay.
         weight: Of each of them.
-        l2: λ.
     """
 
     maps: Params
     kept: Array
     weight: Any
-    l2: float
 
 
 class Way(NamedTuple):
-    """Description: one way; all of it is traced.
+    """Description: one way; all of it is traced, but λ and the number of directions.
 
     Attributes:
-        start: Given, and how many directions are free, to a state.
-        step: (given, state, keys, anchors, weights) to the state after the request.
+        start: Given, λ, and how many directions are free, to a state.
+        step: (given, λ, state, keys, anchors, weights) to the state after the request.
         maps: (given, state) to the maps.
     """
 
-    start: Callable[[Given, int], Any]
-    step: Callable[[Given, Any, Array, Array, Array], Any]
+    start: Callable[[Given, float, int], Any]
+    step: Callable[[Given, float, Any, Array, Array, Array], Any]
     maps: Callable[[Given, Any], Params]
 
 
-def _reset(given: Given, now: Params, keys: Any, anchors: Any, weights: Any) -> Params:
+def _reset(
+    given: Given, l2: float, now: Params, keys: Any, anchors: Any, weights: Any
+) -> Params:
     """As published: the maps of the request before are the prior, and give targets."""
     rows = join_rows(
         anchor_rows(now, keys, anchors, weights),
         preserve_rows(now, given.kept, given.weight),
     )
-    return edit(now, rows, l2=given.l2)
+    return edit(now, rows, l2=l2)
 
 
-def _added(given: Given, state: EditState, keys: Any, anchors: Any, weights: Any):
+def _added(
+    given: Given, l2: float, state: EditState, keys: Any, anchors: Any, weights: Any
+) -> EditState:
+    del l2  # of the state
     rows = anchor_rows(given.maps, keys, anchors, weights)
     return edit_add(state, rows, digits=None, slices=0)
 
 
-def _carried(given: Given, free: int) -> EditState:
+def _carried(given: Given, l2: float, free: int) -> EditState:
     del free
     kept = preserve_rows(given.maps, given.kept, given.weight)
-    start = edit_start(given.maps, l2=given.l2)
+    start = edit_start(given.maps, l2=l2)
     return edit_add(start, kept, digits=None, slices=0)
 
 
-def _confined(given: Given, free: int) -> EditState:
+def _confined(given: Given, l2: float, free: int) -> EditState:
     basis = least_used(given.kept, free)
-    return edit_start(given.maps, l2=given.l2, basis=basis)
+    return edit_start(given.maps, l2=l2, basis=basis)
 
 
 def _edited(given: Given, state: EditState) -> Params:
@@ -72,14 +75,14 @@ def _edited(given: Given, state: EditState) -> Params:
 
 
 WAYS: Mapping[str, Way] = {
-    "reset": Way(lambda given, _: given.maps, _reset, lambda _, maps: maps),
+    "reset": Way(lambda given, *_: given.maps, _reset, lambda _, maps: maps),
     "carried": Way(_carried, _added, _edited),
     "null space": Way(_confined, _added, _edited),
 }
 """Name of a row -> how it takes requests."""
 
 
-def batch(given: Given, rows: Batch) -> Params:
+def batch(given: Given, l2: float, rows: Batch) -> Params:
     """All requests at once, which carried sums should equal."""
     kept = preserve_rows(given.maps, given.kept, given.weight)
-    return edit(given.maps, join_rows(rows, kept), l2=given.l2, road="primal")
+    return edit(given.maps, join_rows(rows, kept), l2=l2, road="primal")
