@@ -9,12 +9,12 @@ from experiments.frame.rules import above, at_least, between, one_of, some
 
 _ATTACKED = (
     "uce",
-    "uce, all rows",
-    "uce, paraphrases",
+    "uce: all rows",
+    "uce: paraphrases",
     "null space",
     "rece",
-    "rece, released",
-    "trce, keeping all rows",
+    "rece: released",
+    "trce: keeping all rows",
     "safree",
 )
 

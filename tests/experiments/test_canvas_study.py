@@ -55,18 +55,18 @@ def test_editors_move_the_target_to_the_anchor_and_leave_the_others(concept):
     target, anchor = concept.wanted.plain(), concept.wanted.anchors()
     others = concept.wanted.others()
     places = (3, 4, 5)
-    for name in ("uce", "rece", "uce, preserving nothing"):
+    for name in ("uce", "rece", "uce: preserving nothing"):
         after, before = gap(concept, edited[name], target, anchor, places)
         assert after < 0.6 * before, name
     # What is preserved costs nothing before the edit, so the rest can only shrink.
     sentences = concept.wanted.sentences()[:2]
-    after, before = gap(concept, edited["uce, paraphrases"], *sentences, None)
+    after, before = gap(concept, edited["uce: paraphrases"], *sentences, None)
     assert after < before
     moved = {
         name: gap(concept, maps, others, others, None)[0]
         for name, maps in edited.items()
     }
-    assert moved["uce"] < moved["uce, preserving nothing"]
+    assert moved["uce"] < moved["uce: preserving nothing"]
     assert moved["uce"] < 0.5 * moved["noise"]
     size = [
         float(tree.norm(tree.subtract(edited[name], concept.maps)))

@@ -15,6 +15,7 @@ import numpy as np
 import tiny
 from curvature_programs import curvatures
 from described import Made, Program, key_shape, real, shaped
+from editing_programs import editing
 from jax.sharding import Mesh
 from language_programs import billion, language
 from methods.strong import SETTINGS
@@ -62,7 +63,7 @@ from unlearn_kernels.pooling import max_pool2d
 def programs(nets: dict[str, workloads.Workload]) -> list[Program]:
     """All of them, curvature on the nets that are given."""
     found = [*kernels(), *training(), *solvers(), *ridges(), *methods()]
-    found += [*attributions(), *language()]
+    found += [*attributions(), *language(), *editing()]
     for net in nets.values():
         found += curvatures(net)
     return found
