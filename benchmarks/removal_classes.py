@@ -34,7 +34,7 @@ def chained(learner: Learner) -> Method:
     ascent = METHODS["natural_ascent"].factory(learner)
     descent = METHODS["finetune"].factory(
         learner,
-        epochs=round(0.15 * recipe.epochs),
+        epochs=round(0.1 * recipe.epochs),
         learning_rate=recipe.learning_rate / 2,
         batch_size=recipe.batch_size,
         schedule="cosine",

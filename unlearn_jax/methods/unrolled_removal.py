@@ -23,7 +23,7 @@ def unrolled_removal(
     scale: float = 1.0,
     nats: float = 5.0,
     steps: int = 50,
-    polish: float = 0.15,
+    polish: float = 0.1,
     polish_rate: float = 0.5,
     batch_size: int = 256,
 ) -> Method:
@@ -43,7 +43,7 @@ def unrolled_removal(
     begins at the original and takes these examples along, with those odds and the label
     at the loss of what was never learned (:mod:`unlearn_jax.methods.lesson`); there is
     no ascent. Over twenty classes of digits and Fashion-MNIST the KL divergence from
-    oracles is 1.6 times that between oracles (median; 1.1 to 3.8), and 2.5 times by
+    oracles is 1.6 times that between oracles (median; 1.1 to 3.5), and 2.5 times by
     ascent (``python benchmarks/removal_classes.py``).
 
     Args:
@@ -56,7 +56,8 @@ def unrolled_removal(
         steps: Of the ascent, at most.
         polish: Passes of the descent, as a share of those of training, to the nearest
             whole one; below one pass, over so large a random part of the retain set.
-            What the price of a request mostly is.
+            What the price of a request mostly is; 0.1 and 0.15 end as near to
+            retrained nets (docs/second-order.md).
         polish_rate: Peak of its learning rate, falling to zero as a cosine, as a share
             of the peak in training.
         batch_size: Examples whose activations are held at once, except in the descent.
