@@ -63,6 +63,17 @@ def test_variables_and_the_state_of_a_run_come_back_bit_for_bit(tmp_path, key):
         assert type(back) is type(values)
 
 
+def test_an_array_without_an_entry_comes_back_beside_others(tmp_path):
+    none, bare = jnp.zeros((0, 3)), np.zeros(0, np.int32)
+    values = {"none": none, "bare": bare, "a": jnp.ones(2)}
+    save(tmp_path / "c", values)
+    found = load(tmp_path / "c", values)
+    for name, leaf in values.items():
+        assert found[name].shape == leaf.shape
+        assert found[name].dtype == leaf.dtype
+        np.testing.assert_array_equal(found[name], leaf)
+
+
 def test_numpy_arrays_are_saved_too(tmp_path):
     save(tmp_path / "a", {"x": np.arange(3.0)})
     same_bits(load(tmp_path / "a", {"x": np.zeros(3)}), {"x": jnp.arange(3.0)})

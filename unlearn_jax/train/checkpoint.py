@@ -139,10 +139,14 @@ def load(path: str | Path, like: Any) -> Any:
         _check(target, like, together)
         with _checkpointer(together) as checkpointer:
             if jax.process_count() == 1:
-                return checkpointer.restore(target, abstract)
-            found = checkpointer.restore(target, jax.tree.map(_without_own, abstract))
+                found = checkpointer.restore(target, jax.tree.map(_filled, abstract))
+                return jax.tree.map(_emptied, found, abstract)
+            blank = jax.tree.map(lambda x: _filled(_without_own(x)), abstract)
+            found = checkpointer.restore(target, blank)
         return jax.tree.map(
-            lambda x, to: x if _lies_apart(to) else jax.device_put(x, to.sharding),
+            lambda x, to: (
+                x if _lies_apart(to) else jax.device_put(_emptied(x, to), to.sharding)
+            ),
             found,
             abstract,
         )
@@ -204,9 +208,9 @@ def export_npz(path: str | Path, values: Any) -> None:
 
 def _write(folder: Path, values: Any, together: bool) -> None:
     """Orbax's files."""
-    given = values
+    given = jax.tree.map(_filled, values)
     if jax.process_count() > 1:  # where Orbax takes no array of one process's devices
-        given = jax.tree.map(lambda x: x if _lies_apart(x) else np.asarray(x), values)
+        given = jax.tree.map(lambda x: x if _lies_apart(x) else np.asarray(x), given)
     with _checkpointer(together) as checkpointer:
         checkpointer.save(folder, given)
 
@@ -343,6 +347,20 @@ def _leaves(values: Any) -> dict[str, str]:
         jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(values)
     }
+
+
+def _filled(leaf: Any) -> Any:
+    """The leaf, or one zero where it has no entry at all, which Orbax refuses."""
+    if np.prod(leaf.shape):
+        return leaf
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((1,), leaf.dtype, sharding=leaf.sharding)
+    return np.zeros((1,), leaf.dtype)
+
+
+def _emptied(found: Any, like: Any) -> Any:
+    """What :func:`_filled` was made of."""
+    return found if np.prod(like.shape) else jax.numpy.zeros(like.shape, like.dtype)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
