@@ -8,6 +8,8 @@ Command: ``python -m experiments.continual`` (digits, about a minute on two CPU 
 Expect: ACU equals the ridge regression solved anew to 1e-8, bit for bit a state without
 history, and refuses what it never learned, with no row stored. Heads trained by
 gradients need all rows; fine-tuning and SSD stay at a visible distance from retraining.
+Continual learners (EWC, Fisher merging, refresh learning) store no row and forget
+roughly.
 Protocol of Zhuang et al. 2022 (ACIL, arXiv 2205.14922) and Tang et al. 2025 (ACU, arXiv
 2505.12239): backbone trained on the first half of the classes, then phases.
 """

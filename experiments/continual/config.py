@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
+from experiments.continual.neighbours import NEIGHBOUR_FACTORIES
 from experiments.continual.sgd import SGD_FACTORIES
 from experiments.frame.backbone import BACKBONES
 from experiments.frame.config import StudyConfig
@@ -39,8 +40,8 @@ class Config(StudyConfig):
     model: Network = field(default_factory=Network)
     backbone: Recipe = field(default_factory=Recipe)
     head: Recipe = field(default_factory=Recipe)
-    options: Annotated[Options, words_of(SGD_FACTORIES)] = field(
-        default_factory=Options
+    options: Annotated[Options, words_of({**SGD_FACTORIES, **NEIGHBOUR_FACTORIES})] = (
+        field(default_factory=Options)
     )
     width: int = 512
     l2: float = 0.1
@@ -64,6 +65,9 @@ _OPTIONS = Options(
     {
         "finetune": {"epochs": 2, "learning_rate": 0.02, "batch_size": 128},
         "ssd": {"alpha": 10.0},
+        "ewc": {"learning_rate": 0.02, "batch_size": 128},
+        "fisher_merging": {"learning_rate": 0.02, "batch_size": 128},
+        "refresh_learning": {"batch_size": 128},
     }
 )
 

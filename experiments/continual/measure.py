@@ -17,6 +17,7 @@ from experiments.continual.heads import (
     naive,
     scratch,
 )
+from experiments.continual.neighbours import check_options, neighbours
 from experiments.continual.sgd import head_methods, sgd_heads
 from experiments.continual.stream import Event, draw_stream, tasks_of
 from experiments.frame.backbone import kept_features
@@ -50,6 +51,7 @@ def build(config: Config) -> Setting:
     random_kernel(jax.random.key(0), 1, config.width)  # refuses the width
     dataset = load(config.data)
     head_methods(1, dataset.classes, config.head, config.options)  # refuses options
+    check_options(config.head, config.options)
     tasks = tasks_of(dataset.classes, config.phases)
     events = draw_stream(
         np.asarray(dataset.splits.train.targets),
@@ -111,6 +113,7 @@ def contestants(config: Config, frozen: Frozen) -> list[Contestant]:
         acu(frozen, "inverse"),
         naive(frozen),
         *sgd_heads(frozen, config.head, config.options).values(),
+        *neighbours(frozen, config.head, config.options),
     ]
 
 

@@ -55,9 +55,9 @@ def sgd_heads(
     """
     d = frozen.features.shape[1]
     learner, methods = head_methods(d, frozen.classes, recipe, options)
-    rows, programs = jnp.asarray(scaled(frozen.features)), _programs()
+    rows, known = jnp.asarray(scaled(frozen.features)), programs()
     return {
-        name: _contestant(frozen, name, learner, method, (rows, programs))
+        name: _contestant(frozen, name, learner, method, (rows, known))
         for name, method in methods.items()
     }
 
@@ -70,12 +70,17 @@ def head_methods(
     Raises:
         ValueError: an option out of range.
     """
-    model = MODELS["linear"]((width,), classes, dtype=jnp.float32)
-    learner = Learner(model, cross_entropy, 0.0, recipe)
+    learner = head_learner(width, classes, recipe)
     return learner, {
         name: factory(learner, **options.of(name))
         for name, factory in SGD_FACTORIES.items()
     }
+
+
+def head_learner(width: int, classes: int, recipe: Recipe) -> Learner:
+    """Softmax regression on frozen features."""
+    model = MODELS["linear"]((width,), classes, dtype=jnp.float32)
+    return Learner(model, cross_entropy, 0.0, recipe)
 
 
 def scaled(features: np.ndarray) -> np.ndarray:
@@ -87,7 +92,7 @@ def scaled(features: np.ndarray) -> np.ndarray:
 def _contestant(
     frozen: Frozen, name: str, learner: Learner, method: Method, shared: tuple[Any, Any]
 ) -> Contestant:
-    key, (rows, programs) = jax.random.key(0), shared
+    key, (rows, known) = jax.random.key(0), shared
     further = learner._replace(
         recipe=replace(learner.recipe, epochs=max(1, learner.recipe.epochs // 2))
     )
@@ -111,25 +116,25 @@ def _contestant(
 
     def apply(head: Head, event: Event) -> Applied:
         check_stored(event)
-        variables, prepared, spent = head.variables, head.prepared, _Spent(0.0, 0.0)
+        variables, prepared, spent = head.variables, head.prepared, Spent(0.0, 0.0)
         after = batch(event.labels)
         first = bool(np.all(head.labels == ABSENT))
         if name == "retrain" or first:
-            train = programs("fit", lambda k, data: fit(k, learner, data))
+            train = known("fit", lambda k, data: fit(k, learner, data))
             variables, spent = train(spent, key, after)
         elif event.forget.size:
-            forget = programs(f"{name} forget", method.forget)
+            forget = known(f"{name} forget", method.forget)
             (variables, prepared), spent = forget(
                 spent, key, prepared, variables, request(head, event)
             )
         if name != "retrain" and event.learn.size:
             if not first:
-                train = programs(
+                train = known(
                     "further", lambda k, data, old: fit(k, further, data, start=old)
                 )
                 variables, spent = train(spent, key, after, variables)
             if METHODS[name].prepares:
-                prepare = programs(f"{name} prepare", method.prepare)
+                prepare = known(f"{name} prepare", method.prepare)
                 prepared, spent = prepare(spent, key, variables, after)
         return Applied(Head(variables, prepared, event.labels), *spent)
 
@@ -150,19 +155,19 @@ def _contestant(
     )
 
 
-class _Spent(NamedTuple):
+class Spent(NamedTuple):
     """Value: seconds warm, seconds of compilation."""
 
     seconds: float
     compile_seconds: float
 
 
-def _programs() -> Callable[[str, Callable[..., Any]], Callable[..., Any]]:
+def programs() -> Callable[[str, Callable[..., Any]], Callable[..., Any]]:
     """Functions compiled once per shape, that add up what they cost."""
     known: dict[Any, Compiled] = {}
 
     def program(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(spent: _Spent, *args: Any) -> tuple[Any, _Spent]:
+        def call(spent: Spent, *args: Any) -> tuple[Any, Spent]:
             leaves, structure = jax.tree.flatten(args)
             shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
             place, compiling = (name, structure, shapes), 0.0
@@ -172,7 +177,7 @@ def _programs() -> Callable[[str, Callable[..., Any]], Callable[..., Any]]:
             begin = time.perf_counter()
             result = jax.block_until_ready(known[place].call(*args))
             seconds = time.perf_counter() - begin
-            return result, _Spent(
+            return result, Spent(
                 spent.seconds + seconds, spent.compile_seconds + compiling
             )
 

@@ -8,6 +8,7 @@ from commands import over
 from experiments.continual import STUDY, measure
 from experiments.continual.follow import DELETIONS, difference
 from experiments.continual.heads import SCRATCH, Frozen, scratch
+from experiments.continual.neighbours import NEIGHBOURS, check_options, neighbours
 from experiments.continual.sgd import RETRAIN, SGD_METHODS
 from experiments.continual.stream import (
     ABSENT,
@@ -19,7 +20,9 @@ from experiments.continual.stream import (
     tasks_of,
 )
 from experiments.frame import backbone, study
+from experiments.frame.options import Options
 from unlearn_jax.models.random_features import directions, expand, random_kernel
+from unlearn_jax.train.recipe import Recipe
 
 RIDGE = ("ACU", "ACU, inverse", "inverse recomputed")
 
@@ -138,6 +141,49 @@ def test_the_oracle_solves_the_normal_equations():
     expected = np.linalg.lstsq(stacked, y.astype(float))[0]
     np.testing.assert_allclose(found[:, here], expected, atol=1e-9)
     assert np.isnan(np.delete(found, here, axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "ewc" else pytest.mark.slow)
+        for name in NEIGHBOURS
+    ],
+)
+def test_continual_learners_learn_and_forget_without_a_stored_row(name):
+    targets, _, events = drawn(classes=4, phases=1, rounds=1)
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(4, 12))
+    features = centres[targets] + 0.3 * random.normal(size=(len(targets), 12))
+    frozen = Frozen(features.astype(np.float32), 4, jax.random.key(2), 8, 0.1)
+    recipe = Recipe(epochs=20, batch_size=64, learning_rate=0.5)
+    options = Options({name: {"batch_size": 64}})
+    head = neighbours(frozen, recipe, options)[list(NEIGHBOURS).index(name)]
+    state, learn = head.start(), next(e for e in events if e.kind == LEARN)
+    learnt = head.apply(state, learn).state
+    here = learn.learn
+    right = head.scores(learnt, features[here]).argmax(1) == learn.learn_labels
+    assert right.mean() > 0.8  # a few labels are wrong on purpose
+    asked = learn._replace(
+        forget=here[:20],
+        forget_labels=learn.learn_labels[:20],
+        learn=here[:0],
+        learn_labels=learn.learn_labels[:0],
+    )
+    done = head.apply(learnt, asked)
+    assert float(done.state.rows) == len(here) - 20
+    assert done.seconds > 0
+    assert not np.array_equal(
+        head.scores(done.state, features), head.scores(learnt, features)
+    )
+    assert head.stored(learn.labels) == (0, 0)
+    assert head.bytes(state) < features.nbytes
+
+
+def test_an_option_of_a_continual_learner_out_of_range_is_refused():
+    options = Options({"ewc": {"strength": -1.0}})
+    with pytest.raises(ValueError, match="strength must not be negative"):
+        check_options(Recipe(), options)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Pushes the forget set out while a spring holds every parameter near its start."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from unlearn_jax.train.descent import begin, optimise
 from unlearn_jax.train.fit import choose_fit_loop, training_loss
 from unlearn_jax.train.objective import bind
 from unlearn_jax.train.recipe import Learner
-from unlearn_jax.types import PRNGKey, Variables
+from unlearn_jax.types import Batch, Params, PRNGKey, Variables
 
 PUSHES = ("ascend", "retain")
 ANCHORS = ("fisher", "uniform")
@@ -62,6 +63,35 @@ def anchored_finetune(
             )
     if not strength >= 0:
         raise ValueError(f"strength must not be negative, got {strength}")
+    descend = anchored(learner, push, epochs, learning_rate, batch_size)
+
+    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
+        if anchor == "fisher":
+            stiffness = empirical_fisher_diagonal(
+                bind(learner.model, variables.stats, learner.loss),
+                variables.params,
+                request.retain,
+            )
+        else:
+            stiffness = jax.tree.map(jnp.ones_like, variables.params)
+        data = request.forget if push == "ascend" else request.retain
+        return descend(key, variables, data, tree.scale(strength, stiffness))
+
+    return stateless(forget)
+
+
+def anchored(
+    learner: Learner, push: str, epochs: int, learning_rate: float, batch_size: int
+) -> Callable[[PRNGKey, Variables, Batch, Params], Variables]:
+    """``(key, variables, data, stiffness) -> variables``: a push under given springs.
+
+    Args:
+        learner: As for :func:`anchored_finetune`.
+        push: "ascend" on the data, or descend.
+        epochs: Passes over the data.
+        learning_rate: Constant step size; no stiffness counts above its inverse.
+        batch_size: Examples per step.
+    """
     recipe = replace(
         learner.recipe,
         epochs=epochs,
@@ -83,24 +113,15 @@ def anchored_finetune(
         pull = tree.dot(jax.tree.map(jnp.multiply, riding["stiffness"], gap), gap)
         return sign * value + 0.5 * pull, {**riding, "stats": stats}
 
-    def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
-        if anchor == "fisher":
-            stiffness = empirical_fisher_diagonal(
-                bind(learner.model, variables.stats, learner.loss),
-                variables.params,
-                request.retain,
-            )
-        else:
-            stiffness = jax.tree.map(jnp.ones_like, variables.params)
-        stiffness = jax.tree.map(
-            lambda f: jnp.minimum(strength * f, 1 / learning_rate), stiffness
-        )
+    def descend(
+        key: PRNGKey, variables: Variables, data: Batch, stiffness: Params
+    ) -> Variables:
+        stiffness = jax.tree.map(lambda f: jnp.minimum(f, 1 / learning_rate), stiffness)
         riding = {
             "stats": variables.stats,
             "start": variables.params,
             "stiffness": stiffness,
         }
-        data = request.forget if push == "ascend" else request.retain
         state = optimise(
             key,
             begin(Variables(variables.params, riding), recipe),
@@ -113,7 +134,7 @@ def anchored_finetune(
         moved = state.variables
         return Variables(moved.params, moved.stats["stats"])
 
-    return stateless(forget)
+    return descend
 
 
 @entrance()
