@@ -91,7 +91,8 @@ def exposures(
     def up(key: Any, params: Any, stats: Any, examples: Any, weights: Any) -> Any:
         del key
         objective = bind(learner.model, stats, learner.loss)
-        return -objective.risk(params, Batch(*examples, weights)), stats
+        inputs, targets = examples
+        return -objective.risk(params, Batch(inputs, targets, weights)), stats
 
     @jax.jit
     def one_pass(key: PRNGKey, state: Any, clean: Batch) -> tuple[Any, Array, Array]:
