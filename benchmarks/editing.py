@@ -68,10 +68,14 @@ def part_of(name: str, rounds: int) -> None:
         own, whole = jax.jit(partial(edit, l2=L2)), jax.tree.map(jnp.asarray, batch)
         gap = np.abs(np.asarray(own(maps, whole)["all"]) - floor(plain, batch, n < d))
         assert gap.max() < 1e-2, gap.max()
+        once = jax.jit(partial(edit, l2=L2, refine=False))
         told = turns(
             {
                 "BLAS": lambda: floor(plain, batch, n < d),  # noqa: B023
                 "edit": lambda: jax.block_until_ready(own(maps, whole)),  # noqa: B023
+                "edit, not refined": lambda: jax.block_until_ready(
+                    once(maps, whole)  # noqa: B023
+                ),
             },
             rounds,
         )
@@ -87,6 +91,7 @@ def request(rounds: int) -> None:
         whole = jax.tree.map(jnp.asarray, batch)
         start = edit_start({"all": jnp.ones((d, k), jnp.float32)}, l2=L2)
         add = jax.jit(partial(edit_add, digits=None, slices=0))
+        once = jax.jit(partial(edit_add, digits=None, slices=0, refine=False))
         exact = jax.jit(edit_add)
         gram = np.zeros((d, d), np.float32)
         moment, plain = np.zeros((d, k), np.float32), np.ones((d, k), np.float32)
@@ -103,6 +108,9 @@ def request(rounds: int) -> None:
             {
                 "BLAS": least,
                 "carried": lambda: jax.block_until_ready(add(start, whole)),  # noqa: B023
+                "carried, not refined": lambda: jax.block_until_ready(
+                    once(start, whole)  # noqa: B023
+                ),
                 "carried, exact sums": lambda: jax.block_until_ready(
                     exact(start, whole)  # noqa: B023
                 ),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from experiments.canvas.config import GENERATOR_RULES, TINY, GeneratorConfig
 from experiments.canvas.editors import EDITORS
+from experiments.canvas.tuners import TUNERS
 from experiments.frame.rules import above, at_least, between, one_of, some
 
 _ATTACKED = (
@@ -16,6 +17,10 @@ _ATTACKED = (
     "rece: released",
     "trce: keeping all rows",
     "safree",
+    "esd-x",
+    "salun",
+    "spm, merged",
+    "advunlearn, closed form",
 )
 
 
@@ -24,7 +29,7 @@ class Config(GeneratorConfig):
     """Who is attacked, and how much each attack may try.
 
     Attributes:
-        methods: Names in ``EDITORS`` of the study ``canvas``.
+        methods: Names in ``EDITORS`` and ``TUNERS`` of the study ``canvas``.
         slots: Words before a prompt; all of them are tried.
         seeds: Pictures of each plain prompt that are attacked.
         rounds: Candidates that the searches come by, each one query of the judge.
@@ -49,7 +54,7 @@ RULES = (
     *between(1, 2, "slots"),
     *above(0, "rate", "new_rate"),
     *some("methods"),
-    *one_of(EDITORS, "methods"),
+    *one_of({**EDITORS, **TUNERS}, "methods"),
 )
 
 

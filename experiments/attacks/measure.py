@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.attacks.cases import at_random, cases_of
 from experiments.attacks.config import Config
-from experiments.canvas.editors import edited_by
+from experiments.canvas.forgotten import forgotten
 from experiments.canvas.generators import ORIGINAL, generators
 from experiments.canvas.guard import GUARDS
 from experiments.canvas.judges import Judges, judges_of
@@ -94,17 +94,15 @@ class Siege:
 
         self._search, self._invert = jax.jit(search), jax.jit(invert)
         self._attack = jax.jit(functools.partial(adversarial_keys, l2=config.attack_l2))
-        self._edit = jax.jit(
-            lambda v, name: edited_by(name, self.studio.concept(v)),
-            static_argnames="name",
-        )
 
     def rows(self, name: str) -> Iterator[Row]:
         """Of one generator."""
         config, cases = self.setting.config, self.cases
         variables = self.models.get(name)
         if variables is None:
-            variables = self._edit(self.models[ORIGINAL], name)
+            variables, _ = forgotten(
+                name, self.setting, self.studio, self.models[ORIGINAL]
+            )
         key = jax.random.fold_in(jax.random.key(config.seed), 3000)
         read = self.studio.read(name, variables, cases.tokens)
         plain = self._back(self.studio.draw(variables, cases.start, read))

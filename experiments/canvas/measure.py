@@ -9,20 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.canvas.config import Config
-from experiments.canvas.editors import edited_by
+from experiments.canvas.forgotten import forgotten
 from experiments.canvas.generators import ORACLE, ORIGINAL, generators
 from experiments.canvas.judges import Judges, judges_of
 from experiments.canvas.setting import Setting
 from experiments.canvas.studio import Studio
-from experiments.canvas.tuners import TUNERS, scene_of, tuned_by
 from experiments.frame.bench import Bench, piece_of, rows_of
 from unlearn_jax.data.captions import captions
-from unlearn_jax.evaluation.cost import measured
 from unlearn_jax.evaluation.frechet import frechet
 from unlearn_jax.evaluation.judge import erasure
 from unlearn_jax.methods.editing.denoiser import text_maps
 from unlearn_jax.methods.editing.rece import adversarial_keys
-from unlearn_jax.methods.erasing.rollouts import Generator
 from unlearn_jax.results.rows import Row
 from unlearn_jax.storage.piece import Piece
 from unlearn_jax.types import Variables
@@ -108,8 +105,10 @@ class Gallery:
         if name in self.models:
             variables, images = self.models[name], self.plain_images(name)
         else:
-            variables, seconds = self._edited(name)
-            rows.append(Row("edit_seconds", seconds, "s", at))
+            variables, cost = forgotten(
+                name, self.setting, self.studio, self.models[ORIGINAL]
+            )
+            rows.append(Row("edit_seconds", cost.seconds, "s", at))
             images = self.images(name, variables, self.plain)
         rows += self._accuracies(name, images, self.plain, "plain")
         said = self.images(name, variables, self.told)
@@ -138,27 +137,6 @@ class Gallery:
             first[label][number % min(len(first[label]), 4)]
             for number, label in enumerate(kept)
         ]
-
-    def _edited(self, name: str) -> tuple[Variables, float]:
-        """The original after a row's method, and seconds of its compiled program.
-
-        An editor encodes its prompts within it, a tuner draws its points.
-        """
-        original = self.models[ORIGINAL]
-        if name in TUNERS:
-            setting, config = self.setting, self.setting.config
-            generator = Generator(
-                setting.denoiser, setting.schedule, steps=config.steps
-            )
-            scene = scene_of(setting.wanted, setting.canvas, generator)
-            key = jax.random.key(3000 + config.seed)
-            tuned, cost = tuned_by(name, key, scene, original)
-            return tuned, cost.seconds
-        edited, cost = measured(
-            lambda variables: edited_by(name, self.studio.concept(variables)),
-            original,
-        )
-        return edited, cost.seconds
 
     def _accuracies(
         self, name: str, images: np.ndarray, asked: Prompts, prompts: str

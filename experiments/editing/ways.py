@@ -46,7 +46,7 @@ def _reset(
         anchor_rows(now, keys, anchors, weights),
         preserve_rows(now, given.kept, given.weight),
     )
-    return edit(now, rows, l2=l2)
+    return edit(now, rows, l2=l2, refine=False)
 
 
 def _added(
@@ -54,14 +54,14 @@ def _added(
 ) -> EditState:
     del l2  # of the state
     rows = anchor_rows(given.maps, keys, anchors, weights)
-    return edit_add(state, rows, digits=None, slices=0)
+    return edit_add(state, rows, digits=None, slices=0, refine=False)
 
 
 def _carried(given: Given, l2: float, free: int) -> EditState:
     del free
     kept = preserve_rows(given.maps, given.kept, given.weight)
     start = edit_start(given.maps, l2=l2)
-    return edit_add(start, kept, digits=None, slices=0)
+    return edit_add(start, kept, digits=None, slices=0, refine=False)
 
 
 def _confined(given: Given, l2: float, free: int) -> EditState:
@@ -85,4 +85,4 @@ WAYS: Mapping[str, Way] = {
 def batch(given: Given, l2: float, rows: Batch) -> Params:
     """All requests at once, which carried sums should equal."""
     kept = preserve_rows(given.maps, given.kept, given.weight)
-    return edit(given.maps, join_rows(rows, kept), l2=l2, road="primal")
+    return edit(given.maps, join_rows(rows, kept), l2=l2, road="primal", refine=False)

@@ -172,6 +172,23 @@ def test_edits_in_the_null_space_leave_preserved_outputs():
     np.testing.assert_allclose(whole(edited(state)) - whole(MAPS), change, atol=1e-5)
 
 
+def test_an_edit_that_is_not_refined_is_the_same_to_the_condition():
+    rows = join_rows(request(1), request(2), preserve_rows(MAPS, keys(9, 3)))
+    plain = edit(MAPS, rows, l2=0.1, road="primal", refine=False)
+    np.testing.assert_allclose(whole(plain), normal(MAPS, rows, 0.1), rtol=1e-10)
+    # Of the sums alone: what was withdrawn was never there, to the last bit.
+    once = {"refine": False}
+    state = edit_add(edit_start(MAPS, l2=0.1), request(1), **once)
+    again = edit_remove(edit_add(state, request(2), **once), request(2), **once)
+    same_bits(edited(again), edited(state))
+    assert np.isnan(float(again.ridge.error))
+    # Refused requests change nothing but the code.
+    wrong = request(2)._replace(inputs=np.full_like(request(2).inputs, np.nan))
+    refused = edit_add(state, wrong, **once)
+    assert int(refused.ridge.code) != int(state.ridge.code)
+    same_bits(edited(refused), edited(state))
+
+
 def test_the_least_used_directions_are_the_free_ones_and_then_the_next():
     preserved = keys(5, 21)
     free = null_space(preserved)

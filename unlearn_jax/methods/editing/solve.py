@@ -22,7 +22,13 @@ ROADS = ("auto", "primal", "dual")
 
 
 def edit(
-    maps: Params, rows: Batch, *, l2: float, road: str = "auto", basis: Any = None
+    maps: Params,
+    rows: Batch,
+    *,
+    l2: float,
+    road: str = "auto",
+    basis: Any = None,
+    refine: bool = True,
 ) -> Params:
     """Minimise Σ wᵢ ‖cᵢ W − vᵢ‖² + λ ‖W − W₀‖².
 
@@ -40,6 +46,7 @@ def edit(
             are fewer than the dimensions.
         basis: Orthonormal columns (d, m) that the change is confined to, from
             ``null_space``: keys orthogonal to all of them keep their outputs.
+        refine: Of the primal road; see ``edit_add``.
 
     Returns:
         W, like ``maps``; NaN where it cannot be told: rows that are not finite, or a
@@ -62,7 +69,7 @@ def edit(
     few = rows.weights.shape[0] < (d if basis is None else basis.shape[1])
     if road == "primal" or (road == "auto" and not few):
         start = edit_start(maps, l2=l2, basis=basis)
-        state = edit_add(start, rows, digits=None, slices=0)
+        state = edit_add(start, rows, digits=None, slices=0, refine=refine)
         told = state.ridge.code == APPLIED
         return jax.tree.map(lambda w: jnp.where(told, w, jnp.nan), edited(state))
     keys, shifts, there = weighted_rows(rows, basis)
