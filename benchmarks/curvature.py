@@ -31,6 +31,7 @@ from unlearn_jax.curvature import contractions
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
 from unlearn_jax.curvature.eigen_kronecker import ekfac
 from unlearn_jax.curvature.gauss_newton import gauss_newton
+from unlearn_jax.curvature.gradient_gram import gradient_gram
 from unlearn_jax.curvature.hessian import hessian
 from unlearn_jax.curvature.kronecker_blocks import mean_eigenvalue
 from unlearn_jax.curvature.kronecker_scores import scores_over
@@ -243,7 +244,7 @@ def kronecker(rounds: int) -> None:
 
 
 def gram(rounds: int) -> None:
-    """Inner products of the gradients of 256 examples, exactly."""
+    """Inner products of the gradients of all pairs of examples, exactly."""
     for work in (mlp(256), cnn(64), language_model(64)):
 
         def ours(params: Any, batch: Batch, work: Workload = work) -> Any:
@@ -260,6 +261,9 @@ def gram(rounds: int) -> None:
         contenders = {
             "gradient, JAX": gradient(work),
             "Gram from factors": ready(ours, work.params, work.batch),
+            "Gram in blocks": ready(
+                partial(gradient_gram, work.objective), work.params, work.batch
+            ),
             "gradients formed": ready(formed, work.params, work.batch),
         }
         seconds = turns(contenders, rounds)

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import pytest
 
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
-from unlearn_jax.curvature.per_example import block_size
+from unlearn_jax.curvature.per_example import block_size, example_bytes
 from unlearn_jax.curvature.tapping import tape
 from unlearn_jax.models import MODELS
 from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
 from unlearn_jax.types import Batch, Variables
+from unlearn_kernels.cache import second_cache_bytes
+from unlearn_kernels.target import targeting
 
 pytestmark = pytest.mark.optimised
 
@@ -62,3 +64,18 @@ def test_small_cnn_takes_at_most_twice_the_memory_of_a_batch_gradient():
 @pytest.mark.slow
 def test_resnet18_takes_at_most_twice_the_memory_of_a_batch_gradient():
     assert ratio("resnet18") < 2
+
+
+def test_blocks_are_smaller_where_a_layer_has_several_positions():
+    def blocks(predict, params, *shape):
+        taped = tape(predict, params, jax.ShapeDtypeStruct((EXAMPLES, *shape), float))
+        return block_size(taped, EXAMPLES), example_bytes(taped)
+
+    params = {"w": jnp.zeros((64, 64))}
+    alone, _ = blocks(lambda p, x: x @ p["w"], params, 64)
+    assert alone == EXAMPLES
+    size, one = blocks(lambda p, x: jnp.mean(x @ p["w"], axis=1), params, 128, 64)
+    assert size * one <= 6 * second_cache_bytes() < EXAMPLES * one
+    with targeting("gpu"):
+        size, one = blocks(lambda p, x: jnp.mean(x @ p["w"], axis=1), params, 128, 64)
+    assert size == EXAMPLES

@@ -10,6 +10,7 @@ from kind_parts import draw
 from layer_kinds import COUNT, KINDS, OUTPUTS
 
 from unlearn_jax.curvature import contractions, sketches
+from unlearn_jax.curvature.gradient_gram import gradient_gram
 from unlearn_jax.curvature.per_example import (
     Outer,
     Rows,
@@ -101,6 +102,7 @@ class Case:
                 ),
                 "squared_norms": contractions.squared_norms(gradients),
                 "gram": contractions.gram(half, gradients),
+                "own gram": gradient_gram(self.objective, params, batch, batch_size=3),
                 "along": contractions.along(taped, gradients, direction),
             }
 
@@ -145,6 +147,9 @@ def test_weighted_sum_is_the_gradient_of_the_total(case):
 def test_norms_and_gram_are_those_of_the_flat_gradients(case):
     close(case, case.found["squared_norms"], np.sum(case.flat**2, axis=1))
     close(case, case.found["gram"], case.flat[:2] @ case.flat.T)
+    there = np.asarray(case.batch.weights) != 0
+    expected = case.flat @ case.flat.T * (there[:, None] & there)
+    close(case, case.found["own gram"], expected)
 
 
 def test_products_with_a_direction_are_directional_derivatives(case):

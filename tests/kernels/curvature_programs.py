@@ -20,6 +20,7 @@ from unlearn_jax.curvature.diagonal import (
 )
 from unlearn_jax.curvature.eigen_kronecker import ekfac
 from unlearn_jax.curvature.gauss_newton import gauss_newton
+from unlearn_jax.curvature.gradient_gram import gradient_gram
 from unlearn_jax.curvature.hessian import hessian
 from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
 from unlearn_jax.curvature.kronecker_scores import scores_over
@@ -119,6 +120,7 @@ def curvatures(net: workloads.Workload, mesh: Mesh | None = None) -> Iterator[Pr
         "weighted sum": lambda t, g, p, b: contractions.weighted_sum(t, g, b.weights),
     }.items():
         yield program(f"contraction {what}", with_gradients(contract))
+    yield program("contraction own gram", partial(gradient_gram, objective))
     for kind in ("dense", "gaussian", "sketch"):
 
         def projected(t: Any, g: Any, p: Any, b: Any, k: Any, kind: str = kind) -> Any:

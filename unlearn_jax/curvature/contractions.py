@@ -121,7 +121,7 @@ def gram(first: Gradients, second: Gradients) -> Float[Array, "n m"]:
 
     Cost: without shared weights 2 n m (i + o) operations a layer; with t positions
         2 n m t² (i + o), or 2 n m i o with the gradients of both sets formed in blocks,
-        whichever is less.
+        whichever is less. Of one set with itself: :mod:`curvature.gradient_gram`.
     """
 
     def one(a: Gradient, b: Gradient) -> Array:
@@ -177,7 +177,7 @@ def _outer_gram(a: Outer, b: Outer) -> Array:
         left = jnp.einsum("ngi,mgi->gnm", a.inputs[:, :, 0], b.inputs[:, :, 0])
         right = jnp.einsum("ngo,mgo->gnm", a.slopes[:, :, 0], b.slopes[:, :, 0])
         return jnp.sum(left * right, axis=0)
-    if not _pairs_pay(a, b):
+    if not pairs_pay(a, b, a.inputs.shape[0], b.inputs.shape[0]):
         return _formed_gram(a, b)
 
     def row(example: Outer) -> Array:
@@ -188,10 +188,17 @@ def _outer_gram(a: Outer, b: Outer) -> Array:
     return jax.lax.map(row, a)
 
 
-def _pairs_pay(a: Outer, b: Outer) -> bool:
-    """Whether pairs of positions cost less than forming gradients, set by set."""
-    n, _, t, i = a.inputs.shape
-    m, o = b.inputs.shape[0], b.slopes.shape[3]
+def pairs_pay(a: Outer, b: Outer, n: int, m: int) -> bool:
+    """Whether pairs of positions cost less than forming gradients, set by set.
+
+    Args:
+        a: One layer's factors of some examples of the first set.
+        b: Of the second.
+        n: Examples in the first set.
+        m: In the second.
+    """
+    _, _, t, i = a.inputs.shape
+    o = b.slopes.shape[3]
     return n * m * t * t * (i + o) < (n * m + (n + m) * t) * i * o
 
 

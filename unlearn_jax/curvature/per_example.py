@@ -23,11 +23,14 @@ from unlearn_jax.train.door import checked_params
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import path_names
 from unlearn_jax.types import Array, Batch, Params, Path
+from unlearn_kernels.cache import second_cache_bytes
 from unlearn_kernels.precision import summed
 from unlearn_kernels.target import target_platform
 from unlearn_kernels.varying import vary
 
 CACHE_BYTES = 24 * 2**20
+SECOND_CACHES, POSITIONS_BYTES = 6, 8 * 2**20
+"""Times a core's second-level cache, and most, that a block with positions takes."""
 DEVICE_BYTES = 2**30
 
 
@@ -131,11 +134,26 @@ def block_size(taped: Tape, examples: int) -> int:
     """How many examples to take at once.
 
     On CPU as many as keep the factors within some megabytes, where they stay in the
-    cache; elsewhere within a gigabyte.
+    cache: few where a layer has several positions, since there they are read as often
+    as it has outputs; elsewhere within a gigabyte.
     """
-    cpu = target_platform() == "cpu"
-    budget = CACHE_BYTES if cpu else DEVICE_BYTES
+    budget = DEVICE_BYTES
+    if target_platform() == "cpu":
+        near = min(SECOND_CACHES * second_cache_bytes(), POSITIONS_BYTES)
+        budget = near if has_positions(taped) else CACHE_BYTES
     return max(4, min(examples, budget // max(example_bytes(taped), 1)))
+
+
+def has_positions(taped: Tape) -> bool:
+    """Whether any layer's gradient is a sum over positions."""
+
+    def many(site: Site) -> bool:
+        if not isinstance(site.layout, Layout):
+            return False
+        groups, _, given = shape_after(site.layout.steps, site.layout.shape)
+        return site.shape.size > groups * given
+
+    return any(map(many, taped.sites))
 
 
 def example_bytes(taped: Tape) -> int:
