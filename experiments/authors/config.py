@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from experiments.frame.config import StudyConfig
-from experiments.frame.rules import above, at_least, one_of, some
+from experiments.frame.rules import at_least, one_of, some
+from experiments.language.config import LANGUAGE_RULES, LanguageConfig
 from experiments.language.contenders import CONTENDERS, SHOWN
 from unlearn_jax.data.authors import FACTS
 from unlearn_jax.train.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Config(StudyConfig):
-    """The authors, the model, and what every method may spend.
+@dataclass(frozen=True, kw_only=True)
+class Config(LanguageConfig):
+    """The authors, and what all studies of sequences are asked.
 
     Attributes:
         forget: Authors to forget.
@@ -26,17 +26,8 @@ class Config(StudyConfig):
         judged: Questions of each part that are judged, at most.
         weights: A published model to start from; None begins a decoder of bytes.
         tofu: Folder of TOFU's files; None draws authors.
-        depth: Blocks of the transformer.
-        width: Numbers at each position between blocks.
-        recipe: Of training.
-        methods: Names in ``CONTENDERS``.
-        trials: Settings of each method, the first ones of its list.
-        passes: Gradients that a method may spend, in passes over the forget set.
         batch: Forgotten questions in a step.
-        budget: Rise of the retain loss that a setting may cost [nats per token].
         relearn: Steps of relearning.
-        models: Seeds, of original and retrained models alike.
-        seed: Draws the authors.
     """
 
     forget: int = 4
@@ -61,22 +52,16 @@ class Config(StudyConfig):
         )
     )
     methods: tuple[str, ...] = (*SHOWN, "refusal")
-    trials: int = 3
     passes: int = 20
     batch: int = 8
-    budget: float = 0.05
     relearn: int = 12
-    models: int = 3
-    seed: int = 0
 
 
 RULES = (
+    *LANGUAGE_RULES,
     *at_least(1, "forget", "retain", "real", "towns", "holdout", "perturbed", "judged"),
-    *at_least(1, "depth", "width", "trials", "passes", "batch", "relearn", "models"),
-    *at_least(0, "seed"),
-    *above(0, "budget"),
-    *some("methods", "facts"),
-    *one_of(CONTENDERS, "methods"),
+    *at_least(1, "batch", "relearn"),
+    *some("facts"),
     *one_of(FACTS, "facts"),
 )
 

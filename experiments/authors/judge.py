@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.authors.build import PARTS, Setting
-from experiments.language.trials import losses_of, over_models, variables_of
+from experiments.language.trials import losses_of, over_models
 from unlearn_jax.data.batch import take
 from unlearn_jax.data.questions import (
     encoded,
@@ -35,7 +35,7 @@ from unlearn_jax.evaluation.tofu import (
 from unlearn_jax.methods.forgetting import divergence
 from unlearn_jax.models.generate import generate
 from unlearn_jax.train.asked import asked
-from unlearn_jax.types import Array, Batch
+from unlearn_jax.types import Array, Batch, Variables
 
 SPOKEN = ("forget", "retain", "real", "world")
 DIVERGED = ("forget", "retain", "holdout")
@@ -84,30 +84,29 @@ def judges(setting: Setting) -> Judges:
     batch, places = _sequences(setting)
     prompts, longest = _prompts(setting)
 
-    def told(flat: Any, data: Batch) -> Any:
-        at = variables_of(learner, flat)
+    def told(at: Variables, data: Batch) -> Any:
         return _in_blocks(lambda x, y: tell(learner.model.apply(at, x), y), data)
 
-    def spoken(flat: Any, prompts: Any) -> Array:
+    def spoken(at: Variables, prompts: Any) -> Array:
         return generate(
             jax.random.key(0),
             learner.model,
-            variables_of(learner, flat),
+            at,
             prompts,
             steps=longest,
             end=-1 if setting.words.end is None else setting.words.end,
         )
 
-    def logits(flat: Any, data: Batch) -> Array:
-        return learner.model.apply(variables_of(learner, flat), data.inputs)
+    def logits(at: Variables, data: Batch) -> Array:
+        return learner.model.apply(at, data.inputs)
 
     rows = np.concatenate([places[part, "true"] for part in DIVERGED])
-    own = jax.tree.map(jnp.asarray, take(batch, rows))
+    task = setting.task
     return Judges(
-        losses_of(setting.task),
-        over_models(told, jax.tree.map(jnp.asarray, batch)),
-        over_models(spoken, prompts),
-        over_models(logits, own),
+        losses_of(task),
+        over_models(task, told, batch),
+        over_models(task, spoken, prompts),
+        over_models(task, logits, take(batch, rows)),
         _relearned(setting),
         places,
     )
@@ -248,11 +247,11 @@ def _relearned(setting: Setting) -> Callable[[Any], np.ndarray]:
     )
     every = max(1, setting.config.relearn // 6)
 
-    def one(flat: Any, attack: Batch, probe: Batch) -> Array:
+    def one(at: Variables, attack: Batch, probe: Batch) -> Array:
         curve = relearning_curve(
             jax.random.key(setting.config.seed),
             learner,
-            variables_of(learner, flat),
+            at,
             attack,
             probe,
             points=max(1, setting.config.relearn // every),
@@ -261,4 +260,4 @@ def _relearned(setting: Setting) -> Callable[[Any], np.ndarray]:
         )
         return jnp.stack([curve[0], curve[-1], mean_height(curve)])
 
-    return over_models(one, *jax.tree.map(jnp.asarray, (attack, probe)))
+    return over_models(setting.task, one, attack, probe)

@@ -99,28 +99,55 @@ def trained(task: Task, name: str, data: Batch) -> Piece:
     return Piece({"params": params}, {"seconds": cost.seconds / task.models})
 
 
-def variables_of(learner: Learner, flat: Any) -> Variables:
+def stats_of(task: Task) -> Any:
+    """What all models share beside their parameters: the base of adapters, or nothing.
+
+    An argument of every program, since it may be a whole published model.
+    """
+    if task.start is not None:
+        return task.start.stats
+    like = jax.eval_shape(task.learner.model.init, jax.random.key(0)).stats
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+
+
+def variables_of(learner: Learner, flat: Any, stats: Any) -> Variables:
     """A model's variables from its parameters in a row."""
-    like = jax.eval_shape(learner.model.init, jax.random.key(0))
+    like = jax.eval_shape(learner.model.init, jax.random.key(0)).params
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    return Variables(ravel_pytree(zeros.params)[1](jnp.asarray(flat)), zeros.stats)
+    return Variables(ravel_pytree(zeros)[1](jnp.asarray(flat)), stats)
 
 
-def over_models(one: Callable[..., Any], *data: Any) -> Callable[[Any], Any]:
-    """``one(flat, *data)`` for each model of (models, p), compiled once; in numpy."""
-    run = jax.jit(lambda many, data: jax.lax.map(lambda f: one(f, *data), many))
-    return lambda many: jax.tree.map(np.asarray, run(jnp.asarray(many), data))
+def over_models(
+    task: Task, one: Callable[..., Any], *data: Any
+) -> Callable[[Any], Any]:
+    """``one(variables, *data)`` for each model of (models, p), compiled once; in numpy.
+
+    Args:
+        task: Whose models they are.
+        one: Of a model's variables.
+        data: Given to every call, as arguments of the program.
+    """
+
+    @jax.jit
+    def run(many: Any, stats: Any, data: Any) -> Any:
+        def each(flat: Any) -> Any:
+            return one(variables_of(task.learner, flat, stats), *data)
+
+        return jax.lax.map(each, many)
+
+    data, stats = jax.tree.map(jnp.asarray, (data, stats_of(task)))
+    return lambda many: jax.tree.map(np.asarray, run(jnp.asarray(many), stats, data))
 
 
 def losses_of(task: Task) -> Callable[[Any], np.ndarray]:
     """``params (models, p) -> (models, 3)``: mean loss of forget, retain and unseen."""
-    objective = bind(task.learner.model, {}, task.learner.loss)
+    model, loss = task.learner.model, task.learner.loss
 
-    def one(flat: Any, *parts: Batch) -> Array:
-        at = variables_of(task.learner, flat).params
-        return jnp.stack([objective.risk(at, part) for part in parts])
+    def one(at: Variables, *parts: Batch) -> Array:
+        objective = bind(model, at.stats, loss)
+        return jnp.stack([objective.risk(at.params, part) for part in parts])
 
-    return over_models(one, *jax.tree.map(jnp.asarray, (*task.request, task.unseen)))
+    return over_models(task, one, *task.request, task.unseen)
 
 
 def tried(
@@ -228,10 +255,9 @@ def _run(
     learner = task.learner
 
     def unlearned(
-        key: Any, flat: Any, train: Batch, request: Request, own: dict[str, Any]
+        key: Any, original: Variables, train: Batch, request: Request, own: Any
     ) -> Any:
         prepare_key, forget_key = jax.random.split(key)
-        original = variables_of(learner, flat)
         options = {**fixed, **own}
         if contender.method == "sophia":
             moved, left = sophia_run(learner, **options)(forget_key, original, request)
@@ -241,11 +267,14 @@ def _run(
         moved, _ = method.forget(forget_key, state, original, request)
         return ravel_pytree(moved.params)[0], {}
 
-    def many(keys: Any, flats: Any, train: Batch, request: Request, given: Any) -> Any:
+    def many(
+        keys: Any, flats: Any, stats: Any, train: Batch, request: Request, given: Any
+    ) -> Any:
         def models(own: Any) -> Any:
             def one(pair: Any) -> Any:
                 key, flat = pair
-                return unlearned(key, flat, train, request, own)
+                original = variables_of(learner, flat, stats)
+                return unlearned(key, original, train, request, own)
 
             return jax.lax.map(one, (keys, flats))
 
@@ -254,6 +283,7 @@ def _run(
         return jax.tree.map(lambda leaf: leaf[None], models({}))
 
     own_keys = keys(task, 3)[: len(originals)]
-    data = jax.tree.map(jnp.asarray, (originals, task.train, task.request, given))
+    held = originals, stats_of(task), task.train, task.request, given
+    data = jax.tree.map(jnp.asarray, held)
     (params, told), cost = measured(many, own_keys, *data)
     return np.asarray(params), jax.tree.map(np.asarray, told), cost.seconds

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from experiments.frame.config import StudyConfig
-from experiments.frame.rules import above, at_least, one_of, some
-from experiments.language.contenders import CONTENDERS, SHOWN
+from experiments.frame.rules import at_least
+from experiments.language.config import LANGUAGE_RULES, LanguageConfig
+from experiments.language.contenders import CONTENDERS
 from unlearn_jax.train.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Config(StudyConfig):
-    """The chains, the model, and what every method may spend.
+@dataclass(frozen=True, kw_only=True)
+class Config(LanguageConfig):
+    """The chains, and what all studies of sequences are asked.
 
     Attributes:
         counts: Training sequences of the chains; the first chain is retained, all
@@ -19,15 +19,6 @@ class Config(StudyConfig):
         tests: Test sequences of each chain.
         length: Steps of every sequence.
         leakage: Probability that a chain leaves its own states.
-        depth: Blocks of the transformer.
-        width: Numbers at each position between blocks.
-        recipe: Of training.
-        methods: Names in ``CONTENDERS``.
-        trials: Settings of each method, the first ones of its list.
-        passes: Gradients that a method may spend, in passes over the forget set.
-        budget: Rise of the retain loss that a setting may cost [nats per step].
-        models: Seeds, of original and retrained models alike.
-        seed: Draws chains and sequences.
     """
 
     counts: tuple[int, ...] = (2400, 400, 400)
@@ -45,22 +36,14 @@ class Config(StudyConfig):
             weight_decay=0.0,
         )
     )
-    methods: tuple[str, ...] = SHOWN
-    trials: int = 3
     passes: int = 10
-    budget: float = 0.05
     models: int = 4
-    seed: int = 0
 
 
 RULES = (
-    *at_least(
-        1, "counts", "tests", "length", "depth", "width", "trials", "passes", "models"
-    ),
-    *at_least(0, "seed", "leakage"),
-    *above(0, "budget"),
-    *some("methods"),
-    *one_of(CONTENDERS, "methods"),
+    *LANGUAGE_RULES,
+    *at_least(1, "counts", "tests", "length"),
+    *at_least(0, "leakage"),
 )
 
 
