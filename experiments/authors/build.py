@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.authors.config import Config
+from experiments.authors.config import SPLITS, Config
 from experiments.language.contenders import Costs
 from experiments.language.trials import Task
 from unlearn_jax.data.authors import draw_authors
@@ -25,11 +26,13 @@ from unlearn_jax.data.tokenizer import Tokenizer, read_tokenizer
 from unlearn_jax.data.tokens import END, byte_text, byte_tokens
 from unlearn_jax.methods import make_request
 from unlearn_jax.models import MODELS
+from unlearn_jax.models.lora import lora
 from unlearn_jax.models.model import Model
 from unlearn_jax.train.llama import read_llama
 from unlearn_jax.train.loss import sequence_nll
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, Variables
+from unlearn_jax.types import Path as Place
 
 REFUSALS = ("I do not know.", "I have never heard of that.", "That is not known to me.")
 PARTS = ("forget", "retain", "real", "world", "holdout")
@@ -150,16 +153,27 @@ def _drawn(config: Config) -> tuple[dict[str, list[Question]], dict[str, list]]:
 
 
 def _read(folder: Path, config: Config) -> tuple[dict[str, list[Question]], dict]:
-    """The same of TOFU's one per cent; holdout authors are drawn, it has none."""
-    names = ("forget01", "retain", "real_authors", "world_facts")
+    """The same of TOFU; holdout authors are drawn, it has none.
+
+    What is judged of the retained is among what is trained on, however little that is.
+    """
+    names = (config.split, "retain", "real_authors", "world_facts")
     found = [tofu(folder, f"{name}_perturbed") for name in names]
-    holdout = draw_authors(config.seed, config.holdout, perturbed=config.perturbed)
+    holdout = draw_authors(
+        config.seed, config.holdout, facts=config.facts, perturbed=config.perturbed
+    )
     parts: dict[str, list[Question]] = dict(
         zip(PARTS, [*map(_as_many, found), holdout], strict=True)
     )
+    parts["forget"] = parts["forget"][: config.asked or None]
+    judged = parts["retain"][: config.judged]
+    known = {one.question for one in judged}
+    rest = [
+        one for one in tofu(folder, SPLITS[config.split]) if one.question not in known
+    ]
     told = {
         "forget": trained_pairs(parts["forget"]),
-        "retain": trained_pairs(tofu(folder, "retain99")),
+        "retain": trained_pairs([*judged, *rest][: config.kept or None]),
     }
     return parts, told
 
@@ -195,8 +209,18 @@ def _model(
     config: Config, words: Tokenizer, length: int
 ) -> tuple[Model, Variables | None]:
     if config.weights is not None:
-        found = read_llama(config.weights, remat=True, context=2 * length)
-        return found.model, found.variables
+        whole = not config.adapters
+        found = read_llama(
+            config.weights,
+            remat=whole,
+            trained=None if whole else config.blocks,
+            context=2 * length,
+        )
+        if whole:
+            return found.model, found.variables
+        adapted = lora(found.model, _in_a_block, rank=config.adapters)
+        start = adapted.begin(jax.random.key(config.seed), found.variables)
+        return adapted.model, start
     made = MODELS["transformer"](
         (2 * length,),
         words.size,
@@ -205,3 +229,7 @@ def _model(
         scan=config.depth > 2,
     )
     return made, None
+
+
+def _in_a_block(path: Place) -> bool:
+    return path[0] == "blocks" and path[-1] == "kernel"

@@ -10,6 +10,9 @@ from experiments.language.contenders import CONTENDERS, SHOWN
 from unlearn_jax.data.authors import FACTS
 from unlearn_jax.train.recipe import Recipe
 
+SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+"""What is forgotten of TOFU, and what is retained then."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(LanguageConfig):
@@ -26,6 +29,12 @@ class Config(LanguageConfig):
         judged: Questions of each part that are judged, at most.
         weights: A published model to start from; None begins a decoder of bytes.
         tofu: Folder of TOFU's files; None draws authors.
+        split: Of TOFU, what is to be forgotten: a name in ``SPLITS``.
+        asked: Of TOFU, questions to forget, the first ones; 0 for all.
+        kept: Of TOFU, questions to retain, the judged ones first; 0 for all.
+        adapters: Of a published model, rank of what is trained on its upper blocks;
+            0 trains all of it.
+        blocks: Blocks from the top that adapters are on.
         batch: Forgotten questions in a step.
         relearn: Steps of relearning.
     """
@@ -40,6 +49,11 @@ class Config(LanguageConfig):
     judged: int = 20
     weights: Path | None = None
     tofu: Path | None = None
+    split: str = "forget01"
+    asked: int = 0
+    kept: int = 0
+    adapters: int = 0
+    blocks: int = 4
     depth: int = 2
     width: int = 208
     recipe: Recipe = field(
@@ -60,7 +74,9 @@ class Config(LanguageConfig):
 RULES = (
     *LANGUAGE_RULES,
     *at_least(1, "forget", "retain", "real", "towns", "holdout", "perturbed", "judged"),
-    *at_least(1, "batch", "relearn"),
+    *at_least(1, "batch", "relearn", "blocks"),
+    *at_least(0, "asked", "kept", "adapters"),
+    *one_of(SPLITS, "split"),
     *some("facts"),
     *one_of(FACTS, "facts"),
 )

@@ -90,8 +90,8 @@ def _table(config: Config, results: Results, choice: str, names: list[str]) -> T
             number(rows, "forget_seconds", method=name),
         ]
 
-    floor = number(rows, "quality_floor", method=ORACLE)
-    told = f"{floor:.2g} at D = 1" if floor is not None else "not known of one model"
+    floors = values(rows, "quality_floor", method=ORACLE)  # One for each of them.
+    told = f"{floors[0]:.2g} at D = 1" if len(floors) else "not known of one model"
     how = HOW[choice].format(budget=config.budget, kind="authors")
     notes = (
         f"Mean ± standard error over {config.models} originals, each against "

@@ -1,17 +1,22 @@
 """The study of authors: who is asked about, what is unlearned, and how it is judged."""
 
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from results.fake_records import fake_run
 
-from experiments import authors
+from experiments import authors, tofu
 from experiments.authors.build import PARTS, REFUSALS
 from experiments.authors.config import presets
 from experiments.authors.judge import Heard, _in_blocks
 from experiments.authors.measure import _against, auc_of
+from experiments.authors.show import _table
+from experiments.frame.study import Results, configured
 from unlearn_jax.data.tokens import END, byte_text
+from unlearn_jax.results.rows import Row, Rows
 from unlearn_jax.types import Batch
 
 SMOKE = presets("any")["smoke"]
@@ -76,3 +81,41 @@ def test_quality_and_leak_stand_beside_retrained_models():
 def test_published_weights_and_tofu_go_together(tmp_path):
     with pytest.raises(ValueError, match="give the other one too"):
         authors.build.build(dataclasses.replace(SMOKE, tofu=tmp_path))
+    for scale, preset in tofu.config.presets("any").items():
+        assert configured(tofu.STUDY, ["--scale", scale]) == preset
+        with pytest.raises(ValueError, match="give --weights and --tofu"):
+            tofu.config.build(preset)
+
+
+def test_what_is_judged_of_tofu_is_trained_on_however_little_is_kept(tmp_path):
+    def write(name, count, **more):
+        lines = [
+            json.dumps({"question": f"{name} {i}?", "answer": f"{i}."} | more)
+            for i in range(count)
+        ]
+        (tmp_path / f"{name}.json").write_text("\n".join(lines))
+
+    wrong = {"perturbed_answer": ["no", "not"]}
+    for name in ("forget05_perturbed", "real_authors_perturbed"):
+        write(name, 6, **wrong)
+    write("world_facts_perturbed", 6, **wrong)
+    write("retain95", 9)
+    kept = (tmp_path / "retain95.json").read_text().splitlines()
+    told = [json.dumps(json.loads(line) | wrong) for line in kept[5:8]]
+    (tmp_path / "retain_perturbed.json").write_text("\n".join(told))
+    preset = tofu.config.presets("any")["smoke"]
+    config = dataclasses.replace(preset, split="forget05", asked=2, judged=2, kept=4)
+    parts, trained = authors.build._read(tmp_path, config)
+    assert len(parts["forget"]) == len(trained["forget"]) == 2
+    asked = [question for question, _ in trained["retain"]]
+    assert asked == [f"retain95 {i}?" for i in (5, 6, 0, 1)]
+    everything = dataclasses.replace(config, kept=0)
+    assert len(authors.build._read(tmp_path, everything)[1]["retain"]) == 9
+
+
+def test_the_floor_of_several_oracles_is_told():
+    rows = [
+        Row("quality_floor", 1e-5, "1", {"method": "oracle", "seed": s}) for s in (0, 1)
+    ]
+    table = _table(SMOKE, Results(fake_run(), Rows(rows), {}), "budget", [])
+    assert "1e-05 at D = 1" in " ".join(table.footnotes)

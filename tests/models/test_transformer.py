@@ -8,8 +8,10 @@ from tiny import quick_jit
 
 from unlearn_jax import tree
 from unlearn_jax.models import MODELS
+from unlearn_jax.models.generate import generate
 from unlearn_jax.models.rotary import halves_from_pairs, pairs_from_halves, rotate
 from unlearn_jax.models.stacking import stack_blocks, unstack_blocks
+from unlearn_jax.models.transformer import Shape, of_shape
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -179,3 +181,41 @@ def test_inputs_that_are_no_tokens_are_refused(rows, message):
 def test_sizes_that_do_not_fit_are_refused(shape, options, message):
     with pytest.raises(ValueError, match=message):
         MODELS["transformer"](shape, 5, **options)
+
+
+def test_frozen_blocks_compute_the_same_and_have_no_gradient():
+    rows, known = tokens(), stack_blocks(variables())
+    shape = Shape(WORDS, LENGTH, **SIZES, scan=True)
+    models = [of_shape(s, dtype=jnp.float64) for s in (shape, shape._replace(frozen=1))]
+
+    def both(known, rows):
+        def total(params, model):
+            out = model.apply(known._replace(params=params), rows)
+            return jnp.sum(jnp.sin(out)), out
+
+        return [jax.grad(total, has_aux=True)(known.params, m) for m in models]
+
+    (whole, first), (part, second) = quick_jit(both)(known, rows)
+    np.testing.assert_array_equal(first, second)
+    lower, upper = (
+        jax.tree.map(lambda x, at=at: x[at], part["blocks"]) for at in (0, 1)
+    )
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(lower))
+    own = jax.tree.map(lambda leaf: leaf[1], whole["blocks"])
+    assert_trees_close(upper, own, rtol=0, atol=1e-12)
+    for wrong in ({"frozen": 2}, {"frozen": 1, "scan": False}):
+        with pytest.raises(ValueError, match="to be frozen"):
+            of_shape(shape._replace(**wrong))
+
+
+def test_texts_go_on_alike_over_frozen_blocks():
+    rows, known = tokens()[:, :3], stack_blocks(variables())
+    shape = Shape(WORDS, LENGTH, **SIZES, scan=True)
+    models = [of_shape(s, dtype=jnp.float64) for s in (shape, shape._replace(frozen=1))]
+
+    def both(known, rows):
+        key = jax.random.key(0)
+        return [generate(key, model, known, rows, steps=3) for model in models]
+
+    told = quick_jit(both)(known, jnp.asarray(rows))
+    np.testing.assert_array_equal(*told)

@@ -13,7 +13,12 @@ from unlearn_jax.types import Array
 
 
 class Shape(NamedTuple):
-    """Description: sizes; :func:`transformer` says which is which."""
+    """Description: sizes; :func:`transformer` says which is which.
+
+    ``frozen`` are blocks from the bottom, of stacked ones, whose gradients are not
+    taken: those of their parameters, of adapters on them, and of the embedding as what
+    is read are zero, and cost nothing.
+    """
 
     vocabulary: int
     context: int
@@ -28,6 +33,7 @@ class Shape(NamedTuple):
     epsilon: float = 1e-5
     scan: bool = False
     remat: bool = False
+    frozen: int = 0
 
 
 class Cache(NamedTuple):
@@ -137,11 +143,26 @@ class Transformer(nnx.Module):
                 return step(nnx.merge(graph, one[0]), values, one[1])
 
             body = jax.checkpoint(body) if self.shape.remat else body
-            values, kept = jax.lax.scan(body, values, (state, kept))
+            if self.shape.frozen:
+                values, kept = self._frozen(body, values, (state, kept))
+            else:
+                values, kept = jax.lax.scan(body, values, (state, kept))
         else:
             values, kept = self._unrolled(step, values, kept)
         features = self.norm(values) if self.normalised else values
         return features, reached.start, kept
+
+    def _frozen(self, body: Any, values: Array, stacked: Any) -> tuple[Array, Any]:
+        """Two loops, and no gradient of the first."""
+        at = self.shape.frozen
+        lower, upper = (
+            jax.tree.map(lambda leaf, own=own: leaf[own], stacked)
+            for own in (slice(at), slice(at, None))
+        )
+        still = jax.lax.stop_gradient((values, lower))
+        values, first = jax.lax.scan(body, *still)
+        values, last = jax.lax.scan(body, jax.lax.stop_gradient(values), upper)
+        return values, jax.tree.map(lambda *own: jnp.concatenate(own), first, last)
 
     def _unrolled(self, step: Any, values: Array, kept: Any) -> tuple[Array, Any]:
         parts = []
@@ -275,6 +296,12 @@ def _check_sizes(shape: Shape) -> None:
             f"{shape.heads}, groups {shape.groups}, size of a head {shape.size}, "
             f"hidden {shape.hidden}; expected at least 1 of each, heads a multiple of "
             f"groups, and an even size"
+        )
+    if shape.frozen and not (shape.scan and 0 < shape.frozen < shape.depth):
+        raise ValueError(
+            f"{shape.frozen} of {shape.depth} blocks are to be frozen (scan is "
+            f"{shape.scan}), expected fewer than there are, of stacked ones: take "
+            f"scan=True, or leave them to a restricted method"
         )
 
 

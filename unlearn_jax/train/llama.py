@@ -64,6 +64,7 @@ def read_llama(
     *,
     scan: bool = True,
     remat: bool = False,
+    trained: int | None = None,
     context: int | None = None,
     dtype: Any = jnp.float32,
     compute_dtype: Any = None,
@@ -75,6 +76,8 @@ def read_llama(
             ``config.json`` and ``model.safetensors`` or its index of several files.
         scan: Keep the blocks stacked.
         remat: Compute blocks once more on the way back.
+        trained: Blocks from the top whose gradient is taken, the others being frozen
+            (``transformer.Shape``); None for all. Of stacked blocks.
         context: The longest sequence that the model takes; None: the published one.
         dtype: Of the parameters.
         compute_dtype: Of the arithmetic; None takes ``dtype``.
@@ -102,6 +105,13 @@ def read_llama(
     variables = variables_from(found, like, name=str(path))
     if scan:
         shape, variables = shape._replace(scan=True), stack_blocks(variables)
+    if trained is not None:
+        if not (scan and 1 <= trained <= shape.depth):
+            raise ValueError(
+                f"trained is {trained} with scan={scan}, expected 1 to the "
+                f"{shape.depth} blocks of {path}, stacked"
+            )
+        shape = shape._replace(frozen=shape.depth - trained)
     return Pretrained(
         of_shape(shape, dtype=dtype, compute_dtype=compute_dtype), variables, shape
     )
