@@ -38,6 +38,8 @@ class Config(TrainingConfig):
         keep: What must be left of the other training examples' labels (no unit).
         seeds: Originals, each with bad examples of its own.
         first: Number of the first of them.
+        clean: Test examples that a defender trusts, by which backdoors are exposed
+            (0: none).
     """
 
     model: Network = field(default_factory=lambda: Network(name="mlp", width=64))
@@ -66,6 +68,7 @@ class Config(TrainingConfig):
     keep: float = 0.9
     seeds: int = 3
     first: int = 0
+    clean: int = 0
 
 
 RULES: tuple[Rule, ...] = (
@@ -76,7 +79,7 @@ RULES: tuple[Rule, ...] = (
     *above(0, "shares"),
     *between(0, 1, "shares", "rho", "keep"),
     *at_least(1, "seeds"),
-    *at_least(0, "first", "strengths"),
+    *at_least(0, "first", "strengths", "clean"),
 )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.corrective.config import Config
 from experiments.corrective.contestants import Contestant, contestant, search
+from experiments.corrective.exposing import bench_of, exposed
 from experiments.corrective.kinds import corrupted, judges
 from experiments.frame.bench import Bench
 from experiments.frame.ensembles import kept_models, training_words
@@ -80,6 +81,8 @@ def build(config: Config) -> Setting:
         )
     for kind in config.kinds:
         corrupted(config, dataset, kind, 0)
+    if config.clean:
+        bench_of(config, dataset, 0)
     rule = {"most": config.strengths, "rho": config.rho}
     table = {
         name: contestant(learner, name, config.options, **rule)
@@ -97,6 +100,11 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
         case = _case(bench, setting, kind, seed)
         at = {**case.at, "method": ORIGINAL, "share": 0.0}
         yield from _accuracies(setting, case, case.original, at)
+        if config.clean and kind == "backdoor":
+            given = config, setting.learner, setting.dataset, case.original, case.at
+            make = functools.partial(exposed, *given)
+            words = {**_known_of(config, case), "clean": config.clean}
+            yield from bench.rows("exposed", make, known_by=words)
         title = f"correct: {kind}, seed {seed}"
         with bench.progress(title, len(setting.contestants)) as advance:
             for name in setting.contestants:
@@ -133,13 +141,20 @@ def _case(bench: Bench, setting: Setting, kind: str, seed: int) -> Case:
 def _known(setting: Setting, case: Case, name: str) -> dict[str, Any]:
     """All that one method's numbers depend on."""
     config = setting.config
+    return {
+        **_known_of(config, case),
+        "options": config.options.of(name),
+        "strengths": tuple(setting.contestants[name]),
+    }
+
+
+def _known_of(config: Config, case: Case) -> dict[str, Any]:
+    """All that any number of a case depends on."""
     words = ("patch", "classes", "backdoor", "confusion", "shares", "rho", "keep")
     return {
         **case.known_by,
         **case.at,
         **{word: getattr(config, word) for word in words},
-        "options": config.options.of(name),
-        "strengths": tuple(setting.contestants[name]),
     }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from experiments.corrective.config import Config
 from experiments.corrective.contestants import STRENGTHS
+from experiments.corrective.exposing import exposure_table
 from experiments.frame.findings import Drawing, Finding, about, table
 from experiments.frame.study import Results
 from unlearn_jax.results.cells import mean_and_error
@@ -18,6 +19,8 @@ _SHOWN = 4
 def show(config: Config, results: Results) -> list[Finding]:
     """A table for each kind, and the curves over the known share."""
     tables = [_table(config, results, kind) for kind in config.kinds]
+    if config.clean and "backdoor" in config.kinds:
+        tables.append(exposure_table(config, results))
     return [Finding(tables, [_curves(results.rows)])]
 
 

@@ -58,7 +58,8 @@ def test_study_end_to_end(study_run):
     """Where all is known, retraining heals the backdoor that the original has."""
     words = "--scale smoke --data.limit 300 --recipe.epochs 12 --model.width 16 "
     words += "--kinds backdoor --methods retrain ssd gradient_ascent --backdoor 30 "
-    words += "--shares 1 --strengths 2 --options gradient_ascent.learning_rate=1e30"
+    words += "--shares 1 --strengths 2 --options gradient_ascent.learning_rate=1e30 "
+    words += "--clean 40"
     rows = study_run(corrective.STUDY, words, code=1).rows
     (failed,) = [row for row in rows if row.failure]
     assert failed.at["method"] == "gradient_ascent"
@@ -69,6 +70,11 @@ def test_study_end_to_end(study_run):
     assert healed.value("accuracy", split="corrected") > 60
     assert healed.value("agreement") <= 20
     assert rows.value("strength", method="ssd") in STRENGTHS["ssd"][1]
+    curve = rows.values("exposed_accuracy")
+    assert curve[0] > 60
+    assert len(rows.places("step")) == len(curve) > 3
+    assert curve[-2] < curve[0] - 20  # the last one is of the closed form
+    assert rows.value("exposed_attack", step="0") > 50
 
 
 def test_the_figure_takes_one_seed_and_unknown_methods():
@@ -103,6 +109,8 @@ def test_the_figure_takes_one_seed_and_unknown_methods():
         ("--patch 9", "does not fit"),
         ("--target 10", "0 to 9"),
         ("--keep 2", "keep is 2.0; expected 0 to 1"),
+        ("--clean 360", "expected fewer, since the others judge"),
+        ("--clean -1", "clean is -1; expected at least 0"),
         ("--model.name tree", "no model"),
         ("--data.name diabetes", "no data set 'diabetes' for classification"),
     ],
