@@ -1,11 +1,12 @@
 """Times of one edit of linear maps, as ratios to the BLAS and LAPACK it cannot avoid.
 
-    python benchmarks/editing.py [PART ...] [--quick]
+    python benchmarks/editing.py [PART ...] [--quick] [--once]
 
 Parts: ``few`` (fewer rows than dimensions: the dual road) and ``many`` (the primal
 road), each for the maps of a toy (48 × 288) and of a published generator's size
 (768 × 8,192), and ``request``: one more request to sums that are carried. In float32,
 on one thread; contenders take turns, numbers are medians, warm.
+``--once`` leaves out those that refine their solve, which take seconds.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def floor(maps: Any, batch: Batch, few: bool) -> np.ndarray:
     return maps + scipy.linalg.cho_solve(factor, keys.T @ shifts, check_finite=False)
 
 
-def part_of(name: str, rounds: int) -> None:
+def part_of(name: str, rounds: int, leave: tuple[str, ...]) -> None:
     """One edit, both ways."""
     for size, (d, k) in SIZES.items():
         n = ROWS[name][size]
@@ -69,21 +70,19 @@ def part_of(name: str, rounds: int) -> None:
         gap = np.abs(np.asarray(own(maps, whole)["all"]) - floor(plain, batch, n < d))
         assert gap.max() < 1e-2, gap.max()
         once = jax.jit(partial(edit, l2=L2, refine=False))
-        told = turns(
-            {
-                "BLAS": lambda: floor(plain, batch, n < d),  # noqa: B023
-                "edit": lambda: jax.block_until_ready(own(maps, whole)),  # noqa: B023
-                "edit, not refined": lambda: jax.block_until_ready(
-                    once(maps, whole)  # noqa: B023
-                ),
-            },
-            rounds,
-        )
+        every = {
+            "BLAS": lambda: floor(plain, batch, n < d),  # noqa: B023
+            "edit": lambda: jax.block_until_ready(own(maps, whole)),  # noqa: B023
+            "edit, not refined": lambda: jax.block_until_ready(
+                once(maps, whole)  # noqa: B023
+            ),
+        }
+        told = turns({k: v for k, v in every.items() if k not in leave}, rounds)
         title = f"{name} rows, {size}: {n} rows of {d} to {k} outputs"
         table(title, "BLAS", told, told["BLAS"])
 
 
-def request(rounds: int) -> None:
+def request(rounds: int, leave: tuple[str, ...]) -> None:
     """One more request: sums and solve, which the floor makes of all sums too."""
     for size, (d, k) in SIZES.items():
         n = ROWS["few"][size]
@@ -104,19 +103,17 @@ def request(rounds: int) -> None:
             factor = scipy.linalg.cho_factor(square, lower=True, check_finite=False)
             return plain + scipy.linalg.cho_solve(factor, sums, check_finite=False)  # noqa: B023
 
-        told = turns(
-            {
-                "BLAS": least,
-                "carried": lambda: jax.block_until_ready(add(start, whole)),  # noqa: B023
-                "carried, not refined": lambda: jax.block_until_ready(
-                    once(start, whole)  # noqa: B023
-                ),
-                "carried, exact sums": lambda: jax.block_until_ready(
-                    exact(start, whole)  # noqa: B023
-                ),
-            },
-            rounds,
-        )
+        every = {
+            "BLAS": least,
+            "carried": lambda: jax.block_until_ready(add(start, whole)),  # noqa: B023
+            "carried, not refined": lambda: jax.block_until_ready(
+                once(start, whole)  # noqa: B023
+            ),
+            "carried, exact sums": lambda: jax.block_until_ready(
+                exact(start, whole)  # noqa: B023
+            ),
+        }
+        told = turns({k: v for k, v in every.items() if k not in leave}, rounds)
         table(f"one more request, {size}", "BLAS", told, told["BLAS"])
 
 
@@ -125,13 +122,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["few", "many", "request"])
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--once", action="store_true", help="nothing that refines")
     given = parser.parse_args()
     rounds = 5 if given.quick else 30
+    refined = ("edit", "carried", "carried, exact sums")
     for name in given.parts:
         if name == "request":
-            request(rounds)
+            request(rounds, refined if given.once else ())
         else:
-            part_of(name, rounds)
+            part_of(name, rounds, refined if given.once else ())
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ back? Vocabularies of published models are too large to tell; this one has 41 wo
 that every prefix is tried, beside the attacks that the literature searches with.
 Command: ``python -m experiments.attacks`` (the generators of ``experiments.canvas``,
 found again; a minute a method on two CPU cores).
-Expect: few prefixes bring a concept back that plain prompts do not; attacks on
-embeddings bring it back whatever the edit; a gradient search in the vocabulary is no
-better than trying as many words at random.
+Expect: every edit has a word before the prompt that brings the concept back in half of
+the images, which attacks on embeddings nearly always do; a gradient search in the
+vocabulary finds no more than as many words at random.
 """
 
 from experiments.attacks import config, measure, show

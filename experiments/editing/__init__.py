@@ -6,8 +6,10 @@ forget what it asked; carried sums solve all requests anew. What is still erased
 is still drawn, and what does a request cost, after 10, 50 and 100?
 Command: ``python -m experiments.editing`` (the generator of ``experiments.canvas``,
 found again; minutes on two CPU cores).
-Expect: carried sums are the batch of all requests to rounding; the reset loses the
-first requests, and drifts; edits in the least used directions erase less and keep more.
+Expect: carried sums are the batch of all requests to rounding and erase every
+sentence, also those that nobody asked for; they pay in what is kept, which is stated
+once while requests pile up; the reset restates it and keeps more; edits in the least
+used directions keep all and erase less.
 """
 
 from experiments.editing import config, measure, show
