@@ -47,6 +47,10 @@ float32, few examples: what is shown is that the compilers take them.
 DOUBLE = """
 ## In float64
 """
+CUBLAS = (
+    "products by cuBLAS (XLA_FLAGS=--xla_gpu_enable_triton_gemm=false): XLA's own form "
+    "by Triton finds no tiles for one of them, which is an INTERNAL error"
+)
 
 
 def page(lines: list[dict[str, Any]]) -> str:
@@ -80,6 +84,9 @@ def table(lines: list[dict[str, Any]]) -> str:
             parts = "arguments", "results", "scratch"
             held = sum(line[part] for part in parts) / 2**20
             cell = f"{held:,.1f}" if held >= 1 else f"{held:.4f}"
+            if line.get("cublas"):
+                wrong.setdefault(CUBLAS, None)
+                cell += f" ({list(wrong).index(CUBLAS) + 1})"
         if "commit" in line:
             cell += f", at {line['commit']}"
         found.setdefault(line["name"], {})[device] = cell
