@@ -9,9 +9,9 @@ from unlearn_jax import tree
 from unlearn_jax.diffusion.draws import diffusion_objective
 from unlearn_jax.methods.erasing.curvature import check_kind, curvature, product
 from unlearn_jax.methods.erasing.images import noisy, remembered
-from unlearn_jax.methods.erasing.parts import part_of
+from unlearn_jax.methods.erasing.parts import of_part, taken_out
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts, repeated
-from unlearn_jax.methods.erasing.tune import slope_of, tune
+from unlearn_jax.methods.erasing.tune import left_out, slope_of, tune
 from unlearn_jax.types import Batch, PRNGKey, Variables
 
 
@@ -62,21 +62,22 @@ def amnesia(
         prompts alone, not of the forgotten ones too, which would hold them.
     """
     check_kind(kind)
-    objective = diffusion_objective(generator.denoiser)
+    own, back = taken_out(generator.denoiser, variables.params, part)
+    objective = of_part(diffusion_objective(generator.denoiser), back)
     first, second, third = jax.random.split(key, 3)
     given = generator, variables, prompts
     memory = recalled(first, *given, memories=memories)
     matrix = None
-    if weight:
+    if not left_out(weight):
         data = noisy(second, generator, memory, points)
-        matrix = curvature(kind, objective, variables.params, data)
+        matrix = curvature(kind, objective, own, data)
 
     def loss(key: Any, params: Any, constants: Any) -> Any:
         forgets, memory, _, _ = constants
         first, second = jax.random.split(key)
         blank = surrogate(first, generator, forgets, batch_size)
         total = objective.risk(params, blank)
-        if replay_weight:
+        if not left_out(replay_weight):
             kept = noisy(second, generator, memory, batch_size)
             total = total + replay_weight * objective.risk(params, kept)
         return total
@@ -93,14 +94,14 @@ def amnesia(
 
     moved = tune(
         third,
-        variables.params,
+        own,
         slope,
-        (jnp.asarray(prompts.forget), memory, matrix, variables.params),
-        moves=part_of(generator.denoiser, variables.params, part),
+        (jnp.asarray(prompts.forget), memory, matrix, own),
+        moves=jax.tree.map(lambda leaf: True, own),
         steps=steps,
         learning_rate=learning_rate,
     )
-    return variables._replace(params=moved)
+    return variables._replace(params=back(moved))
 
 
 def recalled(

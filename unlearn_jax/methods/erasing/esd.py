@@ -18,7 +18,7 @@ from unlearn_jax.methods.erasing.rollouts import (
     rolled,
     rollouts,
 )
-from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
+from unlearn_jax.methods.erasing.tune import left_out, picked, slope_of, tune
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
@@ -79,7 +79,7 @@ def esd(
         else erasing(first, generator, variables, prompts, strength=strength, ways=ways)
     )
     stay = None
-    if retain_weight:
+    if not left_out(retain_weight):
         stay = staying(second, generator, variables, prompts, ways=ways)
 
     def fresh(key: Any, params: Any, original: Any, forgets: Any) -> Batch:

@@ -28,9 +28,9 @@ from unlearn_jax.methods.erasing.curvature import (
 )
 from unlearn_jax.methods.erasing.esd import erasing, staying
 from unlearn_jax.methods.erasing.images import noisy
-from unlearn_jax.methods.erasing.parts import part_of
+from unlearn_jax.methods.erasing.parts import of_part, taken_out
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
-from unlearn_jax.methods.erasing.tune import held, picked
+from unlearn_jax.methods.erasing.tune import picked
 from unlearn_jax.options import check_number, check_whole
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Params, PRNGKey, Variables
@@ -81,27 +81,27 @@ def esd_newton(
         2018, arXiv 1806.03884.
     """
     _check(kind, steps, products, weight, damping)
-    objective = diffusion_objective(generator.denoiser)
+    own, back = taken_out(generator.denoiser, variables.params, part)
+    objective = of_part(diffusion_objective(generator.denoiser), back)
     first, second, third, fourth, last = jax.random.split(key, 5)
     given = generator, variables, prompts
     pool = erasing(first, *given, strength=strength, ways=ways)
     stay = picked(third, staying(second, *given, ways=ways), kept)
     drawn = as_drawn(fourth, stay)
-    matrix = curvature(kind, objective, variables.params, drawn)
+    matrix = curvature(kind, objective, own, drawn)
     moved = newton_steps(
         last,
         objective,
-        variables.params,
+        own,
         pool,
         matrix,
-        moves=part_of(generator.denoiser, variables.params, part),
         weight=weight,
         damping=damping,
         steps=steps,
         products=products,
         points=points,
     )
-    return variables._replace(params=moved)
+    return variables._replace(params=back(moved))
 
 
 def amnesia_newton(
@@ -144,27 +144,27 @@ def amnesia_newton(
     Source: the loss of arXiv 2305.10120; see :func:`esd_newton`.
     """
     _check(kind, steps, products, weight, damping)
-    objective = diffusion_objective(generator.denoiser)
+    own, back = taken_out(generator.denoiser, variables.params, part)
+    objective = of_part(diffusion_objective(generator.denoiser), back)
     first, second, third, last = jax.random.split(key, 4)
     memory = recalled(first, generator, variables, prompts, memories=memories)
     data = noisy(second, generator, memory, kept)
-    matrix = curvature(kind, objective, variables.params, data)
+    matrix = curvature(kind, objective, own, data)
     count = points * min(steps, 4)
     pool = surrogate(third, generator, jnp.asarray(prompts.forget), count)
     moved = newton_steps(
         last,
         objective,
-        variables.params,
+        own,
         pool,
         matrix,
-        moves=part_of(generator.denoiser, variables.params, part),
         weight=weight,
         damping=damping,
         steps=steps,
         products=products,
         points=points,
     )
-    return variables._replace(params=moved)
+    return variables._replace(params=back(moved))
 
 
 def newton_steps(
@@ -174,22 +174,20 @@ def newton_steps(
     pool: Batch,
     matrix: Any,
     *,
-    moves: Any,
     weight: float,
     damping: float,
     steps: int = 1,
     products: int = 1,
     points: int | None = None,
 ) -> Params:
-    """θ ← θ + d with (G + λ (F + δ)) d ≈ −(∇R(θ) + λ F (θ − θ*)), on what moves.
+    """θ ← θ + d with (G + λ (F + δ)) d ≈ −(∇R(θ) + λ F (θ − θ*)).
 
     Args:
         key: Draws the points of each step.
-        objective: Of R.
+        objective: Of R, and of what moves alone, see ``parts.of_part``.
         params: θ*, where it starts.
         pool: Examples of R.
         matrix: F, from ``curvature.curvature``.
-        moves: See ``tune.tune``.
         weight: λ.
         damping: In mean eigenvalues of F.
         steps: Solves.
@@ -203,13 +201,10 @@ def newton_steps(
     _check(KINDS[0], steps, products, weight, damping)
 
     def step(i: Any, at: Params, given: Any) -> Params:
-        key, pool, matrix, home, masks = given
+        key, pool, matrix, home = given
         own = pool
         if points is not None:
             own = picked(jax.random.fold_in(key, i), pool, points)
-
-        def keep(vector: Params) -> Params:
-            return held(vector, moves, masks)
 
         stiff, floor = product(matrix, at).matvec, damping * unit(matrix)
         solve = inverse(matrix, floor)
@@ -217,18 +212,17 @@ def newton_steps(
 
         def model(v: Params) -> Params:
             tether = tree.axpy(floor, v, stiff(v))
-            return keep(tree.axpy(weight, tether, bend(v)))
+            return tree.axpy(weight, tether, bend(v))
 
         def soften(v: Params) -> Params:
-            return keep(tree.scale(1 / weight, solve(v)))
+            return tree.scale(1 / weight, solve(v))
 
         slope = jax.grad(objective.risk)(at, own)
         pull = stiff(tree.subtract(at, home))
-        rest = keep(tree.scale(-1.0, tree.axpy(weight, pull, slope)))
+        rest = tree.scale(-1.0, tree.axpy(weight, pull, slope))
         return tree.add(at, _conjugate(model, soften, rest, products))
 
-    masks = jax.tree.map(jnp.asarray, moves)
-    return repeat(steps, step, params, (key, pool, matrix, params, masks))
+    return repeat(steps, step, params, (key, pool, matrix, params))
 
 
 def _check(kind: str, steps: int, products: int, weight: float, damping: float) -> None:

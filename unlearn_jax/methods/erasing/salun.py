@@ -10,7 +10,7 @@ from unlearn_jax.diffusion.draws import diffusion_objective, draw, noised
 from unlearn_jax.methods.erasing.images import Images, noisy
 from unlearn_jax.methods.erasing.parts import part_of
 from unlearn_jax.methods.erasing.rollouts import Generator
-from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
+from unlearn_jax.methods.erasing.tune import left_out, picked, slope_of, tune
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.masked import Mask, largest
 from unlearn_jax.methods.saliency import check_fraction, gain
@@ -87,7 +87,7 @@ def salun(
         teacher = params if moving else original.params
         told = jax.lax.stop_gradient(objective.predict(teacher, other.inputs))
         total = objective.risk(params, seen._replace(targets=told))
-        if retain_weight:
+        if not left_out(retain_weight):
             kept = noisy(third, generator, retain, batch_size, drop=0.1)
             total = total + retain_weight * objective.risk(params, kept)
         return total

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unlearn_jax.loop import repeat
+from unlearn_jax.loop import repeat, tracing
 from unlearn_jax.options import check_number, check_whole
 from unlearn_jax.types import Array, Batch, Params, PRNGKey
 
@@ -81,6 +81,11 @@ def held(vector: Params, moves: Any, masks: Any = None) -> Params:
         return jnp.where(mask, leaf, 0)
 
     return jax.tree.map(one, vector, moves, masks)
+
+
+def left_out(weight: Any) -> bool:
+    """Whether a term is known to weigh nothing; one whose weight is traced is there."""
+    return not tracing(weight) and weight == 0
 
 
 def picked(key: PRNGKey, data: Batch, count: int) -> Batch:
