@@ -76,6 +76,11 @@ def _prompted(method: Callable[..., Any], **options: Any) -> Tuner:
     return tuned
 
 
+def _amnesia(**options: Any) -> Tuner:
+    """Of cross-attention alone, so that rows with one curvature and another compare."""
+    return _prompted(amnesia, part="x", **options)
+
+
 def _shown(method: Callable[..., Any], **options: Any) -> Tuner:
     def tuned(key: PRNGKey, scene: Scene, variables: Variables) -> Variables:
         return method(key, scene.generator, variables, scene.images, **options)
@@ -95,25 +100,26 @@ def _spm(**options: Any) -> Tuner:
 
 
 TUNERS: Mapping[str, Tuner] = {
-    "esd-x": _prompted(esd),
-    "esd-x, on policy": _prompted(esd, on_policy=True),
-    "esd-x, retaining": _prompted(esd, retain_weight=1.0),
-    "esd-u": _prompted(esd, part="u"),
-    "esd-x-strict": _prompted(esd, part="strict"),
+    "esd-x": _prompted(esd, learning_rate=1e-4),
+    "esd-x, on policy": _prompted(esd, learning_rate=1e-4, on_policy=True),
+    "esd-x, retaining": _prompted(esd, retain_weight=5.0),
+    "esd-u": _prompted(esd, part="u", learning_rate=1e-4),
+    "esd-x-strict": _prompted(esd, part="strict", learning_rate=1e-4),
     "esd-x, one ekfac step": _prompted(esd_newton),
     "esd-x, five ekfac steps": _prompted(esd_newton, steps=5),
+    "esd-x, five diagonal steps": _prompted(esd_newton, steps=5, kind="diagonal"),
     "esd-x, gauss-newton": _prompted(esd_newton, steps=3, products=10),
     "salun": _shown(salun),
     "salun, second order": _shown(salun, saliency="second_order"),
     "salun, random mask": _shown(salun, saliency="random"),
     "salun, no mask": _shown(salun, saliency="none"),
-    "amnesia": _prompted(amnesia),
-    "amnesia, replay alone": _prompted(amnesia, weight=0.0),
-    "amnesia, diagonal alone": _prompted(amnesia, replay_weight=0.0),
-    "amnesia, ekfac alone": _prompted(amnesia, replay_weight=0.0, kind="ekfac"),
-    "amnesia, nothing held": _prompted(amnesia, weight=0.0, replay_weight=0.0),
-    "amnesia, five ekfac steps": _prompted(amnesia_newton, steps=5),
-    "amnesia, gauss-newton": _prompted(amnesia_newton, steps=3, products=10),
+    "amnesia": _amnesia(),
+    "amnesia, replay alone": _amnesia(weight=0.0),
+    "amnesia, diagonal alone": _amnesia(replay_weight=0.0, weight=1e3),
+    "amnesia, ekfac alone": _amnesia(replay_weight=0.0, weight=1e3, kind="ekfac"),
+    "amnesia, nothing held": _amnesia(weight=0.0, replay_weight=0.0),
+    "amnesia, five ekfac steps": _prompted(amnesia_newton, steps=5, part="x"),
+    "amnesia, gauss-newton": _prompted(amnesia_newton, steps=3, products=10, part="x"),
     "all but one": _prompted(all_but_one),
     "spm, merged": _spm(),
     "doco": _prompted(doco),
