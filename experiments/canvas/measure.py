@@ -109,6 +109,7 @@ class Gallery:
                 name, self.setting, self.studio, self.models[ORIGINAL]
             )
             rows.append(Row("edit_seconds", cost.seconds, "s", at))
+            rows.append(Row("edit_cpu_seconds", cost.cpu_seconds, "s", at))
             images = self.images(name, variables, self.plain)
         rows += self._accuracies(name, images, self.plain, "plain")
         said = self.images(name, variables, self.told)

@@ -11,7 +11,7 @@ from unlearn_jax.data.captions import captions, decoded
 from unlearn_jax.methods.erasing.rollouts import Generator
 
 CONFIG = presets("any")["smoke"]
-EVERY_DAY = ("esd-x, on policy", "salun, random mask")
+EVERY_DAY = ("esd-x: five ekfac steps", "salun: random mask")
 
 
 @pytest.fixture(scope="module")
