@@ -175,7 +175,10 @@ def seen(objective: Objective, params: Params, batch: Batch) -> Batch:
     batch = jax.tree.map(jnp.asarray, batch)
     count = len(batch.weights)
     like = check_outputs("a batch", objective.predict, params, batch.inputs, 2)
-    blank = jnp.zeros((count, *like.shape[1:]), like.dtype)
+    # Behind a barrier: XLA would compute a loss of constants while it compiles, which
+    # for tokens of a large vocabulary takes minutes.
+    zero = jax.lax.optimization_barrier(jnp.zeros((), like.dtype))
+    blank = jnp.broadcast_to(zero, (count, *like.shape[1:]))
     usable = jnp.isfinite(objective.loss(blank, batch.targets))
     filled = jnp.zeros(count, bool)
     for leaf in jax.tree.leaves((batch.inputs, batch.targets)):
