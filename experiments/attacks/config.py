@@ -19,8 +19,8 @@ _ATTACKED = (
     "safree",
     "esd-x",
     "salun",
-    "spm, merged",
-    "advunlearn, closed form",
+    "spm: merged",
+    "advunlearn: closed form",
 )
 
 
