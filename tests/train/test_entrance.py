@@ -13,7 +13,7 @@ from unlearn_jax.train.fit import fit, fit_watched
 from unlearn_jax.train.loss import cross_entropy, squared_error
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.train.trajectory import fit_trajectories, fit_trajectory
-from unlearn_jax.types import Variables
+from unlearn_jax.types import Batch, Variables
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).random((4, 8, 8, 1)).astype(np.float32)
@@ -114,6 +114,24 @@ def test_integers_that_a_model_can_take_are_no_images(apply):
     tokens = np.arange(20, dtype=np.int32).reshape(4, 5) % 5
     data = tiny.from_arrays(tokens, LABELS)
     check_learnable(Learner(reading(apply), cross_entropy), data, name="tokens")
+
+
+def test_numbers_beside_words_may_meet_a_product_and_words_may_not():
+    """A denoiser reads an image and the words of its caption."""
+
+    def sound(p, x):
+        told = p["table"][x["words"]].sum(-1)
+        return (x["image"] + told) @ p["table"] @ p["head"]
+
+    def raw(p, x):
+        return (x["image"] @ p["table"] + x["words"] @ p["table"]) @ p["head"]
+
+    words = np.arange(20, dtype=np.int32).reshape(4, 5) % 5
+    inputs = {"image": np.ones((4, 5), np.float32), "words": words}
+    data = Batch(inputs, LABELS, np.ones(4, np.float32))
+    check_learnable(Learner(reading(sound), cross_entropy), data, name="denoised")
+    with pytest.raises(ValueError, match="raw int32 numbers"):
+        check_learnable(Learner(reading(raw), cross_entropy), data, name="denoised")
 
 
 def test_a_predictor_alone_may_have_weights_below_zero():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core as jex_core
 
 _MOVED = frozenset(
@@ -22,7 +23,9 @@ _PRODUCTS = ("dot_general", "conv_general_dilated")
 def multiplies_raw(
     predict: Callable[[Any, Any], Any], params: Any, inputs: Any
 ) -> bool:
-    """Whether any number of ``inputs`` meets a matrix product or convolution unscaled.
+    """Whether a whole number of ``inputs`` meets a product or convolution unscaled.
+
+    Floating-point leaves beside it, the images of a denoiser with times and words, may.
 
     Args:
         predict: ``(params, inputs) -> outputs``.
@@ -34,7 +37,9 @@ def multiplies_raw(
     closed = jax.make_jaxpr(predict)(params, inputs)
     count = len(jax.tree.leaves(inputs))
     variables = closed.jaxpr.invars
-    return _meets(closed.jaxpr, set(variables[len(variables) - count :]))[0]
+    given = variables[len(variables) - count :]
+    whole = {v for v in given if jnp.issubdtype(v.aval.dtype, jnp.integer)}
+    return _meets(closed.jaxpr, whole)[0]
 
 
 def _meets(jaxpr: jex_core.Jaxpr, raw: set[Any]) -> tuple[bool, list[bool]]:
