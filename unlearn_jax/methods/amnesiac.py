@@ -8,7 +8,7 @@ from unlearn_jax.data.batch import concatenate
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import fit
-from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.train.recipe import Learner, under_adam
 from unlearn_jax.types import PRNGKey, Variables
 
 
@@ -39,17 +39,9 @@ def amnesiac(
         2308.07707. The paper's other way, to take back the updates of batches, needs
         what training kept of each: :mod:`unlearn_jax.methods.amnesiac_updates`.
     """
-    recipe = Recipe(
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        optimizer="adam",
-        weight_decay=0.0,
-        schedule="constant",
-        augment=learner.recipe.augment,
-        loop=learner.recipe.loop,
+    tuned = under_adam(
+        learner, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size
     )
-    tuned = learner._replace(recipe=recipe)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         label_key, order_key = jax.random.split(key)

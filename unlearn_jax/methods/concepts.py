@@ -15,7 +15,7 @@ from unlearn_jax.loop import tracing
 from unlearn_jax.methods.method import Method, Request
 from unlearn_jax.options import check_number, check_whole
 from unlearn_jax.train.fit import fit
-from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.train.recipe import Learner, under_adam
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 from unlearn_kernels.precision import EXACT
 
@@ -142,17 +142,9 @@ def concept_unlearning(
             f"concept {name!r} is in all images of the bank or in none, expected both "
             "kinds: leave it out, or add images"
         )
-    recipe = Recipe(
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        optimizer="adam",
-        weight_decay=0.0,
-        schedule="constant",
-        augment=learner.recipe.augment,
-        loop=learner.recipe.loop,
+    tuned = under_adam(
+        learner, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size
     )
-    tuned = learner._replace(recipe=recipe)
 
     def prepare(key: PRNGKey, original: Variables, train: Batch) -> Concepts:
         del key

@@ -9,7 +9,7 @@ from unlearn_jax.data.batch import concatenate
 from unlearn_jax.methods.guard import entrance
 from unlearn_jax.methods.method import Method, Request, stateless
 from unlearn_jax.train.fit import fit
-from unlearn_jax.train.recipe import Learner, Recipe
+from unlearn_jax.train.recipe import Learner, under_adam
 from unlearn_jax.types import PRNGKey, Variables
 
 
@@ -35,17 +35,9 @@ def gaussian_amnesiac(
     Cost: epochs × all examples gradients.
     Source: Tarun et al. 2023, arXiv 2210.08196. As published.
     """
-    recipe = Recipe(
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        optimizer="adam",
-        weight_decay=0.0,
-        schedule="constant",
-        augment=learner.recipe.augment,
-        loop=learner.recipe.loop,
+    tuned = under_adam(
+        learner, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size
     )
-    tuned = learner._replace(recipe=recipe)
 
     def forget(key: PRNGKey, variables: Variables, request: Request) -> Variables:
         draw_key, order_key = jax.random.split(key)

@@ -59,8 +59,7 @@ def with_lesson(
         and its examples, retained ones first.
     """
     forget, retain = request
-    safe = jax.tree.map(jnp.asarray, forget.inputs)
-    said = lesson(learner, teacher, safe, temperature=1.0)
+    said = lesson(learner, teacher, forget.inputs, temperature=1.0)
     told = without_label(said, forget.targets, unseen.foreign[forget.targets])
     count = retain.weights.shape[0]
     first = jnp.zeros((count, told.shape[1]), told.dtype), jnp.zeros(count, bool)
@@ -78,9 +77,6 @@ def _taught(loss: OutputLoss) -> OutputLoss:
 
     def value(outputs: Any, targets: Any) -> Any:
         labels, told, counts = targets
-        # What does not count is no distribution: a certain one stands in its place.
-        flat = jnp.full_like(told, -jnp.log(told.shape[-1]))
-        told = jnp.where(counts[:, None], told, flat)
         return jnp.where(counts, kl_divergence(outputs, told), loss(outputs, labels))
 
     return value

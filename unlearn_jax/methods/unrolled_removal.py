@@ -124,7 +124,7 @@ def unrolled_removal(
         some = jnp.any(~lost & (weights > 0))
         start = tree.where(some, climbed, variables)
         tuned = descent(taught, len(request.retain.weights), len(data.weights))
-        own = jax.random.split(key, 4)[2]
+        own = jax.random.split(key, 4)[2]  # as the third of a chain of four
         polished, _ = tuned.forget(own, (), start, Request(others.forget, data))
         found, _ = ascent.forget(key, known, polished, others)
         return found, (left, known)

@@ -88,6 +88,26 @@ class Learner(NamedTuple):
     recipe: Recipe = Recipe()
 
 
+def under_adam(
+    learner: Learner, *, epochs: int, learning_rate: float, batch_size: int
+) -> Learner:
+    """The learner with a recipe of Adam at a constant rate, without weight decay.
+
+    Loss, l2, augmentation and loop are the learner's own.
+    """
+    recipe = Recipe(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        optimizer="adam",
+        weight_decay=0.0,
+        schedule="constant",
+        augment=learner.recipe.augment,
+        loop=learner.recipe.loop,
+    )
+    return learner._replace(recipe=recipe)
+
+
 def rate_at(recipe: Recipe, progress: Any) -> Any:
     """The learning rate when ``progress`` (0 to 1) of all steps have been taken."""
     if recipe.schedule == "exponential":
