@@ -21,14 +21,14 @@ def without_first(train):
     return make_request(train, np.flatnonzero(np.asarray(train.targets) == 0))
 
 
-def shapes_by_hand(features, targets, shrinkage):
+def shapes_by_hand(features, targets, shrinkage, rounds=2):
     means, inverses = [], []
     for label in range(tiny.CLASSES):
         own = features[targets == label]
         means.append(own.mean(0))
         s = np.cov(own.T)
         off = ~np.eye(len(s), dtype=bool)
-        for _ in range(2):
+        for _ in range(rounds):
             s = s + shrinkage * np.where(off, s[off].mean(), np.diag(s).mean())
         scale = np.sqrt(np.diag(s))
         inverses.append(np.linalg.pinv(s / np.outer(scale, scale)))
@@ -149,8 +149,13 @@ def test_a_class_is_forgotten_and_the_rest_is_kept(
 def test_self_is_for_classes_and_needs_foreign_inputs_of_them(
     request_a, without_first, original, train
 ):
-    method = scar(tiny.learner("mlp"), variant="self", goal=0.5, **COMMON)
+    learner = tiny.learner("mlp")
+    method = scar(learner, variant="self", goal=0.5, **COMMON)
     known = method.prepare(KEY, original, train)
+    features = np.asarray(learner.model.features(original, train.inputs))
+    targets = np.asarray(train.targets)
+    once = shapes_by_hand(features, targets, 3.0, rounds=1)[1]  # as released
+    np.testing.assert_allclose(known.shapes.inverses, once, rtol=1e-6, atol=1e-9)
     with pytest.raises(ValueError, match="'self' forgets whole classes"):
         method.forget(KEY, known, original, request_a)
     one = np.asarray(train.inputs)[np.asarray(train.targets) == 1][:1]

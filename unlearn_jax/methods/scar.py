@@ -33,7 +33,8 @@ from unlearn_jax.train.loss import kl_divergence
 from unlearn_jax.train.recipe import Learner, Recipe
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
-VARIANTS = ("published", "self")
+ROUNDS = {"published": 2, "self": 1}
+"""Variant -> how often correlations are shrunk, as released."""
 MARGINALS = "marginals"
 FIRST_STOP = 2
 """Passes over the forget set before a random one may end."""
@@ -93,7 +94,7 @@ def scar(
         forget_weight: Of the distance (no unit).
         foreign_weight: Of the divergence (no unit).
         power: Of the features; 1 for features that may be negative.
-        shrinkage: Of the correlations, twice (no unit).
+        shrinkage: Of the correlations, twice; once for "self", as released (no unit).
         ratio: Batches of foreign inputs for each one of the forget set, at most.
         goal: Stop at the first step with a smaller share of forget labels predicted (0
             to 1). None: 0.01 where a class is forgotten as a whole; else what a model
@@ -123,9 +124,9 @@ def scar(
         no accuracy of the test set; "self" stops by the foreign inputs, where released
         code looks at the forget set after every step.
     """
-    if variant not in VARIANTS:
+    if variant not in ROUNDS:
         raise ValueError(
-            f"variant {variant!r} is unknown; choose from {', '.join(VARIANTS)}"
+            f"variant {variant!r} is unknown; choose from {', '.join(ROUNDS)}"
         )
     model = learner.model
     recipe = Recipe(
@@ -151,6 +152,7 @@ def scar(
             transformed(features, power),
             class_weights(train, classes),
             shrinkage=shrinkage,
+            rounds=ROUNDS[variant],
         )
         aim = goal
         if aim is None:
