@@ -8,7 +8,12 @@ import tiny
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
-from unlearn_jax.methods.boundary_expanding import boundary_expanding, draw_logit
+from unlearn_jax.methods.boundary_expanding import (
+    boundary_expanding,
+    draw_logit,
+    expanded,
+    wide_outputs,
+)
 from unlearn_jax.methods.boundary_shrink import boundary_shrink
 from unlearn_jax.train.objective import bind
 
@@ -106,6 +111,24 @@ def test_expanding_steps_towards_a_class_of_its_own_that_is_dropped(
     moved = run(boundary_expanding(learner, **ONE_STEP), original, request_a)
     expected = tree.axpy(-0.25, slope, original.params)
     assert_trees_close(moved.params, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_expanding_as_published_keeps_the_class_and_gives_it_the_forget_set(
+    learner, original, request_a
+):
+    longer = ONE_STEP | {"epochs": 40}
+    kept = tiny.quick_jit(expanded(learner, **longer))(KEY, original, request_a)
+    dropped = run(boundary_expanding(learner, **longer), original, request_a)
+    assert_trees_close(kept.variables.params, dropped.params, rtol=0)
+    params = jax.tree.map(np.array, kept.variables.params)
+    (hidden,), inputs = params["hidden"].values(), np.asarray(request_a.forget.inputs)
+    features = np.tanh(inputs @ hidden["kernel"] + hidden["bias"])
+    new = features @ np.asarray(kept.extra["kernel"]) + float(kept.extra["bias"])
+    found = wide_outputs(learner.model, kept, inputs)
+    expected = np.column_stack([logits(params, inputs), new])
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    told = expected.argmax(1)[np.asarray(request_a.forget.weights) > 0]
+    assert (told == tiny.CLASSES).mean() > 0.9
 
 
 def test_a_new_logit_is_drawn_from_one_over_the_root_of_its_width():
