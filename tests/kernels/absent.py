@@ -2,14 +2,17 @@
 
     export PYTHONPATH=.:kernels:tests:tests/kernels
     python tests/kernels/absent.py v5e [--words EK-FAC ridge ...] [--double]
-        [--large [--over 8 [--model 2]]]
+        [--large [--over 8 [--model 2]]] [--known LINES ...] [--seconds 120]
 
 Prints a line of JSON for each program whose name begins with one of the words: seconds,
 bytes by the compiler's account, or what went wrong; ``absent_table.py`` makes a page of
 such lines. ``--large``: curvature at sizes worth a table. ``--over 8``: for a mesh,
 examples over its axis of data, everything else as ``parameter_shardings`` lays
-parameters; bytes are those of one device. The compilers need neither device
-nor driver, and belong to the JAX that runs; for 0.10.2:
+parameters; bytes are those of one device. ``--known``: what has a line in these files
+is left out: a list can be made in portions (``--known h100 >> h100``). ``--seconds``:
+of processor time, then a line says that a program took longer and the next one follows.
+The compilers need neither device nor driver, and belong to the JAX that runs; for
+0.10.2:
 
     pip install "libtpu==0.0.42.*"
     pip install --no-deps jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2 \
@@ -22,9 +25,11 @@ import os
 import time
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from portions import known_names, limited
 
 DEVICES = {"v5e": "tpu", "v6e": "tpu", "H100": "cuda"}
 NEEDS = {"tpu": "libtpu", "cuda": "jax_cuda12_plugin"}
@@ -156,6 +161,9 @@ def main() -> None:
     parser.add_argument("--over", type=int, default=1, choices=(1, 8), help="devices")
     parser.add_argument("--model", type=int, default=2, choices=(2, 4, 8), help="axis")
     parser.add_argument("--large", action="store_true", help="sizes worth a table")
+    parser.add_argument("--known", nargs="*", type=Path, default=[], help="of lines")
+    parser.add_argument("--seconds", type=float, help="of processor time, a program")
+    parser.add_argument("--after", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.over > 1 and not asked.large:
         parser.error("--over splits the large programs; give --large too")
@@ -168,20 +176,26 @@ def main() -> None:
     import programs
 
     devices, platform = devices_of(asked.device, asked.over), DEVICES[asked.device]
-    kinds = {"double": asked.double, "large": asked.large}
+    kinds = {"device": asked.device, "double": asked.double, "large": asked.large}
     mesh, told = None, programs.programs(programs.small_nets())
     if asked.large:
         mesh = mesh_of(devices, asked.model)
         told = programs.large_programs(mesh)
     kinds["mesh"] = None if mesh is None else list(mesh.devices.shape)
+    words = tuple(asked.words or [""])
+    known = known_names(asked.known, kinds)
+    if asked.after is not None:
+        names = [program.name for program in told]
+        told = told[names.index(asked.after) + 1 :]
     for program in told:
-        if not program.name.startswith(tuple(asked.words or [""])):
+        if program.name in known or not program.name.startswith(words):
             continue
         if asked.double and not program.double:
             continue
-        line = {"name": program.name, "device": asked.device} | kinds
+        line = {"name": program.name} | kinds
         try:
-            line |= compiled(program, devices, platform, mesh)
+            with limited(asked.seconds, line):
+                line |= compiled(program, devices, platform, mesh)
         except Exception as error:  # told, and the next one is compiled
             line |= {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(line), flush=True)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = (
     *("kernels", "train", "diagonal", "operator", "EK-FAC", "contraction"),
     *("projection", "solver", "spectrum", "ridge", "method", "attribution", "language"),
+    "editing",
 )
 REFUSED = {("ridge", "tpu"): "float64 on a TPU is a pair of float32"}
 """What is refused in float64 by a sentence of the library's own."""
