@@ -210,13 +210,20 @@ def _formed_gram(a: Outer, b: Outer) -> Array:
     size = max(8, (4 * CACHE_BYTES if cpu else DEVICE_BYTES) // one)
 
     def with_second(second: Outer, first: Array) -> Array:
-        return _flat(_formed(second), 1) @ first.T
+        return formed_rows(second) @ first.T
 
     def with_first(first: Outer, b: Outer) -> Array:
-        formed = _flat(_formed(first), 1)
-        return collect(with_second, b, formed, batch_size=size).T
+        return collect(with_second, b, formed_rows(first), batch_size=size).T
 
     return collect(with_first, a, b, batch_size=size)
+
+
+def formed_rows(gradient: Outer) -> Float[Array, "n p"]:
+    """One layer's gradients as rows whose numbers lie as the factors have them.
+
+    That order is of no matter to inner products, and another one costs a copy.
+    """
+    return _flat(_formed(gradient), 1)
 
 
 def _formed(gradient: Outer) -> Float[Array, "n g i o"]:

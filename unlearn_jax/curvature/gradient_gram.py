@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from unlearn_jax.curvature.contractions import formed, gram, pairs_pay
+from unlearn_jax.curvature.contractions import formed_rows, gram, pairs_pay
 from unlearn_jax.curvature.per_example import (
     Gradient,
     Gradients,
@@ -55,16 +55,16 @@ def gradient_gram(
         batch_size = block_size(taped, n)
 
     def kept(batch: Batch, at: Params) -> Gradients:
-        taped, gradients = loss_gradients(objective, at, batch)
+        _, gradients = loss_gradients(objective, at, batch)
 
-        def one(leaf: int, gradient: Gradient) -> Any:
+        def one(gradient: Gradient) -> Any:
             if not isinstance(gradient, Outer) or gradient.inputs.shape[2] == 1:
                 return gradient
             if pairs_pay(gradient, gradient, n, n):
                 return gradient
-            return Whole(formed(taped, leaf, gradient))
+            return Whole(formed_rows(gradient))
 
-        return tuple(one(*pair) for pair in enumerate(gradients))
+        return tuple(map(one, gradients))
 
     rows = collect(kept, present(data), params, batch_size=batch_size)
     there = jnp.asarray(data.weights) != 0
