@@ -6,7 +6,7 @@
 MLP 64-64, batches of 64. For each class the mean KL divergence of its examples' outputs
 from those of nets trained without it (nats) and how many predictions agree with theirs
 (percent ± standard deviation over nets): of these nets among themselves, of
-``unrolled_removal``, and of the same parts as a chain, whose ascents drive the loss up.
+``unrolled_removal``, and of the same parts as a chain, whose ascent drives the loss up.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
 def chained(learner: Learner) -> Method:
-    """Response, ascent, descent, ascent, with the defaults of ``unrolled_removal``."""
+    """Response, descent, ascent, with the defaults of ``unrolled_removal``."""
     recipe = learner.recipe
     ascent = METHODS["natural_ascent"].factory(learner)
     descent = METHODS["finetune"].factory(
@@ -40,7 +40,7 @@ def chained(learner: Learner) -> Method:
         schedule="cosine",
     )
     response = METHODS["source_removal"].factory(learner)
-    return chain(response, ascent, descent, ascent)
+    return chain(response, descent, ascent)
 
 
 def apart(own: Any, others: Any) -> tuple[float, float]:

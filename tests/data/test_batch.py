@@ -62,9 +62,14 @@ def test_padding_works_under_jit(batch):
     assert_trees_close(jax.jit(lambda b: pad(b, 8))(device), pad(device, 8), rtol=0)
 
 
-def test_bucket_is_the_next_power_of_two():
-    sizes = [0, 1, 2, 3, 4, 5, 14, 16, 17, 1000]
-    assert [bucket(size) for size in sizes] == [1, 1, 2, 4, 4, 8, 16, 16, 32, 1024]
+def test_buckets_are_powers_of_two_then_four_to_an_octave():
+    sizes = [0, 1, 2, 3, 4, 5, 14, 16, 17, 64]
+    assert [bucket(size) for size in sizes] == [1, 1, 2, 4, 4, 8, 16, 16, 32, 64]
+    sizes = [65, 80, 81, 128, 129, 144, 1000, 1025]
+    assert [bucket(size) for size in sizes] == [80, 80, 96, 128, 160, 160, 1024, 1280]
+    all_sizes = range(65, 1000)
+    assert all(size <= bucket(size) < 1.25 * size for size in all_sizes)
+    assert len({bucket(size) for size in all_sizes}) == 16
 
 
 def test_two_parts_concatenate_to_the_whole(batch):

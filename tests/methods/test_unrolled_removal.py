@@ -1,6 +1,8 @@
 """The parts of unrolled removal: goals, trust regions, and requests in a row."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.flatten_util
@@ -204,14 +206,21 @@ def test_a_lost_label_is_taught_away_and_nothing_else_is(known):
     assert lost.sum() == len(gone) - 1
     lost = jnp.asarray(lost)
 
+    other = original._replace(params=tree.scale(0.7, original.params))
+
+    def odds(at, labels, losses):
+        said = jax.nn.log_softmax(learner.model.apply(at, request.forget.inputs))
+        return jnp.exp(without_label(said, labels, losses))
+
     @tiny.quick_jit
-    def both(params, trace):
-        taught, data = with_lesson(learner, original, trace.unseen, request, lost)
+    def slopes(params, trace):
+        both = original, other
+        taught, data = with_lesson(learner, both, trace.unseen, request, lost)
         ours = bind(learner.model, {}, taught.loss)
         slope = jax.grad(ours.total)(params, present(data))
-        said = jax.nn.log_softmax(learner.model.apply(original, request.forget.inputs))
         labels = request.forget.targets
-        lesson = without_label(said, labels, trace.unseen.foreign[labels])
+        losses = trace.unseen.foreign[labels]
+        lesson = jnp.log(sum(odds(at, labels, losses) for at in both) / 2)
 
         def by_hand(at):
             plain = bind(learner.model, {}, learner.loss)
@@ -222,7 +231,7 @@ def test_a_lost_label_is_taught_away_and_nothing_else_is(known):
 
         return slope, jax.grad(by_hand)(params), jnp.sum(data.weights)
 
-    ours, theirs, mass = both(tree.scale(1.1, original.params), trace)
+    ours, theirs, mass = slopes(tree.scale(1.1, original.params), trace)
     assert_trees_close(ours, theirs, rtol=1e-9, atol=1e-11)
     assert float(mass) == float(jnp.sum(train.weights)) - 1
 
@@ -235,7 +244,6 @@ def test_where_others_have_the_labels_it_is_the_chain_of_its_parts(known, polish
     assert whole.reads_trace
     parts = [
         METHODS["source_removal"].factory(learner, scale=1.0),
-        METHODS["natural_ascent"].factory(learner, steps=3),
         METHODS["finetune"].factory(
             learner,
             epochs=1,
@@ -244,16 +252,16 @@ def test_where_others_have_the_labels_it_is_the_chain_of_its_parts(known, polish
             schedule="cosine",
             share=polish * learner.recipe.epochs,
         ),
+        METHODS["natural_ascent"].factory(learner, steps=3),
     ]
     assert learner.recipe.epochs == 10
-    parts.append(parts[1])
 
     @tiny.quick_jit
     def both(trace):
         state = whole.prepare(KEY, original, train, trace)
         found, _ = whole.forget(KEY, state, original, request)
         at = original
-        for part, key in zip(parts, jax.random.split(KEY, 4), strict=True):
+        for part, key in zip(parts, jax.random.split(KEY, 3), strict=True):
             given = (trace,) if part.reads_trace else ()
             own = part.prepare(key, original, train, *given)
             at, _ = part.forget(key, own, at, request)
@@ -262,13 +270,63 @@ def test_where_others_have_the_labels_it_is_the_chain_of_its_parts(known, polish
     assert_trees_close(*both(trace), rtol=1e-9, atol=1e-12)
 
 
+def test_of_a_lost_label_it_is_a_descent_taught_by_response_and_a_new_net(known):
+    """And mixed with others it begins at the response and climbs for those alone."""
+    learner, original, trace, train = known
+    gone = np.flatnonzero(np.asarray(train.targets) == 1)
+    whole = unrolled_removal(learner, retraining=0.2, polish=0.1)
+    respond = source_removal(learner, until="chance")
+    peak = learner.recipe.learning_rate
+    assert learner.recipe.epochs == 10
+
+    def falling(epochs, rate):
+        how = {"epochs": epochs, "learning_rate": rate, "schedule": "cosine"}
+        return replace(learner.recipe, **how)
+
+    def by_parts(trace, request, alone):
+        lost = request.forget.targets == 1
+        lost &= request.forget.weights > 0
+        moved, _ = respond.forget(KEY, trace, original, request)
+        keys = jax.random.split(jax.random.fold_in(KEY, 1))
+        short = learner._replace(recipe=falling(2, peak))
+        start = learner.model.init(keys[0])
+        new = fit(keys[1], short, request.retain, start=start)
+        taught, data = with_lesson(learner, (moved, new), trace.unseen, request, lost)
+        brief = taught._replace(recipe=falling(1, peak / 2))
+        key = jax.random.split(KEY, 3)[1]
+        found = fit(key, brief, data, start=original if alone else moved)
+        if not alone:
+            ascent = natural_ascent(learner)
+            weights = jnp.where(lost, 0, request.forget.weights)
+            others = request._replace(forget=request.forget._replace(weights=weights))
+            known = ascent.prepare(KEY, original, train, trace)
+            found, _ = ascent.forget(KEY, known, found, others)
+        return found
+
+    @tiny.quick_jit
+    def both(trace):
+        state = whole.prepare(KEY, original, train, trace)
+        found = []
+        more = [*gone, *np.flatnonzero(np.asarray(train.targets) != 1)[:2]]
+        for indices, alone in ((gone, True), (more, False)):
+            request = make_request(train, indices)
+            ours, _ = whole.forget(KEY, state, original, request)
+            found.append((ours, by_parts(trace, request, alone)))
+        return found
+
+    for ours, theirs in both(trace):
+        assert_trees_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 def test_what_cannot_be_is_refused(known):
     learner, original, trace, train = known
     adam = learner._replace(recipe=Recipe(optimizer="adam"))
     with pytest.raises(ValueError, match="reads the learning rates of SGD"):
         natural_ascent(adam)
-    with pytest.raises(ValueError, match="polish and polish_rate must be positive"):
-        unrolled_removal(learner, polish=0.0)
+    for name in ("polish", "polish_rate", "retraining"):
+        none: Any = {name: 0.0}
+        with pytest.raises(ValueError, match=f"{name} must be positive, got 0.0"):
+            unrolled_removal(learner, **none)
     with pytest.raises(ValueError, match="got 0 traces, expected 1"):
         unrolled_removal(learner).prepare(KEY, original, train)
     with pytest.raises(ValueError, match="got 1 traces, expected 0"):

@@ -2,10 +2,12 @@
 
 Where nobody retains a label, a retrained net gives its examples to other labels, and
 nothing in their loss says to which. The odds among those others are in what a net says
-once the label has lost its lead.
+once the label has lost its lead, and in what a net says that never had it.
 """
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -40,7 +42,7 @@ def without_label(said: Any, labels: Any, losses: Any) -> Array:
 
 def with_lesson(
     learner: Learner,
-    teacher: Variables,
+    teachers: Sequence[Variables],
     unseen: Unseen,
     request: Request,
     lost: Bool[Array, " n"],
@@ -49,7 +51,8 @@ def with_lesson(
 
     Args:
         learner: Of labels.
-        teacher: Says what lost examples are, but for their label.
+        teachers: Say what lost examples are, but for their label; the mean of their
+            probabilities is taught.
         unseen: Of the original: its ``foreign`` losses are the label's.
         request: Forget and retain set.
         lost: Of the forget set, which examples take part.
@@ -59,8 +62,15 @@ def with_lesson(
         and its examples, retained ones first.
     """
     forget, retain = request
-    said = lesson(learner, teacher, forget.inputs, temperature=1.0)
-    told = without_label(said, forget.targets, unseen.foreign[forget.targets])
+    losses = unseen.foreign[forget.targets]
+    each = [
+        without_label(
+            lesson(learner, teacher, forget.inputs, temperature=1.0),
+            *(forget.targets, losses),
+        )
+        for teacher in teachers
+    ]
+    told = jax.nn.logsumexp(jnp.stack(each), axis=0) - math.log(len(each))
     count = retain.weights.shape[0]
     first = jnp.zeros((count, told.shape[1]), told.dtype), jnp.zeros(count, bool)
     weights = jnp.where(lost, forget.weights, 0)

@@ -19,7 +19,8 @@ class Request(NamedTuple):
     """Value: one forget set and what remains.
 
     Attributes:
-        forget: The examples to forget, padded with weight zero to a power of two.
+        forget: The examples to forget, padded with weight zero, see
+            :func:`unlearn_jax.data.batch.bucket`.
         retain: The whole training set with weight zero on the forgotten examples, so
             that every request has one shape and nothing is copied.
     """
