@@ -18,6 +18,7 @@ ORDER = (
     "models",
     "train",
     "diffusion",
+    "generators",
     "curvature",
     "solvers",
     "attribution",

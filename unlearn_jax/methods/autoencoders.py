@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.generators.evidence import divergence
 from unlearn_jax.train.descent import begin, optimise
 from unlearn_jax.train.fit import weighted_mean
 from unlearn_jax.train.recipe import Recipe
@@ -98,11 +99,6 @@ AUTOENCODERS: Mapping[str, Autoencoder] = {
     "linear": Autoencoder(fit_linear, reconstruct_linear),
 }
 """Name -> how to learn and to reconstruct."""
-
-
-def divergence(means: Array, logs: Array) -> Array:
-    """(n,) KL(N(mean, exp(log)) ‖ N(0, 1)) summed over the codes [nats]."""
-    return 0.5 * jnp.sum(jnp.exp(logs) + jnp.square(means) - 1 - logs, axis=1)
 
 
 def _evidence(key: Any, params: Any, stats: Any, features: Any, weights: Any) -> Any:

@@ -1,5 +1,6 @@
 """Selective Amnesia: a surrogate in the concept's place, all else held by curvature."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,11 @@ from unlearn_jax.methods.erasing.images import noisy, remembered
 from unlearn_jax.methods.erasing.parts import of_part, taken_out
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts, repeated
 from unlearn_jax.methods.erasing.tune import left_out, slope_of, tune
-from unlearn_jax.types import Batch, PRNGKey, Variables
+from unlearn_jax.train.objective import Objective
+from unlearn_jax.types import Batch, Params, PRNGKey, Variables
+
+Drawn = Callable[[Any, Any], Batch]
+"""``(key, given) -> Batch``: examples of one step."""
 
 
 def amnesia(
@@ -72,36 +77,86 @@ def amnesia(
         data = noisy(second, generator, memory, points)
         matrix = curvature(kind, objective, own, data)
 
+    def blank(key: Any, given: Any) -> Batch:
+        return surrogate(key, generator, given[0], batch_size)
+
+    def kept(key: Any, given: Any) -> Batch:
+        return noisy(key, generator, given[1], batch_size)
+
+    moved = replaced(
+        third,
+        objective,
+        own,
+        blank,
+        kept,
+        (jnp.asarray(prompts.forget), memory),
+        matrix,
+        weight=weight,
+        replay_weight=replay_weight,
+        steps=steps,
+        learning_rate=learning_rate,
+    )
+    return variables._replace(params=back(moved))
+
+
+def replaced(
+    key: PRNGKey,
+    objective: Objective,
+    params: Params,
+    blank: Drawn,
+    kept: Drawn,
+    given: Any,
+    matrix: Any,
+    *,
+    weight: Any,
+    replay_weight: float,
+    steps: int,
+    learning_rate: float,
+) -> Params:
+    """Adam on R(blank) + λ/2 ‖θ − θ*‖²_F + γ R(kept), whatever the generator.
+
+    Args:
+        key: Split for each step.
+        objective: Of R.
+        params: θ*, where it starts; all of it moves.
+        blank: Draws the surrogates of a step, ``(key, given) -> Batch``.
+        kept: Draws what is replayed in a step, likewise.
+        given: Arrays that both read.
+        matrix: F, from ``curvature.curvature``; None holds nothing.
+        weight: λ.
+        replay_weight: γ.
+        steps: Of Adam.
+        learning_rate: Of Adam.
+    """
+
     def loss(key: Any, params: Any, constants: Any) -> Any:
-        forgets, memory, _, _ = constants
+        given, _, _ = constants
         first, second = jax.random.split(key)
-        blank = surrogate(first, generator, forgets, batch_size)
-        total = objective.risk(params, blank)
+        total = objective.risk(params, blank(first, given))
         if not left_out(replay_weight):
-            kept = noisy(second, generator, memory, batch_size)
-            total = total + replay_weight * objective.risk(params, kept)
+            replay = objective.risk(params, kept(second, given))
+            total = total + replay_weight * replay
         return total
 
     gradient = slope_of(loss)
 
     def slope(key: Any, params: Any, constants: Any) -> Any:
-        _, _, matrix, home = constants
+        _, matrix, home = constants
         found = gradient(key, params, constants)
         if matrix is None:
             return found
         pull = product(matrix, params).matvec(tree.subtract(params, home))
         return tree.axpy(weight, pull, found)
 
-    moved = tune(
-        third,
-        own,
+    return tune(
+        key,
+        params,
         slope,
-        (jnp.asarray(prompts.forget), memory, matrix, own),
-        moves=jax.tree.map(lambda leaf: True, own),
+        (given, matrix, params),
+        moves=jax.tree.map(lambda leaf: True, params),
         steps=steps,
         learning_rate=learning_rate,
     )
-    return variables._replace(params=back(moved))
 
 
 def recalled(

@@ -187,8 +187,8 @@ def regression(
     return Batch(inputs, targets, jnp.ones(len(rolls.time), rolls.image.dtype))
 
 
-def repeated(tokens: Any, count: int) -> Int[Array, "n t"]:
-    """``count`` prompts, those given in turn."""
+def repeated(tokens: Any, count: int) -> Int[Array, "n ..."]:
+    """``count`` prompts or labels, those given in turn."""
     tokens = jnp.asarray(tokens)
     return tokens[jnp.arange(count) % len(tokens)]
 

@@ -1,0 +1,1 @@
+"""Generators that are no diffusion: what they draw is data, and losses are exact."""
