@@ -186,9 +186,7 @@ def surrogate_codes(
     return coded(second, autoencoder, data)
 
 
-def recoded(
-    key: PRNGKey, autoencoder: Variational, memory: Batch, count: int
-) -> Batch:
+def recoded(key: PRNGKey, autoencoder: Variational, memory: Batch, count: int) -> Batch:
     """``count`` of the images, each with noise of its code drawn anew."""
     first, second = jax.random.split(key)
     return coded(second, autoencoder, picked(first, memory, count))
