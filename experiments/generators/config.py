@@ -34,6 +34,7 @@ class Config(StudyConfig):
         oracles: Generators that are retrained without the digit.
         samples: Images of each digit.
         shorter: Every method's steps are divided by this.
+        most: Of the kind's methods only the first so many; 0: all.
         seed: Draws everything.
     """
 
@@ -47,13 +48,14 @@ class Config(StudyConfig):
     oracles: int = 3
     samples: int = 50
     shorter: int = 1
+    most: int = 0
     seed: int = 0
 
 
 RULES = (
     *one_of(KINDS, "kind"),
     *at_least(1, "width", "samples", "shorter"),
-    *at_least(0, "seed", "target", "anchor", "oracles"),
+    *at_least(0, "seed", "target", "anchor", "oracles", "most"),
 )
 
 
@@ -70,6 +72,7 @@ def presets(data: str) -> Mapping[str, Config]:
         oracles=1,
         samples=2,
         shorter=1000,
+        most=1,
     )
     paper = replace(small, scale="paper", width=512, samples=200, oracles=5)
     return {"small": small, "smoke": smoke, "paper": paper}

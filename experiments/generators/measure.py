@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -30,8 +31,9 @@ def oracle_names(count: int) -> list[str]:
 
 def method_names(setting: Setting) -> list[str]:
     """Those that are asked for, or all that there are."""
-    known = KINDS[setting.config.kind](setting).methods
-    return list(setting.config.methods or known)
+    config = setting.config
+    names = list(config.methods or KINDS[config.kind](setting).methods)
+    return names[: config.most or None]
 
 
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
@@ -93,7 +95,7 @@ def _trained(setting: Setting, scene: Scene, name: str) -> Piece:
 def _variables(scene: Scene, flat: np.ndarray) -> Variables:
     like = jax.eval_shape(scene.init, jax.random.key(0))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-    return ravel_pytree(zeros)[1](flat)
+    return ravel_pytree(zeros)[1](jnp.asarray(flat))
 
 
 class Gallery:

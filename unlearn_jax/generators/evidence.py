@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
 
 from unlearn_jax.models.variational import Variational
@@ -114,7 +115,7 @@ def decoded(
     key: PRNGKey,
     autoencoder: Variational,
     variables: Variables,
-    labels: Int[Array, " n"],
+    labels: Int[Array | np.ndarray, " n"],
 ) -> Float[Array, "n h w c"]:
     """An image for each label, as the mean of its pixels, from -1 to 1.
 
@@ -134,7 +135,8 @@ def _step_loss(autoencoder: Variational) -> StepLoss:
     def step_loss(
         key: Any, params: Any, stats: Any, examples: Any, weights: Any
     ) -> Any:
-        batch = coded(key, autoencoder, Batch(*examples, weights))
+        images, labels = examples
+        batch = coded(key, autoencoder, Batch(images, labels, weights))
         return weighted_mean(objective.example_losses(params, batch), weights), stats
 
     return step_loss

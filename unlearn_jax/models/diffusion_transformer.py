@@ -9,10 +9,11 @@ from flax import nnx
 from unlearn_jax.models.attention import Attention, Reach, dense
 from unlearn_jax.models.denoiser import Denoiser
 from unlearn_jax.models.model import Model, from_nnx
+from unlearn_jax.models.patches import cut, joined_up
 from unlearn_jax.models.transformer import transformer
 from unlearn_jax.types import Array, Path, Variables
 
-_WAVES = 32
+WAVES = 32
 """Numbers that a time is told by."""
 _LONGEST = 1000.0
 """Of their wavelengths, in steps over 2π."""
@@ -95,7 +96,7 @@ class DiffusionTransformer(nnx.Module):
         self.patches = nnx.Linear(pixels, s.width, rngs=rngs, **kind)
         drawn = jax.random.normal(rngs.params(), (count, s.width), dtype)
         self.places = nnx.Param(0.02 * drawn)
-        self.time = nnx.Linear(_WAVES, s.width, rngs=rngs, **kind)
+        self.time = nnx.Linear(WAVES, s.width, rngs=rngs, **kind)
         self.time_out = nnx.Linear(s.width, s.width, rngs=rngs, **kind)
         self.blocks = nnx.List([Block(s, kind, rngs) for _ in range(s.depth)])
         self.modulation = _zero(s.width, 2 * s.width, kind, rngs)
@@ -106,9 +107,9 @@ class DiffusionTransformer(nnx.Module):
         """A dict of image, time and text to (n, p, width), the input of the head."""
         del rngs
         image, text = inputs["image"], inputs["text"]
-        values = self.patches(self._cut(image))
+        values = self.patches(cut(image, self.sizes.patch))
         values = values + self.places[...].astype(values.dtype)[None]
-        waves = _told(inputs["time"], self.dtype)
+        waves = told(inputs["time"], self.dtype)
         time = jax.nn.silu(self.time_out(jax.nn.silu(self.time(waves))))
         n, count, _ = values.shape
         everything = jnp.ones((n, count, count), bool)
@@ -122,17 +123,7 @@ class DiffusionTransformer(nnx.Module):
     def __call__(self, inputs: Any, *, rngs: nnx.Rngs | None = None) -> Array:
         """Image (n, h, w, c), time (n,) and text (n, t, d) to noise (n, h·w·c)."""
         noise = self.head(self.features(inputs, rngs=rngs)).astype(self.dtype)
-        height, width, channels = self.sizes.image
-        p = self.sizes.patch
-        cells = noise.reshape(-1, height // p, width // p, p, p, channels)
-        return cells.transpose(0, 1, 3, 2, 4, 5).reshape(noise.shape[0], -1)
-
-    def _cut(self, image: Array) -> Array:
-        height, width, channels = self.sizes.image
-        p = self.sizes.patch
-        cells = image.reshape(-1, height // p, p, width // p, p, channels)
-        rows = cells.transpose(0, 1, 3, 2, 4, 5)
-        return rows.reshape(image.shape[0], -1, p * p * channels)
+        return joined_up(noise, self.sizes.image, self.sizes.patch)
 
 
 def diffusion_transformer(
@@ -248,9 +239,9 @@ def _normal(values: Array) -> Array:
     return values * jax.lax.rsqrt(square + 1e-5)
 
 
-def _told(time: Array, dtype: Any) -> Array:
+def told(time: Array, dtype: Any) -> Array:
     """A time as cosines and sines, (n,) to (n, 32)."""
-    half = _WAVES // 2
+    half = WAVES // 2
     frequencies = _LONGEST ** (-jnp.arange(half, dtype=dtype) / half)
     angles = time.astype(dtype)[:, None] * frequencies[None, :]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

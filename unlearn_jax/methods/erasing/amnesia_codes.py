@@ -113,7 +113,7 @@ def amnesia_codes_newton(
     labels: Labels,
     *,
     kind: str = "ekfac",
-    weight: float = 10.0,
+    weight: float = 100.0,
     damping: float = 0.1,
     steps: int = 5,
     products: int = 1,
