@@ -54,7 +54,7 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     eye, told = eye_of(setting)
     yield from told
     gallery = Gallery(setting, scene, eye, models)
-    bench.publish("shown", scene.labels[gallery.columns])
+    bench.publish("shown", gallery.labels[gallery.columns])
     names = [*models, *method_names(setting)]
     with bench.progress("forget", len(names)) as advance:
         for name in names:
@@ -112,18 +112,21 @@ class Gallery:
         self, setting: Setting, scene: Scene, eye: Eye, models: dict[str, Variables]
     ):
         self.setting, self.scene, self.eye, self.models = setting, scene, eye, models
-        self.own = scene.labels == setting.config.target
         self._draw, self._loss = jax.jit(scene.draw), jax.jit(scene.loss)
         self._drawn: dict[str, np.ndarray] = {}
+        asked = scene.labels
+        self.labels = eye.sees(self.images(ORIGINAL)) if asked is None else asked
+        self.own = self.labels == setting.config.target
 
     @property
     def columns(self) -> np.ndarray:
         """Which images the picture has: the forgotten digit's first."""
-        order = [self.setting.config.target, *np.unique(self.scene.labels)]
+        seen = np.unique(self.labels)
+        order = [self.setting.config.target, *seen[seen >= 0]]
         found = []
         for digit in dict.fromkeys(order):
-            found += [*np.flatnonzero(self.scene.labels == digit)[:_SHOWN]]
-        return np.array(found)
+            found += [*np.flatnonzero(self.labels == digit)[:_SHOWN]]
+        return np.array(found or range(min(len(self.labels), 10 * _SHOWN)))
 
     def images(self, name: str) -> np.ndarray:
         """What a trained generator draws; drawn once."""
@@ -152,13 +155,16 @@ class Gallery:
         return piece_of(rows, {"grid": images[self.columns]})
 
     def _accuracies(self, images: np.ndarray, at: dict) -> Iterator[Row]:
-        labels, own = self.scene.labels, self.own
+        labels, own = self.labels, self.own
         target = self.setting.config.target
         seen, chances = self.eye.sees(images), self.eye.chances(images)[own]
         entropy = -np.sum(chances * np.log(np.maximum(chances, 1e-30)), axis=1)
+        yield Row("share", float(np.mean(seen == target)), "1", at)
+        yield Row("rejected", float(np.mean(seen[~own] < 0)), "1", at)
+        if not own.any():
+            return
         yield Row("unlearned", float(np.mean(seen[own] != target)), "1", at)
         yield Row("in_domain", float(np.mean((seen == labels)[~own])), "1", at)
-        yield Row("rejected", float(np.mean(seen[~own] < 0)), "1", at)
         yield Row("chance_of_target", float(np.mean(chances[:, target])), "1", at)
         yield Row("entropy", float(np.mean(entropy)), "nats", at)
         places = np.where(seen[own] < 0, 10, seen[own])
@@ -170,6 +176,8 @@ class Gallery:
         features = self.eye.features
         oracles = [n for n in self.models if n.startswith(ORACLE) and n != name]
         for part, where in (("retained", ~self.own), ("forgotten", self.own)):
+            if where.sum() < 2:
+                continue
             apart = [
                 frechet(features(images[where]), features(self.images(o)[where]))
                 for o in oracles

@@ -45,7 +45,8 @@ class Scene(NamedTuple):
     Attributes:
         init: ``key -> Variables``.
         fit: ``(key, images with weights) -> (variables, loss)``.
-        labels: What each drawn image should be.
+        labels: What each drawn image should be; None where nothing is asked: then it
+            is what the original draws from that seed.
         draw: ``variables -> images``, one for each of ``labels``, from seeds that are
             the same for every generator.
         loss: ``(variables, images) -> mean`` of its own training loss, on images that
@@ -57,7 +58,7 @@ class Scene(NamedTuple):
 
     init: Callable[[PRNGKey], Variables]
     fit: Callable[[PRNGKey, Batch], tuple[Variables, Any]]
-    labels: np.ndarray
+    labels: np.ndarray | None
     draw: Callable[[Variables], Any]
     loss: Callable[[Variables, Batch], Any]
     unit: str

@@ -19,6 +19,7 @@ _COLUMNS = {
     "UA ↑": ("unlearned", {}),
     "IRA ↑": ("in_domain", {}),
     "rejected ↓": ("rejected", {}),
+    "share of all drawn as it →oracle": ("share", {}),
     "P(digit) ↓": ("chance_of_target", {}),
     "entropy": ("entropy", {}),
     "Fréchet to oracles, forgotten →oracle": ("frechet_oracle", {"part": "forgotten"}),
@@ -60,7 +61,8 @@ def show(config: Config, results: Results) -> list[Finding]:
     notes = (
         f"UA: share of the images asked to be {config.target} that are not seen as it; "
         "IRA: share of all others that are seen as what was asked. A rejected image is "
-        "of no digit. P(digit), entropy: of the judge's classifier on the forgotten "
+        "of no digit. Where nothing is asked, what the original draws from a seed is. "
+        "P(digit), entropy: of the judge's classifier on the forgotten "
         "digit's images, whether or not it would be silent.",
         f"Loss: mean {KINDS[config.kind](setting).unit} of held-out images.",
         f"{config.samples} images of each digit; seeds are the same for all rows. "
