@@ -7,7 +7,10 @@ import numpy as np
 
 from experiments.canvas.request import Wanted
 from unlearn_jax.data.canvas import Canvas
+from unlearn_jax.data.captions import END
 from unlearn_jax.evaluation.cost import Cost, measured
+from unlearn_jax.methods.editing.denoiser import prompt_keys, text_maps, with_text_maps
+from unlearn_jax.methods.editing.trce import first_end, trce
 from unlearn_jax.methods.erasing.adapters import with_adapters
 from unlearn_jax.methods.erasing.adversarial import adv_closed, adv_unlearn
 from unlearn_jax.methods.erasing.all_but_one import all_but_one
@@ -20,6 +23,7 @@ from unlearn_jax.methods.erasing.newton import amnesia_newton, esd_newton
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
 from unlearn_jax.methods.erasing.salun import salun
 from unlearn_jax.methods.erasing.spm import spm
+from unlearn_jax.methods.erasing.steering import trce_steering
 from unlearn_jax.types import Batch, PRNGKey, Variables
 
 
@@ -99,6 +103,24 @@ def _spm(**options: Any) -> Tuner:
     return tuned
 
 
+def _both_stages(**options: Any) -> Tuner:
+    """TRCE: first ends are edited, all rows of others kept; then ways are steered."""
+
+    def tuned(key: PRNGKey, scene: Scene, variables: Variables) -> Variables:
+        denoiser, prompts = scene.generator.denoiser, scene.prompts
+        malicious, safe = (
+            prompt_keys(denoiser, variables, each, first_end(each, END)[:, None])
+            for each in (prompts.forget, prompts.anchor)
+        )
+        kept = prompt_keys(denoiser, variables, prompts.retain)
+        maps = trce(text_maps(denoiser, variables), malicious, safe, kept)
+        edited = with_text_maps(denoiser, variables, maps)
+        given = key, scene.generator, edited, variables, prompts
+        return trce_steering(*given, **options)
+
+    return tuned
+
+
 TUNERS: Mapping[str, Tuner] = {
     "esd-x": _prompted(esd, learning_rate=1e-4),
     "esd-x: on policy": _prompted(esd, learning_rate=1e-4, on_policy=True),
@@ -128,6 +150,8 @@ TUNERS: Mapping[str, Tuner] = {
     "advunlearn": _prompted(adv_unlearn),
     "advunlearn: closed form": _prompted(adv_closed),
     "few-shot": _shown(few_shot),
+    "trce: both stages": _both_stages(),
+    "trce: both stages, released": _both_stages(as_published=True),
 }
 """Name of a row -> the generator after tuning; traced."""
 

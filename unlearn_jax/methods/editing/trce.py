@@ -40,8 +40,8 @@ def trce(
 
     Cost: one ``edit`` of n + m rows.
     Source: TRCE, arXiv 2503.07389, stage 1; token weights 0, 1, 0, 0 as released.
-        Differs: λ. The gradients that the release never resets are those of stage 2,
-        fine-tuning of the denoiser, which this leaves out.
+        Differs: λ. Stage 2, whose gradients the release never resets, is
+        ``erasing.steering``.
     """
     n, m = (max(len(jnp.atleast_1d(each)), 1) for each in (malicious, captions))
     rows = join_rows(

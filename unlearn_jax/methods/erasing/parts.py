@@ -24,10 +24,15 @@ def _inner(path: Path) -> bool:
     return _rest(path) and not {"time", "time_out", "head"} & set(path)
 
 
+def _steering(path: Path) -> bool:
+    return "attention" in path or (_cross(path) and "query" in path)
+
+
 PARTS: dict[str, Callable[[Path], bool]] = {
     "x": _cross,
     "u": _rest,
     "noxattn": _inner,
+    "steering": lambda path: path[0] == "network" and _steering(path),
     "text": lambda path: path[0] == "text",
     "network": lambda path: path[0] == "network",
     "all": lambda path: True,
@@ -43,8 +48,9 @@ def part_of(denoiser: Denoiser, params: Params, name: str) -> PyTree[bool]:
         params: Whose paths are asked.
         name: "x": all of cross-attention, query and output too. "strict": its K and V
             maps. "u": the network without cross-attention. "noxattn": that without what
-            tells the time and without the last map. "text": the encoder. "network":
-            everything else. "all".
+            tells the time and without the last map. "steering": self-attention, and the
+            queries of cross-attention. "text": the encoder. "network": all the rest.
+            "all".
 
     Raises:
         ValueError: an unknown name, or a part that this denoiser does not have.

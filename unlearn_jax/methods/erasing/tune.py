@@ -26,6 +26,7 @@ def tune(
     moves: Any,
     steps: int,
     learning_rate: float,
+    rule: optax.GradientTransformation | None = None,
 ) -> Params:
     """``steps`` of Adam along minus ``slope``.
 
@@ -38,24 +39,25 @@ def tune(
             shape. What is masked moves by nothing at all, whatever Adam remembers.
         steps: Gradients.
         learning_rate: Constant.
+        rule: Another rule than plain Adam of that rate.
 
     Raises:
         ValueError: no steps, or a rate that is not positive.
     """
     check_whole("steps", steps)
     check_number("learning_rate", learning_rate, positive=True)
-    rule = optax.adam(learning_rate)
+    own_rule = optax.adam(learning_rate) if rule is None else rule
 
     def step(i: Any, state: Any, given: Any) -> Any:
         key, masks, constants = given
         params, memory = state
         own = slope(jax.random.fold_in(key, i), params, constants)
-        updates, memory = rule.update(held(own, moves, masks), memory, params)
+        updates, memory = own_rule.update(held(own, moves, masks), memory, params)
         updates = held(updates, moves, masks)
         return optax.apply_updates(params, updates), memory
 
     masks = jax.tree.map(jnp.asarray, moves)
-    state = params, rule.init(params)
+    state = params, own_rule.init(params)
     return repeat(steps, step, state, (key, masks, constants))[0]
 
 
