@@ -1,6 +1,6 @@
 """Times of the diffusion transformer: a step against PyTorch's, curvature in gradients.
 
-    python benchmarks/diffusion.py [--quick]
+    python benchmarks/diffusion.py [training] [curvature] [--quick]
 
 Every table is one run: contenders take turns, round by round, and a number is the
 median over rounds, warm, in wall time and in CPU time (all threads; the steadier one
@@ -50,13 +50,15 @@ OBJECTIVE = diffusion_objective(MODEL)
 def main() -> None:
     """Both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    rounds = 7 if parser.parse_args().quick else 21
+    given = parser.parse_args()
+    rounds = 5 if given.quick else 21
     cores = len(os.sched_getaffinity(0))
     machine = f"{platform.machine()}, {cores} cores, jax {jax.__version__}"
     print(f"{machine} on {target_platform()}, {rounds} rounds")
-    training(rounds)
-    curvature(rounds)
+    for part in given.parts or PARTS:
+        PARTS[part](rounds)
 
 
 def images(count: int) -> Batch:
@@ -167,6 +169,8 @@ def ready(run: Any, *given: Any) -> Any:
     program = jax.jit(run).lower(*given).compile()
     return lambda: jax.block_until_ready(program(*given))
 
+
+PARTS = {"training": training, "curvature": curvature}
 
 if __name__ == "__main__":
     main()

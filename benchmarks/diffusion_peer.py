@@ -178,9 +178,9 @@ def step(
 ) -> tuple[str, int, Callable[[], Any]]:
     """A name, the count of parameters, and one step of Adam: draws, loss, update."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    images = torch.from_numpy(np.asarray(batch.inputs, np.float32)[..., 0])
-    tokens = torch.from_numpy(np.asarray(batch.targets, np.int64))
-    kept = torch.from_numpy(np.asarray(signal, np.float32))
+    images = torch.from_numpy(np.array(batch.inputs, np.float32)[..., 0])
+    tokens = torch.from_numpy(np.array(batch.targets, np.int64))
+    kept = torch.from_numpy(np.array(signal, np.float32))
     model = Denoiser(vocabulary, images.shape[1], sizes)
     rule = torch.optim.Adam(model.parameters(), lr=rate)
 
