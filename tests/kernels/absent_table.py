@@ -23,11 +23,11 @@ eigensolver takes while it runs is in no account.
 {versions}.
 
     export PYTHONPATH=.:kernels:tests:tests/kernels
-    python tests/kernels/absent.py H100 > h100          # and v5e, v6e
-    python tests/kernels/absent.py H100 --double > h100-double
-    python tests/kernels/absent.py H100 --large > h100-large
-    python tests/kernels/absent.py H100 --large --over 8 > h100-eight    # and --model 8
-    python tests/kernels/absent_table.py h100* > benchmarks/results/absent-devices.md
+    python tests/kernels/absent.py H100 > small         # and >> v5e, v6e
+    python tests/kernels/absent.py H100 --double > double                # and >> v5e
+    python tests/kernels/absent.py H100 --large > large
+    python tests/kernels/absent.py H100 --large --over 8 >> large        # and --model 8
+    python tests/kernels/absent_table.py large small double > absent-devices.md
 """
 LARGE = """
 ## Curvature at sizes worth a table
@@ -64,8 +64,30 @@ def page(lines: list[dict[str, Any]]) -> str:
     for title, kind in kinds.items():
         own = [line for line in lines if (line["large"], line["double"]) == kind]
         if own:
-            text += f"{title}\n{table(own)}\n"
+            told = "" if kind[0] else f"{account(own)}\n\n"
+            text += f"{title}\n{told}{table(own)}\n"
     return text
+
+
+def account(lines: list[dict[str, Any]]) -> str:
+    """How many programs each compiler took, and how long that lasted."""
+    last = {(line["device"], line["name"]): line for line in lines}
+    count = len({name for _, name in last})
+    told = []
+    for device in sorted({device for device, _ in last}):
+        own = [line for line in last.values() if line["device"] == device]
+        taken = sum("error" not in line for line in own)
+        text = f"* {device}: {taken} of {count}"
+        timed = [line for line in own if "seconds" in line]
+        if timed:
+            longest = max(timed, key=lambda line: line["seconds"])
+            total = sum(line["seconds"] for line in timed)
+            text += (
+                f"; {len(timed)} of them took {total:,.0f} s of processor time to "
+                f"compile, the longest {longest['seconds']:.0f} s (`{longest['name']}`)"
+            )
+        told.append(f"{text}.")
+    return "\n".join(told)
 
 
 def table(lines: list[dict[str, Any]]) -> str:
