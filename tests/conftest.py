@@ -6,6 +6,7 @@ import gc
 import compiling
 import jax
 import pytest
+import threadpoolctl
 import typed
 from jaxtyping import install_import_hook
 
@@ -13,6 +14,8 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Where an operation was written is looked up for every one that is lowered.
 jax.config.update("jax_traceback_in_locations_limit", 0)
+# Two workers on two cores: threads of BLAS would spin for one another.
+threadpoolctl.threadpool_limits(1, user_api="blas")
 compiling.keep_programs()
 compiling.lend_contexts()
 typed.check_leaves_quickly()
