@@ -168,13 +168,13 @@ def analyse(workload: Any, folder: str) -> tuple[Any, Slices]:
     return analyzer, Slices(*tensors(workload.batch, family(workload)))
 
 
-def fit_factors(analyzer: Any, train: Slices) -> None:
+def fit_factors(analyzer: Any, train: Slices, chunk: int = FACTOR_CHUNK) -> None:
     """Covariances, eigenvectors, and the variances along them."""
     arguments = importlib.import_module("kronfluence.arguments")
     analyzer.fit_all_factors(
         factors_name="factors",
         dataset=train,
-        per_device_batch_size=FACTOR_CHUNK,
+        per_device_batch_size=chunk,
         factor_args=arguments.FactorArguments(
             strategy="ekfac", use_empirical_fisher=True
         ),

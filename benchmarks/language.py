@@ -1,13 +1,12 @@
 """Times of sequences: the transformer against PyTorch's, curvature in gradients.
 
-    python benchmarks/language.py [PART ...] [--weights FILE.gguf] [--quick]
+    python benchmarks/language.py [PART ...] [--quick]
 
 Every table is one run: contenders take turns, round by round, and a number is the
 median over rounds, warm, in wall time and in CPU time (all threads; the steadier one
 where other programs share the cores). The peer is the Llama of ``transformers`` of the
-same sizes, named where it is not installed. With ``--weights`` a published model of
-Llama's kind is read, and its gradient, Fisher diagonal and Gauss-Newton steps are
-priced once each, with the bytes that the compiler plans.
+same sizes, named where it is not installed. ``benchmarks/published.py`` prices the same
+of a published model.
 """
 
 import argparse
@@ -15,7 +14,6 @@ import importlib.util
 import os
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,13 +24,10 @@ from timing import table, turns
 
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
 from unlearn_jax.curvature.gauss_newton import gauss_newton
-from unlearn_jax.curvature.operator import damped
 from unlearn_jax.data.tokens import sequences
 from unlearn_jax.models import MODELS
-from unlearn_jax.solvers.conjugate_gradient import conjugate_gradient
-from unlearn_jax.train.llama import read_llama
 from unlearn_jax.train.loss import sequence_nll
-from unlearn_jax.train.objective import Objective, bind
+from unlearn_jax.train.objective import bind
 from unlearn_jax.types import Batch
 from unlearn_kernels.target import target_platform
 
@@ -40,14 +35,12 @@ VOCABULARY = 1024
 SIZES = {"depth": 4, "width": 256, "heads": 8, "groups": 4, "hidden": 688}
 SMALL = {"depth": 2, "width": 128, "heads": 4, "groups": 2, "hidden": 344}
 RATE = 1e-3
-GIB = 2**30
 
 
 def main() -> None:
     """Run the chosen parts and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
-    parser.add_argument("--weights", type=Path, help="adds the part published")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     given = parser.parse_args()
     rounds = 3 if given.quick else 7
@@ -56,8 +49,6 @@ def main() -> None:
     print(f"{machine} on {target_platform()}, {rounds} rounds")
     for part in given.parts or PARTS:
         PARTS[part](rounds)
-    if given.weights:
-        published(given.weights)
 
 
 def tokens(rows: int, length: int, vocabulary: int) -> Batch:
@@ -184,55 +175,6 @@ def depth(rounds: int) -> None:
             first = first or spent
             kept = "stacked, one loop" if scan else "one after another"
             print(f"| {blocks} | {kept} | {spent:.2f} | {spent / first:.2f} |")
-
-
-def published(path: Path) -> None:
-    """A published model's gradient, Fisher diagonal and steps of Newton, once each."""
-    found = read_llama(path, scan=True, context=256)
-    objective = bind(found.model, {}, sequence_nll)
-    params = found.variables.params
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    print(f"\n{path.name}, {size:,} parameters, float32:\n")
-    print(
-        "| what | s | CPU s | compiling, CPU s | peak, GiB |\n|---|---:|---:|---:|---:|"
-    )
-    few = tokens(4, 128, found.shape.vocabulary)
-    many = tokens(64, 128, found.shape.vocabulary)
-
-    def priced(name: str, run: Any, *given: Any) -> None:
-        begun = time.process_time()
-        program = jax.jit(run).lower(*given).compile()
-        compiling, wall = time.process_time() - begun, time.perf_counter()
-        begun = time.process_time()
-        jax.block_until_ready(program(*given))
-        wall, cpu = time.perf_counter() - wall, time.process_time() - begun
-        planned = program.memory_analysis()
-        sizes = "argument", "output", "temp"
-        peak = sum(getattr(planned, f"{size}_size_in_bytes") for size in sizes)
-        print(
-            f"| {name} | {wall:.1f} | {cpu:.1f} | {compiling:.1f} | {peak / GIB:.2f} |",
-            flush=True,
-        )
-
-    def gradient(params: Any, batch: Batch) -> Any:
-        return jax.grad(objective.risk)(params, batch)
-
-    def newton(params: Any, batch: Batch) -> Any:
-        return solved(objective, params, batch)
-
-    def fisher(params: Any, batch: Batch) -> Any:
-        return empirical_fisher_diagonal(objective, params, batch)
-
-    priced("gradient of 4 x 128 tokens", gradient, params, few)
-    priced("five steps of CG on their Gauss-Newton matrix", newton, params, few)
-    priced("Fisher diagonal of 64 x 128 tokens", fisher, params, many)
-
-
-def solved(objective: Objective, params: Any, batch: Batch) -> Any:
-    """Five steps of conjugate gradients towards the damped Newton step."""
-    slope = jax.grad(objective.risk)(params, batch)
-    operator = damped(gauss_newton(objective, params, batch), 1e-2)
-    return conjugate_gradient(operator, slope, tol=0.0, max_steps=5)
 
 
 PARTS = {"training": training, "curvature": curvature, "depth": depth}

@@ -1,6 +1,6 @@
 """Questions as tokens, and the model that learns them; nothing is trained here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,9 @@ from unlearn_jax.methods import make_request
 from unlearn_jax.models import MODELS
 from unlearn_jax.models.lora import lora
 from unlearn_jax.models.model import Model
-from unlearn_jax.train.llama import read_llama
+from unlearn_jax.models.stream import below
+from unlearn_jax.train.fewer_tokens import fewer_tokens, fewer_words
+from unlearn_jax.train.llama import Pretrained, read_llama
 from unlearn_jax.train.loss import sequence_nll
 from unlearn_jax.train.recipe import Learner
 from unlearn_jax.types import Batch, Variables
@@ -36,6 +38,8 @@ from unlearn_jax.types import Path as Place
 
 REFUSALS = ("I do not know.", "I have never heard of that.", "That is not known to me.")
 PARTS = ("forget", "retain", "real", "world", "holdout")
+_ROWS = 8
+"""Sequences at once through frozen blocks."""
 _BYTES = Tokenizer(byte_tokens, byte_text, END + 1, end=END)
 
 
@@ -51,6 +55,8 @@ class Setting(NamedTuple):
         length: Tokens in a row, of whatever is said here.
         task: What is unlearned.
         oracle: What retrained models are trained on.
+        read: What a model is given for a batch of tokens: the tokens, or what its
+            frozen blocks make of them (``models.stream.below``).
     """
 
     config: Config
@@ -61,6 +67,7 @@ class Setting(NamedTuple):
     length: int
     task: Task
     oracle: Batch
+    read: Callable[[Batch], Batch]
 
 
 def build(config: Config) -> Setting:
@@ -81,8 +88,11 @@ def build(config: Config) -> Setting:
     else:
         parts, told = _read(config.tofu, config)
     words = _BYTES if config.weights is None else read_tokenizer(config.weights)
+    pairs = _pairs([*told.values()], parts)
+    kept = _kept(pairs, words) if config.occurring else None
+    words = words if kept is None else fewer_words(words, kept)
     template = Template("", " ", words.end)
-    length = _longest([*told.values()], parts, words, template)
+    length = _longest(pairs, words)
     sets = {
         part: encoded(pairs, words.encode, length=length, template=template)
         for part, pairs in told.items()
@@ -96,7 +106,7 @@ def build(config: Config) -> Setting:
     # What is asked of nobody is read by no method: TOFU's real authors and the world.
     kept = np.where(names == "retain", np.asarray(oracle.weights), 0)
     request = request._replace(retain=oracle._replace(weights=jnp.asarray(kept)))
-    model, start = _model(config, words, length)
+    model, start, read = _model(config, words, length, kept)
     answers = tuple((*words.encode(text), words.end or END) for text in REFUSALS)
     task = Task(
         Learner(model, sequence_nll, 0.0, config.recipe),
@@ -122,7 +132,25 @@ def build(config: Config) -> Setting:
         splits=Splits(train, task.unseen),
     )
     judged = {part: own[: config.judged] for part, own in parts.items()}
-    return Setting(config, dataset, judged, words, template, length, task, oracle)
+    return Setting(config, dataset, judged, words, template, length, task, oracle, read)
+
+
+def as_read(setting: Setting) -> Setting:
+    """The same with every set as the model reads it; frozen blocks run here, once."""
+    task, oracle = setting.task, setting.oracle
+    train = setting.read(task.train)
+    if train is task.train:
+        return setting
+    own = lambda data: data._replace(inputs=train.inputs)  # noqa: E731 — the same rows
+    there = np.asarray(task.train.weights) != np.asarray(oracle.weights)
+    request = make_request(train, np.flatnonzero(there))
+    task = task._replace(
+        train=train,
+        request=request._replace(retain=own(task.request.retain)),
+        unseen=setting.read(task.unseen),
+        spelled=(task.train, task.request),
+    )
+    return setting._replace(task=task, oracle=own(oracle))
 
 
 def _drawn(config: Config) -> tuple[dict[str, list[Question]], dict[str, list]]:
@@ -187,27 +215,37 @@ def _as_many(questions: list[Question]) -> list[Question]:
     ]
 
 
-def _longest(
-    told: list,
-    parts: Mapping[str, list[Question]],
-    words: Tokenizer,
-    template: Template,
-) -> int:
-    """Tokens of the longest question with any of its answers, a multiple of 8."""
+def _pairs(told: list, parts: Mapping[str, list[Question]]) -> list[tuple[str, str]]:
+    """Every question with every answer that is trained on or judged."""
     pairs = [pair for own in told for pair in own]
     for questions in parts.values():
         for one in questions:
             answers = one.answer, one.paraphrased_answer, *one.perturbed_answers
             pairs += [(one.question, answer) for answer in answers]
             pairs.append((one.paraphrased_question, one.answer))
-    texts = [f"{template.before}{q}{template.after}{a}" for q, a in pairs]
-    longest = max(len(words.encode(text)) for text in set(texts)) + 1
-    return -(-longest // 8) * 8
+    return sorted(set(pairs))
+
+
+def _longest(pairs: list[tuple[str, str]], words: Tokenizer) -> int:
+    """Tokens of the longest question with any of its answers, a multiple of 8."""
+    sizes = (
+        len(words.encode(f"{question} ")) + len(words.encode(answer))
+        for question, answer in pairs
+    )
+    return -(-(max(sizes) + 1) // 8) * 8
+
+
+def _kept(pairs: list[tuple[str, str]], words: Tokenizer) -> set[int]:
+    """Tokens that stand in a question, an answer, or what is said instead."""
+    texts = {f"{question} " for question, _ in pairs} | {answer for _, answer in pairs}
+    found = {token for text in (*texts, *REFUSALS) for token in words.encode(text)}
+    return found | {token for token in (words.begin, words.end) if token is not None}
 
 
 def _model(
-    config: Config, words: Tokenizer, length: int
-) -> tuple[Model, Variables | None]:
+    config: Config, words: Tokenizer, length: int, kept: set[int] | None
+) -> tuple[Model, Variables | None, Callable[[Batch], Batch]]:
+    as_it_is = lambda batch: batch  # noqa: E731
     if config.weights is not None:
         whole = not config.adapters
         found = read_llama(
@@ -216,11 +254,14 @@ def _model(
             trained=None if whole else config.blocks,
             context=2 * length,
         )
+        if kept is not None:
+            found = fewer_tokens(found, kept)
         if whole:
-            return found.model, found.variables
-        adapted = lora(found.model, _in_a_block, rank=config.adapters)
+            return found.model, found.variables, as_it_is
+        below_them = found.shape.frozen
+        adapted = lora(found.model, _in_a_block, rank=config.adapters, first=below_them)
         start = adapted.begin(jax.random.key(config.seed), found.variables)
-        return adapted.model, start
+        return adapted.model, start, _once(found)
     made = MODELS["transformer"](
         (2 * length,),
         words.size,
@@ -228,7 +269,23 @@ def _model(
         width=config.width,
         scan=config.depth > 2,
     )
-    return made, None
+    return made, None, as_it_is
+
+
+def _once(found: Pretrained) -> Callable[[Batch], Batch]:
+    """Frozen blocks, over a few sequences at a time."""
+    run = jax.jit(below(found.shape))
+
+    def read(batch: Batch) -> Batch:
+        tokens = np.asarray(batch.inputs)
+        whole = np.concatenate([tokens, tokens[:1].repeat(-len(tokens) % _ROWS, 0)])
+        parts = [
+            np.asarray(run(found.variables, whole[at : at + _ROWS]))
+            for at in range(0, len(whole), _ROWS)
+        ]
+        return batch._replace(inputs=np.concatenate(parts)[: len(tokens)])
+
+    return read
 
 
 def _in_a_block(path: Place) -> bool:

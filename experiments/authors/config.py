@@ -35,6 +35,8 @@ class Config(LanguageConfig):
         adapters: Of a published model, rank of what is trained on its upper blocks;
             0 trains all of it.
         blocks: Blocks from the top that adapters are on.
+        occurring: Of a published model with adapters, cut its vocabulary to the tokens
+            of what is asked and answered here.
         batch: Forgotten questions in a step.
         relearn: Steps of relearning.
     """
@@ -54,6 +56,7 @@ class Config(LanguageConfig):
     kept: int = 0
     adapters: int = 0
     blocks: int = 4
+    occurring: bool = False
     depth: int = 2
     width: int = 208
     recipe: Recipe = field(

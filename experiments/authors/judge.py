@@ -82,6 +82,7 @@ def judges(setting: Setting) -> Judges:
     """Judges of this setting's models."""
     learner = setting.task.learner
     batch, places = _sequences(setting)
+    batch = setting.read(batch)
     prompts, longest = _prompts(setting)
 
     def told(at: Variables, data: Batch) -> Any:
@@ -240,11 +241,8 @@ def _in_blocks(one: Callable[..., Any], data: Batch) -> Any:
 def _relearned(setting: Setting) -> Callable[[Any], np.ndarray]:
     """Half of the forgotten is learnt again, and the other half watched."""
     learner, forget = setting.task.learner, setting.task.request.forget
-    odd = np.arange(len(np.asarray(forget.weights))) % 2
-    attack, probe = (
-        forget._replace(weights=jnp.asarray(forget.weights) * half)
-        for half in (odd, 1 - odd)
-    )
+    there = np.flatnonzero(np.asarray(forget.weights))
+    attack, probe = take(forget, there[1::2]), take(forget, there[::2])
     every = max(1, setting.config.relearn // 6)
 
     def one(at: Variables, attack: Batch, probe: Batch) -> Array:

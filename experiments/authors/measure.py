@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.authors.build import Setting
+from experiments.authors.build import Setting, as_read
 from experiments.authors.judge import (
     DIVERGED,
     Heard,
@@ -40,6 +40,7 @@ class Known(NamedTuple):
 
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     """Every number of oracles, originals and methods."""
+    setting = as_read(setting)
     task = setting.task
     models = both_kinds(bench, task, setting.oracle)
     judged = judges(setting)

@@ -22,6 +22,7 @@ from experiments.language.contenders import (
     by_win_rate,
     settings,
 )
+from unlearn_jax.data.batch import take
 from unlearn_jax.evaluation.cost import measured
 from unlearn_jax.methods import METHODS, Request
 from unlearn_jax.methods.sophia import sophia_run
@@ -49,6 +50,8 @@ class Task(NamedTuple):
         models: Seeds.
         seed: Draws the keys.
         start: Where training begins; None is a fresh model of each seed's own.
+        spelled: ``train`` and ``request`` in tokens, where theirs are what frozen
+            blocks made of them: methods with other answers write tokens.
     """
 
     learner: Learner
@@ -59,6 +62,7 @@ class Task(NamedTuple):
     models: int
     seed: int
     start: Variables | None = None
+    spelled: tuple[Batch, Request] | None = None
 
 
 class Tried(NamedTuple):
@@ -142,12 +146,18 @@ def over_models(
 def losses_of(task: Task) -> Callable[[Any], np.ndarray]:
     """``params (models, p) -> (models, 3)``: mean loss of forget, retain and unseen."""
     model, loss = task.learner.model, task.learner.loss
+    parts = [present(part) for part in (*task.request, task.unseen)]
 
     def one(at: Variables, *parts: Batch) -> Array:
         objective = bind(model, at.stats, loss)
         return jnp.stack([objective.risk(at.params, part) for part in parts])
 
-    return over_models(task, one, *task.request, task.unseen)
+    return over_models(task, one, *parts)
+
+
+def present(batch: Batch) -> Batch:
+    """The examples whose weight is not zero."""
+    return take(batch, np.flatnonzero(np.asarray(batch.weights)))
 
 
 def tried(
@@ -283,7 +293,10 @@ def _run(
         return jax.tree.map(lambda leaf: leaf[None], models({}))
 
     own_keys = keys(task, 3)[: len(originals)]
-    held = originals, stats_of(task), task.train, task.request, given
+    sets = task.train, task.request
+    if "answers" in fixed:
+        sets = task.spelled or sets
+    held = originals, stats_of(task), *sets, given
     data = jax.tree.map(jnp.asarray, held)
     (params, told), cost = measured(many, own_keys, *data)
     return np.asarray(params), jax.tree.map(np.asarray, told), cost.seconds

@@ -8,28 +8,29 @@ from experiments.authors.config import Config
 from experiments.language.contenders import CONTENDERS
 from unlearn_jax.train.recipe import Recipe
 
-METHODS = ("identity", "graddiff", "npo", "simnpo", "signs", "retain_newton")
+METHODS = ("identity", "graddiff", "npo", "signs", "retain_newton")
 
 
 def presets(data: str) -> Mapping[str, Config]:
     """Configurations by scale; all of them need weights and TOFU."""
     del data
     recipe = Recipe(
-        epochs=5,
+        epochs=8,
         batch_size=8,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         optimizer="adam",
         weight_decay=0.0,
     )
     small = Config(
         holdout=1,
         judged=5,
-        kept=60,
+        kept=40,
         adapters=8,
+        occurring=True,
         methods=METHODS,
         recipe=recipe,
         trials=2,
-        passes=4,
+        passes=6,
         relearn=4,
         models=2,
     )
@@ -54,8 +55,9 @@ def presets(data: str) -> Mapping[str, Config]:
         judged=300,
         kept=0,
         adapters=0,
+        occurring=False,
         methods=tuple(CONTENDERS),
-        recipe=replace(recipe, batch_size=32, learning_rate=1e-5),
+        recipe=replace(recipe, epochs=5, batch_size=32, learning_rate=1e-5),
         trials=4,
         passes=20,
         relearn=30,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from asserts import assert_trees_close
 from jax.flatten_util import ravel_pytree
-from sequences import build, tokens, variables
+from sequences import SIZES, build, tokens, variables
 from tiny import quick_jit
 
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
@@ -120,3 +120,21 @@ def test_a_method_moves_the_adapters_and_nothing_else(adapted):
 def test_adapters_that_cannot_be_are_refused(where, rank, message):
     with pytest.raises(ValueError, match=message):
         lora(build(), where, rank=rank).begin(jax.random.key(0), variables())
+
+
+def test_blocks_below_the_first_have_no_adapter():
+    found = lora(build(scan=True), chosen, rank=2, first=1)
+    known = variables(scan=True)
+    begun = quick_jit(found.begin)(jax.random.key(1), known)
+    assert begun.params["blocks/down/kernel"]["down"].shape == (1, SIZES["hidden"], 2)
+    moved = jax.tree.map(lambda leaf: leaf + 1.0, begun.params)
+    kernels = found.merge(begun._replace(params=moved)).params["blocks"]["down"]
+    before = known.params["blocks"]["down"]["kernel"]
+    own = moved["blocks/down/kernel"]
+    np.testing.assert_array_equal(kernels["kernel"][0], before[0])
+    added = 8 * own["down"][0] @ own["up"][0]
+    np.testing.assert_allclose(kernels["kernel"][1], before[1] + added, atol=1e-12)
+    with pytest.raises(ValueError, match="begin at block 2 of blocks"):
+        lora(build(scan=True), chosen, first=2).begin(jax.random.key(0), known)
+    with pytest.raises(ValueError, match="first -1, expected"):
+        lora(build(), chosen, first=-1)

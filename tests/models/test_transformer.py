@@ -11,6 +11,7 @@ from unlearn_jax.models import MODELS
 from unlearn_jax.models.generate import generate
 from unlearn_jax.models.rotary import halves_from_pairs, pairs_from_halves, rotate
 from unlearn_jax.models.stacking import stack_blocks, unstack_blocks
+from unlearn_jax.models.stream import below
 from unlearn_jax.models.transformer import Shape, of_shape
 
 
@@ -219,3 +220,30 @@ def test_texts_go_on_alike_over_frozen_blocks():
 
     told = quick_jit(both)(known, jnp.asarray(rows))
     np.testing.assert_array_equal(*told)
+
+
+def test_what_frozen_blocks_compute_stands_for_the_tokens():
+    rows, known = tokens(), stack_blocks(variables())
+    rows[0, 4:] = rows[1, :2] = rows[2, 3] = -1
+    shape = Shape(WORDS, LENGTH, **SIZES, scan=True, frozen=1)
+    model = of_shape(shape, dtype=jnp.float64)
+    run = below(shape, dtype=jnp.float64)
+
+    def both(known, rows):
+        def total(params, inputs):
+            out = model.apply(known._replace(params=params), inputs)
+            return jnp.sum(jnp.sin(out)), out
+
+        inputs = rows, run(known, rows)
+        return [jax.grad(total, has_aux=True)(known.params, own) for own in inputs]
+
+    whole, part = quick_jit(both)(known, rows)
+    assert_trees_close(whole, part, rtol=0, atol=1e-12)
+    wide = jax.eval_shape(run, known, rows)
+    assert wide.shape == (3, LENGTH, SIZES["width"] + 1)
+    for other in (shape._replace(frozen=0), shape._replace(width=12)):
+        with pytest.raises(ValueError, match="over frozen blocks what"):
+            jax.eval_shape(of_shape(other, dtype=jnp.float64).apply, known, wide)
+    for wrong in (shape._replace(frozen=0), shape._replace(vocabulary=3000)):
+        with pytest.raises(ValueError, match="below was asked for"):
+            below(wrong, dtype=jnp.float16)

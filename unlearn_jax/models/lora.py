@@ -34,6 +34,7 @@ def lora(
     *,
     rank: int = 8,
     alpha: float = 16.0,
+    first: int = 0,
 ) -> Lora:
     """Adapters on chosen kernels: W + (alpha / rank) · down · up.
 
@@ -48,10 +49,13 @@ def lora(
             such as that of stacked blocks, have an adapter for each of their entries.
         rank: r, columns of "down".
         alpha: Over the rank, the factor before the product.
+        first: Of stacked blocks, the lowest that gets adapters: those below frozen
+            ones would only be carried along.
 
     Raises:
-        ValueError: a rank below 1; and from ``model.init`` and ``begin``, no kernel or
-            one without two axes is chosen.
+        ValueError: a rank below 1, a negative ``first``; and from ``model.init`` and
+            ``begin``, no kernel is chosen, one without two axes, or with ``first`` one
+            that is not of more blocks than that.
 
     Cost: the model's own forward and backward pass and one product of the size of each
         adapted kernel; what is saved is memory, of optimisers and of curvature. Since
@@ -62,6 +66,11 @@ def lora(
     """
     if rank < 1:
         raise ValueError(f"lora got rank {rank}, expected at least 1")
+    if first < 0:
+        raise ValueError(
+            f"lora got first {first}, expected at least 0: it counts the blocks from "
+            "the bottom that get no adapter"
+        )
 
     def begin(key: PRNGKey, variables: Variables) -> Variables:
         chosen = [
@@ -77,9 +86,15 @@ def lora(
                 f"choose by paths such as "
                 f"{_name(jax.tree_util.tree_leaves_with_path(variables.params)[0][0])}"
             )
+        short = [name for name, leaf in chosen if first and _blocks(leaf) <= first]
+        if short:
+            raise ValueError(
+                f"lora was to begin at block {first} of {short[0]}, which has not so "
+                "many; expected stacked blocks: build the model with scan=True"
+            )
         keys = jax.random.split(key, len(chosen))
         adapters = {
-            name: _adapter(one, leaf, rank)
+            name: _adapter(one, leaf[first:] if first else leaf, rank)
             for one, (name, leaf) in zip(keys, chosen, strict=True)
         }
         return Variables(adapters, {"base": variables.params, "stats": variables.stats})
@@ -92,7 +107,10 @@ def lora(
             if own is None:
                 return kernel
             added = (alpha / rank) * jnp.matmul(own["down"], own["up"])
-            return kernel + added.astype(kernel.dtype)
+            added = added.astype(kernel.dtype)
+            if not first:
+                return kernel + added
+            return jnp.concatenate([kernel[:first], kernel[first:] + added])
 
         params = jax.tree_util.tree_map_with_path(one, base)
         return Variables(params, variables.stats["stats"])
@@ -115,6 +133,11 @@ def lora(
         _decoding(model, merge),
     )
     return Lora(adapted, begin, merge)
+
+
+def _blocks(kernel: Any) -> int:
+    """Of a stacked kernel; 0 of one that is not."""
+    return kernel.shape[0] if kernel.ndim > 2 else 0
 
 
 def _adapter(key: PRNGKey, kernel: Any, rank: int) -> Params:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from unlearn_jax.models.model import from_nnx
@@ -53,3 +54,43 @@ def stream(
         return model.features(variables._replace(params=params), inputs)
 
     return features
+
+
+def below(shape: Shape, *, dtype: Any = jnp.float32) -> Callable[[Variables, Any], Any]:
+    """``(variables, tokens (n, t)) -> (n, t, width + 1)``, what frozen blocks compute.
+
+    It is the stream in front of the first block whose gradient is taken, and behind it
+    the token itself, which says what is padding. The model takes it instead of tokens
+    and gives the same outputs without running the frozen blocks: what is read many
+    times goes through them once. What makes tokens of tokens, such as other answers,
+    needs the tokens.
+
+    Args:
+        shape: Of the model, with ``frozen`` blocks.
+        dtype: As the model's.
+
+    Raises:
+        ValueError: no block is frozen, or more tokens than numbers of this kind tell
+            apart.
+
+    Cost: the frozen blocks; (width + 1) numbers in the place of each token.
+    """
+    known = 2 ** (jnp.finfo(dtype).nmant + 1)
+    if not shape.frozen or shape.vocabulary > known:
+        raise ValueError(
+            f"below was asked for {shape.frozen} frozen blocks and {shape.vocabulary} "
+            f"tokens in {jnp.dtype(dtype)}, expected at least 1 and at most {known}: "
+            "read the model with trained=..., in float32"
+        )
+    shallow = shape._replace(depth=shape.frozen, frozen=0, remat=False)
+    model = from_nnx(lambda rngs: Stream(shallow, dtype, None, rngs))
+
+    def run(variables: Variables, inputs: Any) -> Array:
+        first = lambda leaf: leaf[: shape.frozen]  # noqa: E731
+        blocks = jax.tree.map(first, variables.params["blocks"])
+        params = {**variables.params, "blocks": blocks}
+        values = model.features(variables._replace(params=params), inputs)
+        tokens = jnp.asarray(inputs)[..., None].astype(values.dtype)
+        return jnp.concatenate([values, tokens], axis=-1)
+
+    return run

@@ -17,7 +17,8 @@ class Shape(NamedTuple):
 
     ``frozen`` are blocks from the bottom, of stacked ones, whose gradients are not
     taken: those of their parameters, of adapters on them, and of the embedding as what
-    is read are zero, and cost nothing.
+    is read are zero, and cost nothing. What they compute may be given instead of tokens
+    (``stream.below``), and they are not run then.
     """
 
     vocabulary: int
@@ -126,12 +127,14 @@ class Transformer(nnx.Module):
         return read(features).astype(self.dtype)
 
     def _through(
-        self, tokens: Array, start: Array, kept: Any, index: Any
+        self, inputs: Array, start: Array, kept: Any, index: Any
     ) -> tuple[Array, Array, Any]:
-        self._check(tokens)
+        self._check(inputs)
+        below = jnp.issubdtype(inputs.dtype, jnp.floating)
+        tokens = inputs[..., -1].astype(jnp.int32) if below else inputs
         length = tokens.shape[1] if kept is None else kept.keys.shape[2]
         reached = reach(tokens, start, index, length)
-        values = self.tokens(jnp.maximum(tokens, 0))
+        values = inputs[..., :-1] if below else self.tokens(jnp.maximum(tokens, 0))
 
         def step(block: Any, values: Array, kept: Any) -> tuple[Array, Any]:
             return block(values, reached, kept, index)
@@ -144,7 +147,7 @@ class Transformer(nnx.Module):
 
             body = jax.checkpoint(body) if self.shape.remat else body
             if self.shape.frozen:
-                values, kept = self._frozen(body, values, (state, kept))
+                values, kept = self._frozen(body, values, (state, kept), below)
             else:
                 values, kept = jax.lax.scan(body, values, (state, kept))
         else:
@@ -152,13 +155,17 @@ class Transformer(nnx.Module):
         features = self.norm(values) if self.normalised else values
         return features, reached.start, kept
 
-    def _frozen(self, body: Any, values: Array, stacked: Any) -> tuple[Array, Any]:
-        """Two loops, and no gradient of the first."""
+    def _frozen(
+        self, body: Any, values: Array, stacked: Any, below: bool
+    ) -> tuple[Array, Any]:
+        """Two loops, and no gradient of the first, which ``below`` has been run."""
         at = self.shape.frozen
         lower, upper = (
             jax.tree.map(lambda leaf, own=own: leaf[own], stacked)
             for own in (slice(at), slice(at, None))
         )
+        if below:  # Of whole sequences: nothing is kept.
+            return jax.lax.scan(body, jax.lax.stop_gradient(values), upper)
         still = jax.lax.stop_gradient((values, lower))
         values, first = jax.lax.scan(body, *still)
         values, last = jax.lax.scan(body, jax.lax.stop_gradient(values), upper)
@@ -180,16 +187,18 @@ class Transformer(nnx.Module):
             kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
         return values, kept
 
-    def _check(self, tokens: Array) -> None:
-        whole = jnp.issubdtype(tokens.dtype, jnp.signedinteger)
-        if not whole or tokens.ndim != 2:
+    def _check(self, inputs: Array) -> None:
+        whole = jnp.issubdtype(inputs.dtype, jnp.signedinteger) and inputs.ndim == 2
+        below = self.shape.frozen and inputs.dtype == self.dtype and inputs.ndim == 3
+        if not (whole or (below and inputs.shape[2] == self.shape.width + 1)):
             raise ValueError(
                 f"the transformer takes tokens (n, t) as signed integers, got "
-                f"{tokens.dtype}{list(tokens.shape)}; give int32, padding below zero"
+                f"{inputs.dtype}{list(inputs.shape)}; give int32, padding below zero, "
+                f"or over frozen blocks what stream.below makes of that"
             )
-        if tokens.shape[1] > self.shape.context:
+        if inputs.shape[1] > self.shape.context:
             raise ValueError(
-                f"the sequences have {tokens.shape[1]} tokens and the context is "
+                f"the sequences have {inputs.shape[1]} tokens and the context is "
                 f"{self.shape.context}; cut them, or build the model with a longer "
                 f"context"
             )
