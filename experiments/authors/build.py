@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.authors.config import SPLITS, Config
+from experiments.authors.ways import asked_otherwise
 from experiments.language.contenders import Costs
 from experiments.language.trials import Task
 from unlearn_jax.data.authors import draw_authors
@@ -93,6 +94,7 @@ def build(config: Config) -> Setting:
     words = words if kept is None else fewer_words(words, kept)
     template = Template("", " ", words.end)
     length = _longest(pairs, words)
+    room = max(2 * length, _room(parts, config.probed, words, template))
     sets = {
         part: encoded(pairs, words.encode, length=length, template=template)
         for part, pairs in told.items()
@@ -106,7 +108,7 @@ def build(config: Config) -> Setting:
     # What is asked of nobody is read by no method: TOFU's real authors and the world.
     kept = np.where(names == "retain", np.asarray(oracle.weights), 0)
     request = request._replace(retain=oracle._replace(weights=jnp.asarray(kept)))
-    model, start, read = _model(config, words, length, kept)
+    model, start, read = _model(config, words, room, kept)
     answers = tuple((*words.encode(text), words.end or END) for text in REFUSALS)
     task = Task(
         Learner(model, sequence_nll, 0.0, config.recipe),
@@ -235,6 +237,16 @@ def _longest(pairs: list[tuple[str, str]], words: Tokenizer) -> int:
     return -(-(max(sizes) + 1) // 8) * 8
 
 
+def _room(
+    parts: Mapping[str, list[Question]], probed: int, words: Tokenizer, own: Template
+) -> int:
+    """Tokens of the longest probe and what may be said to it."""
+    every = asked_otherwise(parts, probed)
+    asked = [len(words.encode(f"{own.before}{p.prompt}{own.after}")) for p in every]
+    said = [len(words.encode(probe.answer)) + 1 for probe in every]
+    return max(asked, default=0) + max(said, default=0)
+
+
 def _kept(pairs: list[tuple[str, str]], words: Tokenizer) -> set[int]:
     """Tokens that stand in a question, an answer, or what is said instead."""
     texts = {f"{question} " for question, _ in pairs} | {answer for _, answer in pairs}
@@ -243,7 +255,7 @@ def _kept(pairs: list[tuple[str, str]], words: Tokenizer) -> set[int]:
 
 
 def _model(
-    config: Config, words: Tokenizer, length: int, kept: set[int] | None
+    config: Config, words: Tokenizer, room: int, kept: set[int] | None
 ) -> tuple[Model, Variables | None, Callable[[Batch], Batch]]:
     as_it_is = lambda batch: batch  # noqa: E731
     if config.weights is not None:
@@ -252,7 +264,7 @@ def _model(
             config.weights,
             remat=whole,
             trained=None if whole else config.blocks,
-            context=2 * length,
+            context=room,
         )
         if kept is not None:
             found = fewer_tokens(found, kept)
@@ -263,7 +275,7 @@ def _model(
         start = adapted.begin(jax.random.key(config.seed), found.variables)
         return adapted.model, start, _once(found)
     made = MODELS["transformer"](
-        (2 * length,),
+        (room,),
         words.size,
         depth=config.depth,
         width=config.width,

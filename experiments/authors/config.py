@@ -39,6 +39,7 @@ class Config(LanguageConfig):
             of what is asked and answered here.
         batch: Forgotten questions in a step.
         relearn: Steps of relearning.
+        probed: Forgotten questions that are asked for in RWKU's ways too; 0 for none.
     """
 
     forget: int = 4
@@ -72,13 +73,14 @@ class Config(LanguageConfig):
     passes: int = 20
     batch: int = 8
     relearn: int = 12
+    probed: int = 5
 
 
 RULES = (
     *LANGUAGE_RULES,
     *at_least(1, "forget", "retain", "real", "towns", "holdout", "perturbed", "judged"),
     *at_least(1, "batch", "relearn", "blocks"),
-    *at_least(0, "asked", "kept", "adapters"),
+    *at_least(0, "asked", "kept", "adapters", "probed"),
     *one_of(SPLITS, "split"),
     *some("facts"),
     *one_of(FACTS, "facts"),
@@ -106,6 +108,7 @@ def presets(data: str) -> Mapping[str, Config]:
         holdout=1,
         facts=("birthplace", "genre"),
         judged=2,
+        probed=1,
         depth=1,
         width=16,
         recipe=replace(small.recipe, epochs=2, batch_size=8),

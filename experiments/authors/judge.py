@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.authors.build import PARTS, Setting
+from experiments.authors.build import PARTS, REFUSALS, Setting
+from experiments.authors.probing import Probed, prober
 from experiments.language.trials import losses_of, over_models
 from unlearn_jax.data.batch import take
 from unlearn_jax.data.questions import (
@@ -17,6 +18,7 @@ from unlearn_jax.data.questions import (
     trained_pairs,
 )
 from unlearn_jax.evaluation.relearn import mean_height, relearning_curve
+from unlearn_jax.evaluation.resurgence import safe_refusal_rate
 from unlearn_jax.evaluation.sequences import (
     Told,
     exact_memorisation,
@@ -53,6 +55,8 @@ class Judges(NamedTuple):
         logits: Outputs on the trained questions of ``DIVERGED``.
         relearned: (models, points) losses of one half of what was forgotten while the
             other half is learnt again.
+        probed: What is said where the forgotten is asked for otherwise; None where
+            nothing is.
         places: (part, "true" | "paraphrased" | "perturbed") -> rows of ``told``.
     """
 
@@ -61,6 +65,7 @@ class Judges(NamedTuple):
     spoken: Callable[[Any], np.ndarray]
     logits: Callable[[Any], np.ndarray]
     relearned: Callable[[Any], np.ndarray]
+    probed: Callable[[Any], list[Probed]] | None
     places: Mapping[tuple[str, str], np.ndarray]
 
 
@@ -109,6 +114,7 @@ def judges(setting: Setting) -> Judges:
         over_models(task, spoken, prompts),
         over_models(task, logits, take(batch, rows)),
         _relearned(setting),
+        prober(setting) if setting.config.probed else None,
         places,
     )
 
@@ -160,6 +166,8 @@ def heard(setting: Setting, judged: Judges, told: Told, spoken: np.ndarray) -> H
             chance = right / (right + others)
         values[f"{part} probability"] = float(chance.mean())
         values[f"{part} rouge"] = float(np.mean(recalls))
+        if part == "retain":
+            values["safe_refusal_rate"] = safe_refusal_rate(texts, REFUSALS)
         useful = forgotten_truth if part == "forget" else useful_truth
         values[f"{part} truth ratio"] = useful(truths[part])
     values["model_utility"] = model_utility(

@@ -15,6 +15,7 @@ from experiments.authors.judge import (
     judges,
     told_of,
 )
+from experiments.authors.probing import Probed, rows_of_probes
 from experiments.frame.bench import Bench
 from experiments.language.contest import Court, at, both_kinds, contest
 from experiments.language.trials import ORACLE, ORIGINAL
@@ -31,11 +32,13 @@ class Known(NamedTuple):
         said: (models, n, t, k) logits on the questions that are compared.
         relearned: (models, 3), see ``Judges``.
         heard: Of each model.
+        probed: Of each model; empty where nothing is asked for otherwise.
     """
 
     said: np.ndarray
     relearned: np.ndarray
     heard: list[Heard]
+    probed: list[Probed]
 
 
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
@@ -45,12 +48,15 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     models = both_kinds(bench, task, setting.oracle)
     judged = judges(setting)
     oracles = _known(setting, judged, models[ORACLE])
+    originals = _probed(judged, models[ORIGINAL])
 
     def known(params: np.ndarray) -> Known:
         return _known(setting, judged, params)
 
     def rows(name: str, choice: str, known: Known) -> Iterator[Row]:
-        return _rows(setting, judged, name, choice, known, oracles)
+        yield from _rows(setting, judged, name, choice, known, oracles)
+        for seed, (own, first) in enumerate(zip(known.probed, originals, strict=True)):
+            yield from rows_of_probes(own, first, at(name, choice, seed=seed))
 
     yield from rows(ORACLE, "", oracles)
     court = Court(judged.losses, known, rows)
@@ -63,7 +69,12 @@ def _known(setting: Setting, judged: Judges, params: np.ndarray) -> Known:
         heard(setting, judged, told_of(told, model), spoken[model])
         for model in range(len(params))
     ]
-    return Known(judged.logits(params), judged.relearned(params), seen)
+    relearned, probed = judged.relearned(params), _probed(judged, params)
+    return Known(judged.logits(params), relearned, seen, probed)
+
+
+def _probed(judged: Judges, params: np.ndarray) -> list[Probed]:
+    return judged.probed(params) if judged.probed else []
 
 
 def _rows(

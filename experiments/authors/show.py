@@ -4,6 +4,7 @@ import numpy as np
 
 from experiments.authors.config import Config
 from experiments.authors.judge import DIVERGED
+from experiments.authors.probing import PLAIN
 from experiments.frame.findings import Finding, about, table
 from experiments.frame.study import Results
 from experiments.language.contenders import CONTENDERS
@@ -39,6 +40,8 @@ def show(config: Config, results: Results) -> list[Finding]:
         tables.append(_table(config, results, choice, names))
         words += verdict(distances, "nats", WORDS[choice])
     tables.append(_parts(config, results))
+    if config.probed:
+        tables.append(_probes(config, results))
     return [Finding(tables, words=words)]
 
 
@@ -127,3 +130,44 @@ def _parts(config: Config, results: Results) -> Table:
     )
     caption = f"The parts of utility, chosen by {choice}. {about(results.run)}"
     return table("authors_parts", caption, header, lines, notes)
+
+
+def _probes(config: Config, results: Results) -> Table:
+    """What is still said when the forgotten is asked for otherwise, or told."""
+    rows, choice = results.rows, CHOICES[1]
+    kinds = rows.where("probe_recall").places("split")
+    metrics = ("attack_recall", "worst_attack", "told_recall", "resurgence")
+
+    def line(name: str) -> list[str | float | None]:
+        where = _at(name, choice)
+        return [
+            _label(name),
+            *(cell(rows, "probe_recall", split=kind, **where) for kind in PLAIN),
+            *(cell(rows, metric, **where) for metric in metrics),
+            cell(rows, "safe_refusal_rate", **where),
+        ]
+
+    header = (
+        "method",
+        "a blank →oracle",
+        "the question →oracle",
+        "attacks, mean →oracle",
+        "attacks, best →oracle",
+        "fact told →oracle",
+        "resurgence →oracle",
+        "neighbours refused (%) →oracle",
+    )
+    notes = (
+        f"ROUGE-L recall of greedy answers to {config.probed} forgotten questions, in "
+        f"the levels of RWKU; attacks: {', '.join(k for k in kinds if k not in PLAIN)}"
+        " (none by translation). Best: of all attacks, for each model.",
+        "Fact told: the question behind a statement that answers it. Resurgence: share "
+        "of what the original says then that the statement brings back; nothing where "
+        "there is no such gap. Neighbours: retained questions answered by a refusal, "
+        "nothing, or words in circles.",
+    )
+    caption = f"Forgotten facts asked for otherwise, chosen by {choice}. " + about(
+        results.run
+    )
+    lines = [line(name) for name in (*config.methods, ORACLE)]
+    return table("authors_probes", caption, header, lines, notes)

@@ -15,7 +15,7 @@ def presets(data: str) -> Mapping[str, Config]:
     """Configurations by scale; all of them need weights and TOFU."""
     del data
     recipe = Recipe(
-        epochs=8,
+        epochs=6,
         batch_size=8,
         learning_rate=2e-3,
         optimizer="adam",
@@ -24,14 +24,15 @@ def presets(data: str) -> Mapping[str, Config]:
     small = Config(
         holdout=1,
         judged=5,
+        probed=0,
         kept=40,
         adapters=8,
         occurring=True,
         methods=METHODS,
         recipe=recipe,
         trials=2,
-        passes=6,
-        relearn=4,
+        passes=4,
+        relearn=3,
         models=2,
     )
     smoke = replace(

@@ -11,6 +11,7 @@ from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
 from unlearn_jax.data.batch import from_arrays
 from unlearn_jax.methods.gradient_ascent import gradient_ascent
 from unlearn_jax.methods.method import Request
+from unlearn_jax.models.generate import generate
 from unlearn_jax.models.lora import lora
 from unlearn_jax.train.loss import sequence_nll
 from unlearn_jax.train.objective import bind
@@ -40,7 +41,13 @@ def test_it_begins_as_the_plain_model_and_is_merged_back(adapted):
 
     def outputs(begun, moved, rows):
         cache = found.model.decoding.empty(3, 7)
+        key, few = jax.random.key(0), jnp.asarray(rows[:, :4])
+        texts = [
+            generate(key, model, at, few, steps=3)
+            for model, at in ((found.model, moved), (plain, found.merge(moved)))
+        ]
         return (
+            texts,
             found.model.apply(begun, rows),
             found.model.apply(moved, rows),
             plain.apply(found.merge(moved), rows),
@@ -48,7 +55,9 @@ def test_it_begins_as_the_plain_model_and_is_merged_back(adapted):
             plain.apply(variables(scan=True), rows),
         )
 
-    begins, adds, merged, kept, was = quick_jit(outputs)(begun, moved, tokens())
+    texts, begins, adds, merged, kept, was = quick_jit(outputs)(begun, moved, tokens())
+    np.testing.assert_array_equal(*texts)
+    assert np.asarray(adds[:, 3]).argmax(-1).tolist() == texts[0][:, 0].tolist()
     np.testing.assert_array_equal(begins, was)
     np.testing.assert_array_equal(adds, merged)
     np.testing.assert_allclose(kept, merged, rtol=0, atol=1e-12)

@@ -62,6 +62,8 @@ def generate(
     """
     decoding = _decoding(model, prompts.shape[1] + steps)
     _check(sampling, steps)
+    if decoding.settled is not None:
+        decoding, variables = decoding.settled(variables)
     rows, length = prompts.shape
     cache = decoding.empty(rows, length + steps)
     outputs, cache = decoding.extend(variables, cache, _to_the_right(prompts))

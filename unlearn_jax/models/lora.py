@@ -157,7 +157,8 @@ def _decoding(model: Model, merge: Callable[[Variables], Variables]) -> Decoding
     def extend(variables: Variables, cache: Any, tokens: Any) -> tuple[Any, Any]:
         return plain.extend(merge(variables), cache, tokens)
 
-    return plain._replace(extend=extend)
+    # Merged once, not at every token.
+    return plain._replace(extend=extend, settled=lambda own: (plain, merge(own)))
 
 
 def _name(path: Any) -> str:

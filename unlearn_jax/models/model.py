@@ -43,11 +43,14 @@ class Decoding(NamedTuple):
             outputs that ``apply`` has at these positions of the whole sequence. What
             does not fit into the room is not told: check lengths before.
         context: The longest sequence.
+        settled: ``variables -> (decoding, variables)``, the same without what every
+            step would do again to the variables; None where there is nothing.
     """
 
     empty: Callable[[int, int], Any]
     extend: Callable[[Variables, Any, Any], tuple[Any, Any]]
     context: int
+    settled: "Callable[[Variables], tuple[Decoding, Variables]] | None" = None
 
 
 def from_nnx(
