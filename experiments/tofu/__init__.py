@@ -4,9 +4,9 @@ Question: as ``experiments.authors``, of SmolLM2-135M on TOFU's forget01 and for
 Command: ``python -m experiments.tofu --weights FILE.gguf --tofu FOLDER [--split
 forget05]``. The scale ``small`` is a reduced one, for half an hour on a busy CPU core:
 adapters of rank 8 on the last four of thirty blocks, below which nothing is trained and
-everything is run once; the vocabulary cut to the tokens that occur; 40 questions to
-retain instead of 3,960, two models. ``--scale paper`` trains all weights on all of
-TOFU, on an accelerator.
+everything is run once; the vocabulary cut to the tokens that occur; the first author
+of those to forget, 40 questions to retain instead of 3,960, two models. ``--scale
+paper`` trains all weights on all of TOFU, on an accelerator.
 Expect: a floor that is wide (two models, few questions), and what is above it.
 
 It needs files that are nowhere here, so that it is not in the table of studies.

@@ -15,7 +15,7 @@ def presets(data: str) -> Mapping[str, Config]:
     """Configurations by scale; all of them need weights and TOFU."""
     del data
     recipe = Recipe(
-        epochs=6,
+        epochs=8,
         batch_size=8,
         learning_rate=2e-3,
         optimizer="adam",
@@ -25,13 +25,14 @@ def presets(data: str) -> Mapping[str, Config]:
         holdout=1,
         judged=5,
         probed=0,
+        asked=20,
         kept=40,
         adapters=8,
         occurring=True,
         methods=METHODS,
         recipe=recipe,
         trials=2,
-        passes=4,
+        passes=6,
         relearn=3,
         models=2,
     )
@@ -54,6 +55,7 @@ def presets(data: str) -> Mapping[str, Config]:
         scale="paper",
         holdout=20,
         judged=300,
+        asked=0,
         kept=0,
         adapters=0,
         occurring=False,

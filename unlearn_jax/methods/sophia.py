@@ -161,11 +161,11 @@ def sophia(
 
     Args:
         learner: Model and loss; its optimiser is not read.
-        variant: "designed": h is the diagonal of the Gauss-Newton matrix of the summed
-            loss of a retained batch, with labels drawn from the model, every so many
-            steps. "released": as in SOUL's code, h the squares of the same gradients,
-            times 5120, the momentum fed twice in a step, gradients clipped to norm 1.
-            "sign": m alone, its sign; the control.
+        variant: "designed": h is the diagonal of the Gauss-Newton matrix of the mean
+            loss per label of a retained batch, with labels drawn from the model, every
+            so many steps. "released": as in SOUL's code, h the squares of the same
+            gradients, times 5120, the momentum fed twice in a step, gradients clipped
+            to norm 1. "sign": m alone, its sign; the control.
         objective: "npo" or "graddiff".
         rho: Where steps are clipped (no unit): the larger, the fewer. Its authors tune
             it until 10 to 50 % are not, see :func:`sophia_run`.

@@ -1,0 +1,35 @@
+"""The study of authors against a real kill: it goes on, to the same figures."""
+
+import time
+
+import pytest
+from commands import finish, start
+
+from unlearn_jax.results.rows import read_rows
+
+WORDS = "--scale smoke --retain 3 --methods identity npo --results".split()
+
+
+def values(results):
+    (folder,) = (results / "authors").iterdir()
+    rows = read_rows(folder / "rows.jsonl")
+    return [(r.metric, dict(r.at), r.value) for r in rows if r.unit != "s"]
+
+
+@pytest.mark.slow
+def test_killed_between_two_pieces_it_goes_on_to_the_same_figures(tmp_path):
+    cache, calm, killed = (tmp_path / name for name in ("cache", "calm", "killed"))
+    code, _, err = finish("authors", [*WORDS, str(calm)], cache)
+    assert code == 0, err
+    process = start("authors", [*WORDS, str(killed)], cache)
+    while not list(killed.rglob("original.npz")):  # Its first piece; not its last.
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=60)
+    kept = {path: path.stat().st_mtime_ns for path in killed.rglob("original.npz")}
+    assert not list(killed.rglob("rows.jsonl"))
+    code, _, err = finish("authors", [*WORDS, str(killed)], cache)
+    assert code == 0, err
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    assert values(killed) == values(calm)
