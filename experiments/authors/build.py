@@ -23,7 +23,7 @@ from unlearn_jax.data.questions import (
     trained_pairs,
 )
 from unlearn_jax.data.tofu import tofu
-from unlearn_jax.data.tokenizer import Tokenizer, read_tokenizer
+from unlearn_jax.data.tokenizer import Tokenizer, check_vocabulary, read_tokenizer
 from unlearn_jax.data.tokens import END, byte_text, byte_tokens
 from unlearn_jax.methods import make_request
 from unlearn_jax.models import MODELS
@@ -89,12 +89,14 @@ def build(config: Config) -> Setting:
     else:
         parts, told = _read(config.tofu, config)
     words = _BYTES if config.weights is None else read_tokenizer(config.weights)
-    pairs = _pairs([*told.values()], parts)
-    kept = _kept(pairs, words) if config.occurring else None
-    words = words if kept is None else fewer_words(words, kept)
+    judged = {part: own[: config.judged] for part, own in parts.items()}
+    unseen = trained_pairs(parts["holdout"])
+    pairs = _pairs([*told.values(), unseen], judged)
+    occurring = _occurring(pairs, words) if config.occurring else None
+    words = words if occurring is None else fewer_words(words, occurring)
     template = Template("", " ", words.end)
     length = _longest(pairs, words)
-    room = max(2 * length, _room(parts, config.probed, words, template))
+    room = max(2 * length, _room(judged, config.probed, words, template))
     sets = {
         part: encoded(pairs, words.encode, length=length, template=template)
         for part, pairs in told.items()
@@ -108,18 +110,13 @@ def build(config: Config) -> Setting:
     # What is asked of nobody is read by no method: TOFU's real authors and the world.
     kept = np.where(names == "retain", np.asarray(oracle.weights), 0)
     request = request._replace(retain=oracle._replace(weights=jnp.asarray(kept)))
-    model, start, read = _model(config, words, room, kept)
+    model, start, read = _model(config, words, room, occurring)
     answers = tuple((*words.encode(text), words.end or END) for text in REFUSALS)
     task = Task(
         Learner(model, sequence_nll, 0.0, config.recipe),
         train,
         request,
-        encoded(
-            trained_pairs(parts["holdout"]),
-            words.encode,
-            length=length,
-            template=template,
-        ),
+        encoded(unseen, words.encode, length=length, template=template),
         Costs(len(forgotten), int(kept.sum()), config.passes, answers, config.batch),
         config.models,
         config.seed,
@@ -133,7 +130,6 @@ def build(config: Config) -> Setting:
         classes=words.size,
         splits=Splits(train, task.unseen),
     )
-    judged = {part: own[: config.judged] for part, own in parts.items()}
     return Setting(config, dataset, judged, words, template, length, task, oracle, read)
 
 
@@ -247,7 +243,7 @@ def _room(
     return max(asked, default=0) + max(said, default=0)
 
 
-def _kept(pairs: list[tuple[str, str]], words: Tokenizer) -> set[int]:
+def _occurring(pairs: list[tuple[str, str]], words: Tokenizer) -> set[int]:
     """Tokens that stand in a question, an answer, or what is said instead."""
     texts = {f"{question} " for question, _ in pairs} | {answer for _, answer in pairs}
     found = {token for text in (*texts, *REFUSALS) for token in words.encode(text)}
@@ -255,7 +251,7 @@ def _kept(pairs: list[tuple[str, str]], words: Tokenizer) -> set[int]:
 
 
 def _model(
-    config: Config, words: Tokenizer, room: int, kept: set[int] | None
+    config: Config, words: Tokenizer, room: int, occurring: set[int] | None
 ) -> tuple[Model, Variables | None, Callable[[Batch], Batch]]:
     as_it_is = lambda batch: batch  # noqa: E731
     if config.weights is not None:
@@ -266,8 +262,9 @@ def _model(
             trained=None if whole else config.blocks,
             context=room,
         )
-        if kept is not None:
-            found = fewer_tokens(found, kept)
+        if occurring is not None:
+            found = fewer_tokens(found, occurring)
+        check_vocabulary(words, found.shape.vocabulary)
         if whole:
             return found.model, found.variables, as_it_is
         below_them = found.shape.frozen

@@ -83,9 +83,6 @@ def rows_of_probes(
     yield Row("worst_attack", max(attacks), "1", where)
     before = own.kinds["question"]
     yield Row("told_recall", own.told, "1", where)
-    if original.told == before:
-        told = "the original with the fact says no more than this model without it"
-        yield Row("resurgence", None, "1", where, told)
-        return
-    value = resurgence(before, own.told, original.told)
-    yield Row("resurgence", value, "1", where)
+    if original.told != before:  # Else nothing was forgotten that could come back.
+        value = resurgence(before, own.told, original.told)
+        yield Row("resurgence", value, "1", where)

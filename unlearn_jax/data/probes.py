@@ -2,7 +2,8 @@
 
 RWKU's three levels, from questions that carry a paraphrase and wrong answers. What a
 model says is compared with ``Probe.answer`` as its answers are (ROUGE-L recall,
-probability). There too nine attacks; the one by translation is left out here.
+probability). There too nine attacks; that by translation needs a translator, and none
+is at hand, so that it is left out.
 
 Source: Jin et al. 2024, arXiv 2406.10890, levels and kinds; the words are our own.
 """
