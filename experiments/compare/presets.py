@@ -14,12 +14,13 @@ from unlearn_jax.train.recipe import Recipe
 # experiments.tune`, runs 20261129T210050-57be2d; 20261129T223418-6c51df for
 # neggrad_plus, l1_sparse and prune_finetune; 20261129T223430-292153 for finetune_last
 # and the boundaries; 20261129T223707-92d3e3 for unsir; 20261130T141451-879e59 for
-# amnesiac to stochastic_teacher; 20261130T144557-87c700 for refresh_learning). Not
-# named: the published default was chosen (fisher_merging, fisher_forgetting,
-# unrolled_removal, salun_soft, duck, slug), or there is no option but a count of layers
-# (retrain_last). Methods of language models, graddiff to sophia, were not chosen: a
-# tenth of the rate that digits are trained at, since their published ones, of a
-# thousandth of that, leave a small net where it is.
+# amnesiac to stochastic_teacher; 20261130T144557-87c700 for refresh_learning;
+# 20261130T191742-c2e709 for graddiff, refusal, dpo, llmu, npo, simnpo). Not named: the
+# published default was chosen (fisher_merging, fisher_forgetting, unrolled_removal,
+# salun_soft, duck, slug), or there is no option but a count of layers (retrain_last).
+# The other methods of language models, npo_smooth to sophia, were not chosen: a tenth
+# of the rate that digits are trained at, since their published ones, of a thousandth
+# of that, leave a small net where it is.
 _SMALL_OPTIONS = Options(
     {
         "finetune": {"learning_rate": 0.1, "batch_size": 64},
@@ -59,11 +60,11 @@ _SMALL_OPTIONS = Options(
         "bad_teacher": {"learning_rate": 0.003, "batch_size": 64},
         "scrub": {"learning_rate": 0.01},
         "graddiff": {"learning_rate": 0.01, "batch_size": 64},
-        "refusal": {"learning_rate": 0.01, "batch_size": 64},
-        "dpo": {"learning_rate": 0.01, "batch_size": 64},
-        "llmu": {"learning_rate": 0.01, "batch_size": 64},
-        "npo": {"learning_rate": 0.01, "batch_size": 64},
-        "simnpo": {"learning_rate": 0.01, "batch_size": 64},
+        "refusal": {"learning_rate": 0.001, "batch_size": 64},
+        "dpo": {"learning_rate": 0.001, "batch_size": 64},
+        "llmu": {"learning_rate": 0.001, "batch_size": 64},
+        "npo": {"learning_rate": 0.03, "batch_size": 64},
+        "simnpo": {"learning_rate": 0.1, "batch_size": 64},
         "npo_smooth": {"learning_rate": 0.01, "batch_size": 64},
         "opt_out": {"learning_rate": 0.01, "batch_size": 64},
         "mudman": {"learning_rate": 0.01, "batch_size": 64},
