@@ -10,9 +10,9 @@ import sys
 from types import TracebackType
 
 # Threads of OpenBLAS, which solves JAX's eigenproblems on CPU, wait for one another by
-# spinning: beside other programs a matrix of 785 rows took 16 s on two threads and 0.5 s
-# on one (1.4 and 0.04 s of CPU time). Read when the library is loaded; a host of many
-# idle cores may set more.
+# spinning: beside other programs a matrix of 785 rows took 16 s on two threads and
+# 0.5 s on one (1.4 and 0.04 s of CPU time). Read when the library is loaded; a host of
+# many idle cores may set more.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
