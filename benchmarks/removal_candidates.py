@@ -18,24 +18,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from removal_classes import apart
+from removal_classes import apart, problem
 from timing import turns
 
 from unlearn_jax import tree
-from unlearn_jax.attribution.trace import Trace, fit_traced, unrolled_response
+from unlearn_jax.attribution.trace import Trace, unrolled_response
 from unlearn_jax.curvature.kronecker_blocks import block_means
 from unlearn_jax.curvature.kronecker_inverse import kronecker_inverse
-from unlearn_jax.data import DATASETS
 from unlearn_jax.data.forget import class_set, random_set
 from unlearn_jax.methods import METHODS, make_request
 from unlearn_jax.methods.method import Method, Request, chain, stateless
 from unlearn_jax.methods.natural_ascent import loss_and_slope
-from unlearn_jax.models import MODELS
 from unlearn_jax.train.fit import fit
-from unlearn_jax.train.loss import cross_entropy
 from unlearn_jax.train.objective import bind
-from unlearn_jax.train.recipe import Learner, Recipe
-from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+from unlearn_jax.train.recipe import Learner
+from unlearn_jax.types import Batch, PRNGKey, Variables
 
 DAMPING = 0.1
 """Of a block's mean eigenvalue, as kronfluence damps."""
@@ -163,25 +160,7 @@ def main() -> None:
     for name, number in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=number)
     asked = parser.parse_args()
-    dataset = DATASETS[asked.data].load(None)
-    data, test = (
-        jax.tree.map(jnp.asarray, part)
-        for part in (dataset.splits.train, dataset.splits.test)
-    )
-    if asked.limit:
-        data = jax.tree.map(lambda leaf: leaf[: asked.limit], data)
-    model = MODELS["mlp"](data.inputs.shape[1:], dataset.classes, widths=(64, 64))
-    learner = Learner(model, cross_entropy, 0.0, Recipe(asked.epochs, 64, asked.rate))
-
-    @jax.jit
-    def said(at: Variables, inputs: Array) -> Array:
-        return jax.nn.log_softmax(model.apply(at, inputs))
-
-    @jax.jit
-    def learn(key: PRNGKey, data: Batch) -> Variables:
-        return fit(key, learner, data)
-
-    trace = jax.jit(lambda key, data: fit_traced(key, learner, data))
+    data, test, learner, said, learn, trace = problem(asked)
     runs = [trace(jax.random.key(asked.seed + i), data) for i in range(asked.nets)]
     methods = candidates(learner)
     prepares = {name: jax.jit(one.prepare) for name, one in methods.items()}

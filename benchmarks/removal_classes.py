@@ -64,18 +64,16 @@ def mean_odds(said: Any) -> Any:
     return np.log(np.mean(np.exp(said), axis=0))
 
 
-def main() -> None:
-    """Train, remove, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--classes", type=int, nargs="*", default=range(10))
-    for name, number in {"limit": 0, "epochs": 30, "nets": 6, "oracles": 8}.items():
-        parser.add_argument(f"--{name}", type=int, default=number)
-    parser.add_argument("--teachers", action="store_true")
-    asked = parser.parse_args()
+def problem(asked: Any) -> tuple[Batch, Batch, Learner, Any, Any, Any]:
+    """Of what was asked for: training and test set, learner, and what is compiled.
+
+    These are log-probabilities, training, and training that leaves a trace.
+    """
     dataset = DATASETS[asked.data].load(None)
-    data = jax.tree.map(jnp.asarray, dataset.splits.train)
+    data, test = (
+        jax.tree.map(jnp.asarray, part)
+        for part in (dataset.splits.train, dataset.splits.test)
+    )
     if asked.limit:
         data = jax.tree.map(lambda leaf: leaf[: asked.limit], data)
     model = MODELS["mlp"](data.inputs.shape[1:], dataset.classes, widths=(64, 64))
@@ -90,6 +88,20 @@ def main() -> None:
         return fit(key, learner, data)
 
     traced = jax.jit(lambda key, data: fit_traced(key, learner, data))
+    return data, test, learner, said, learn, traced
+
+
+def main() -> None:
+    """Train, remove, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--classes", type=int, nargs="*", default=range(10))
+    for name, number in {"limit": 0, "epochs": 30, "nets": 6, "oracles": 8}.items():
+        parser.add_argument(f"--{name}", type=int, default=number)
+    parser.add_argument("--teachers", action="store_true")
+    asked = parser.parse_args()
+    data, _, learner, said, learn, traced = problem(asked)
     runs = [traced(jax.random.key(900 + i), data) for i in range(asked.nets)]
     brief = replace(learner.recipe, epochs=max(1, round(0.1 * asked.epochs)))
     anew = jax.jit(
