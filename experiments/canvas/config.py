@@ -12,7 +12,8 @@ from experiments.frame.rules import above, at_least, one_of, some
 from unlearn_jax.train.recipe import Recipe
 
 
-def _adam(epochs: int, rate: float) -> Recipe:
+def adam(epochs: int, rate: float) -> Recipe:
+    """Of a generator or a judge: batches of 64, no weight decay."""
     return Recipe(
         epochs=epochs,
         batch_size=64,
@@ -49,8 +50,8 @@ class GeneratorConfig(StudyConfig):
     text_width: int = 48
     depth: int = 3
     times: int = 200
-    recipe: Recipe = field(default_factory=lambda: _adam(60, 2e-3))
-    judge: Recipe = field(default_factory=lambda: _adam(40, 2e-3))
+    recipe: Recipe = field(default_factory=lambda: adam(60, 2e-3))
+    judge: Recipe = field(default_factory=lambda: adam(40, 2e-3))
     request: str = "class"
     target: int = 3
     anchor: int = 8
@@ -76,8 +77,8 @@ TINY: dict[str, Any] = {
     "text_width": 16,
     "depth": 1,
     "times": 20,
-    "recipe": _adam(1, 2e-3),
-    "judge": _adam(2, 2e-3),
+    "recipe": adam(1, 2e-3),
+    "judge": adam(2, 2e-3),
     "oracles": 1,
     "steps": 4,
 }

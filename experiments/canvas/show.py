@@ -1,35 +1,32 @@
 """One table of accuracies, attacks and distances, and one picture of what is drawn."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.canvas.cells import mean_cell, mean_of
 from experiments.canvas.config import Config
 from experiments.canvas.generators import ORIGINAL, oracle_names
 from experiments.canvas.request import GRAMMAR, Wanted
 from experiments.canvas.setting import wanted_of
 from experiments.frame.findings import Drawing, Finding, about, table
 from experiments.frame.study import Results
-from unlearn_jax.results.cells import mean_and_error
 from unlearn_jax.results.plot_canvas import grid_figure
 from unlearn_jax.results.rows import Rows
 from unlearn_jax.results.table import Table
-
-_PAIRED = "frechet_oracle"
-"""Of an oracle it is a distance of two, which no two pairs have independently."""
 
 
 def show(config: Config, results: Results) -> list[Finding]:
     """The table, the picture, and in words what the judge may be trusted with."""
     rows = results.rows
     judge = [
-        f"{kind} {_one(rows, 'judge_accuracy', kind=kind):.1%} of the held-out images "
-        f"that it judges ({_one(rows, 'judge_rejects', kind=kind):.1%} are rejected)"
+        f"{kind} {mean_of(rows, 'judge_accuracy', kind=kind):.1%} of the held-out "
+        f"images that it judges ({mean_of(rows, 'judge_rejects', kind=kind):.1%} are "
+        "rejected)"
         for kind in ("class", "style")
     ]
-    drawn = 1 - _one(rows, "unlearned", method=ORIGINAL, prompts="plain")
-    kept = _one(rows, "in_domain", method=ORIGINAL, prompts="plain")
+    drawn = 1 - mean_of(rows, "unlearned", method=ORIGINAL, prompts="plain")
+    kept = mean_of(rows, "in_domain", method=ORIGINAL, prompts="plain")
     words = [
         f"The judges are right on {' and on '.join(judge)}.",
         f"The original draws what plain prompts ask for: {drawn:.1%} of the target's, "
@@ -40,11 +37,6 @@ def show(config: Config, results: Results) -> list[Finding]:
     ]
 
 
-def _one(rows: Rows, metric: str, **at: str) -> float:
-    found = [row.value for row in rows.where(metric, **at) if row.value is not None]
-    return float(np.mean(found)) if found else math.nan
-
-
 def _names(config: Config) -> list[tuple[str, list[str]]]:
     """Title of a row, and the methods that it is the mean of."""
     oracles = oracle_names(config.oracles)
@@ -53,20 +45,6 @@ def _names(config: Config) -> list[tuple[str, list[str]]]:
         *([("oracle vs oracle", oracles)] if oracles else []),
         *((name, [name]) for name in config.methods),
     ]
-
-
-def _cell(
-    rows: Rows, metric: str, names: Sequence[str], **at: str
-) -> str | float | None:
-    """A mean, with its error where it is one of independent generators."""
-    values = np.array([_one(rows, metric, method=name, **at) for name in names])
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return None
-    if len(values) == 1 or metric == _PAIRED:
-        return float(values.mean())
-    error = values.std(ddof=1) / math.sqrt(len(values))
-    return mean_and_error(float(values.mean()), float(error))
 
 
 def _went(rows: Rows, names: Sequence[str], wanted: Wanted) -> str:
@@ -106,7 +84,7 @@ def _table(config: Config, results: Results) -> Table:
     lines = [
         [
             title,
-            *(_cell(rows, metric, names, **at) for metric, at in columns.values()),
+            *(mean_cell(rows, metric, names, **at) for metric, at in columns.values()),
             _went(rows, names, wanted),
         ]
         for title, names in _names(config)

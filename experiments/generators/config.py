@@ -3,20 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from experiments.canvas.config import adam
 from experiments.frame.config import StudyConfig
 from experiments.frame.rules import at_least, one_of
 from experiments.generators.kinds import KINDS
 from unlearn_jax.train.recipe import Recipe
-
-
-def _adam(epochs: int, rate: float) -> Recipe:
-    return Recipe(
-        epochs=epochs,
-        batch_size=64,
-        learning_rate=rate,
-        optimizer="adam",
-        weight_decay=0.0,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +34,8 @@ class Config(StudyConfig):
     target: int = 3
     anchor: int = 8
     width: int = 256
-    recipe: Recipe = field(default_factory=lambda: _adam(150, 1e-3))
-    judge: Recipe = field(default_factory=lambda: _adam(60, 2e-3))
+    recipe: Recipe = field(default_factory=lambda: adam(150, 1e-3))
+    judge: Recipe = field(default_factory=lambda: adam(60, 2e-3))
     oracles: int = 3
     samples: int = 50
     shorter: int = 1
@@ -67,8 +58,8 @@ def presets(data: str) -> Mapping[str, Config]:
         small,
         scale="smoke",
         width=16,
-        recipe=_adam(1, 2e-3),
-        judge=_adam(2, 2e-3),
+        recipe=adam(1, 2e-3),
+        judge=adam(2, 2e-3),
         oracles=1,
         samples=2,
         shorter=1000,

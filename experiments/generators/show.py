@@ -1,17 +1,16 @@
 """One table of accuracies, distances and losses, and one picture of what is drawn."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.canvas.cells import mean_cell, mean_of
 from experiments.frame.findings import Drawing, Finding, about, table
 from experiments.frame.study import Results
 from experiments.generators.config import Config
 from experiments.generators.kinds import KINDS
 from experiments.generators.measure import ORIGINAL, method_names, oracle_names
 from experiments.generators.setting import build
-from unlearn_jax.results.cells import mean_and_error
 from unlearn_jax.results.plot_canvas import grid_figure
 from unlearn_jax.results.rows import Rows
 
@@ -29,8 +28,6 @@ _COLUMNS = {
     "same-seed change": ("same_seed_change", {}),
     "seconds ↓": ("method_seconds", {}),
 }
-_PAIRED = "frechet_oracle"
-"""Of an oracle it is a distance of two, which no two pairs have independently."""
 
 
 def show(config: Config, results: Results) -> list[Finding]:
@@ -46,13 +43,13 @@ def show(config: Config, results: Results) -> list[Finding]:
     cells = [
         [
             title,
-            *(_cell(rows, metric, who, **at) for metric, at in _COLUMNS.values()),
+            *(mean_cell(rows, metric, who, **at) for metric, at in _COLUMNS.values()),
             _went(rows, who),
         ]
         for title, who in lines
     ]
     right, silent = (
-        _one(rows, metric) for metric in ("judge_accuracy", "judge_rejects")
+        mean_of(rows, metric) for metric in ("judge_accuracy", "judge_rejects")
     )
     words = [
         f"The judge is right on {right:.1%} of the held-out images that it judges "
@@ -76,25 +73,6 @@ def show(config: Config, results: Results) -> list[Finding]:
     header = ("method", *_COLUMNS, "target drawn as")
     made = table(f"generators_{config.kind}", caption, header, cells, notes)
     return [Finding([made], [_picture(config, results, names)], words=words)]
-
-
-def _one(rows: Rows, metric: str, **at: str) -> float:
-    found = [row.value for row in rows.where(metric, **at) if row.value is not None]
-    return float(np.mean(found)) if found else math.nan
-
-
-def _cell(
-    rows: Rows, metric: str, names: Sequence[str], **at: str
-) -> str | float | None:
-    """A mean, with its error where it is one of independent generators."""
-    values = np.array([_one(rows, metric, method=name, **at) for name in names])
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return None
-    if len(values) == 1 or metric == _PAIRED:
-        return float(values.mean())
-    error = values.std(ddof=1) / math.sqrt(len(values))
-    return mean_and_error(float(values.mean()), float(error))
 
 
 def _went(rows: Rows, names: Sequence[str]) -> str:
