@@ -65,6 +65,7 @@ _OPTIONS = Options(
     {
         "finetune": {"epochs": 2, "learning_rate": 0.02, "batch_size": 128},
         "ssd": {"alpha": 10.0},
+        "sequential": {"learning_rate": 0.02, "batch_size": 128},
         "ewc": {"learning_rate": 0.02, "batch_size": 128},
         "fisher_merging": {"learning_rate": 0.02, "batch_size": 128},
         "refresh_learning": {"batch_size": 128},

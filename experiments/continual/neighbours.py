@@ -17,17 +17,20 @@ from unlearn_jax.methods.streams import (
     ewc_stream,
     merging_stream,
     refresh_stream,
+    sequential_stream,
 )
 from unlearn_jax.train.recipe import Recipe
 from unlearn_jax.types import Batch
 
 NEIGHBOURS = {
+    "sequential": "SGD, new rows alone",
     "ewc": "SGD, EWC",
     "fisher_merging": "SGD, Fisher merging",
     "refresh_learning": "SGD, refresh",
 }
 """Names as in options, and in the tables."""
 NEIGHBOUR_FACTORIES: dict[str, Callable[..., StreamLearner]] = {
+    "sequential": sequential_stream,
     "ewc": ewc_stream,
     "fisher_merging": merging_stream,
     "refresh_learning": refresh_stream,

@@ -22,6 +22,7 @@ from experiments.continual.stream import (
 from experiments.frame import backbone, study
 from experiments.frame.options import Options
 from unlearn_jax.models.random_features import directions, expand, random_kernel
+from unlearn_jax.results.plot_looks import look
 from unlearn_jax.train.recipe import Recipe
 
 RIDGE = ("ACU", "ACU, inverse", "inverse recomputed")
@@ -184,6 +185,12 @@ def test_an_option_of_a_continual_learner_out_of_range_is_refused():
     options = Options({"ewc": {"strength": -1.0}})
     with pytest.raises(ValueError, match="strength must not be negative"):
         check_options(Recipe(), options)
+
+
+def test_no_two_heads_of_the_stream_look_alike():
+    heads = (SCRATCH, *RIDGE, *SGD_METHODS.values(), *NEIGHBOURS.values())
+    looks = {(look(head)["color"], look(head).get("linestyle", "-")) for head in heads}
+    assert len(looks) == len(heads)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,12 @@ from unlearn_jax import tree
 from unlearn_jax.data.batch import take
 from unlearn_jax.methods.merging import fisher_merge
 from unlearn_jax.methods.refresh_learning import importance, refreshed_fit
-from unlearn_jax.methods.streams import ewc_stream, merging_stream, refresh_stream
+from unlearn_jax.methods.streams import (
+    ewc_stream,
+    merging_stream,
+    refresh_stream,
+    sequential_stream,
+)
 from unlearn_jax.train.fit import fit
 from unlearn_jax.train.objective import bind
 
@@ -21,7 +26,12 @@ OLD, NEW = take(DATA, range(6)), take(DATA, range(6, len(DATA.weights)))
 LEARNER = tiny.learner(
     "mlp", jnp.float32, epochs=1, learning_rate=0.0625, batch_size=64, momentum=0.0
 )
-KINDS = {"ewc": ewc_stream, "merging": merging_stream, "refresh": refresh_stream}
+KINDS = {
+    "sequential": sequential_stream,
+    "ewc": ewc_stream,
+    "merging": merging_stream,
+    "refresh": refresh_stream,
+}
 OPTIONS = {"epochs": 2, "batch_size": 4}
 
 
@@ -113,6 +123,7 @@ def test_forgetting_raises_the_loss_of_what_is_forgotten(states):
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_without_sense_are_refused(kind):
     bad = {
+        "sequential": ({"epochs": 0}, "epochs must be at least 1"),
         "ewc": ({"strength": -1.0}, "strength must not be negative"),
         "merging": ({"floor": 0.0}, "floor must be positive"),
         "refresh": ({"damping": 0.0}, "expected both positive"),

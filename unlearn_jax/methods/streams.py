@@ -105,6 +105,33 @@ def ewc_stream(
     return _learner(learner, moving(further), moving(up))
 
 
+def sequential_stream(
+    learner: Learner,
+    *,
+    epochs: int = 5,
+    learning_rate: float = 1e-3,
+    batch_size: int = 256,
+) -> StreamLearner:
+    """Control: trains on with the new rows alone, held by nothing.
+
+    Args:
+        learner: Its recipe trains.
+        epochs: Passes up the loss of what is to be forgotten.
+        learning_rate: Of these.
+        batch_size: Of these.
+
+    What the others keep is to be measured against it: :func:`ewc_stream` without its
+    spring.
+    """
+    return ewc_stream(
+        learner,
+        strength=0.0,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+    )
+
+
 def merging_stream(
     learner: Learner,
     *,

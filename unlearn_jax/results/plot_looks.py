@@ -80,6 +80,10 @@ LOOKS: Mapping[str, Mapping[str, Any]] = {
     "SGD retrain": _of(GREY),
     "SGD fine-tune": _of(ORANGE),
     "SGD, SSD": _of(GREEN),
+    "SGD, new rows alone": _of(GREY, linestyle=(0, (1, 1.5))),
+    "SGD, EWC": _of(BROWN),
+    "SGD, Fisher merging": _of(TEAL, linestyle=(0, (4, 2))),
+    "SGD, refresh": _of(SKY),
     # forms of ridge regression
     "sums": _of(BLUE, "o", fillstyle="none", markersize=8),
     "sums and inverse": _of(GREEN, "D", markersize=4),
