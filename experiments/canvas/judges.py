@@ -1,6 +1,5 @@
 """Two judges of what is drawn: of its class and of its style."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -73,7 +72,7 @@ def judges_of(setting: Setting[Any]) -> Judges:
         key = jax.random.fold_in(jax.random.key(config.seed), 1000 + number)
         calm = Batch(held.inputs[told], held.targets[told], held.weights[told])
         judge = fit_judge(key, learner, data, calm, groups)
-        see = jax.jit(functools.partial(judged, model))
+        see = jax.jit(judged)
         look = jax.jit(model.features)
 
         def sees(images: Any, see: Any = see, judge: Any = judge) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Who looks at what is drawn: which digit, and how sure."""
 
-import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 
 from experiments.generators.scene import Setting
 from unlearn_jax.evaluation.judge import Judge, fit_judge, judged
+from unlearn_jax.evaluation.votes import chances_by
 from unlearn_jax.models import MODELS
 from unlearn_jax.models.model import Model
 from unlearn_jax.results.rows import Row
@@ -21,10 +21,10 @@ HELD_OUT = "held-out images"
 
 
 class Eye(NamedTuple):
-    """Description: a judge with its classifier.
+    """Description: a judge with its net.
 
     Attributes:
-        model: The classifier.
+        model: The net of its features.
         judge: Its parameters, and the region in which it is asked.
     """
 
@@ -33,12 +33,11 @@ class Eye(NamedTuple):
 
     def sees(self, images: np.ndarray) -> np.ndarray:
         """The digit of each image, or rejected."""
-        return np.asarray(_judged(self.model)(self.judge, jnp.asarray(images)))
+        return np.asarray(_judged(self.judge, jnp.asarray(images)))
 
     def chances(self, images: np.ndarray) -> np.ndarray:
         """(n, 10), whether or not it would be silent."""
-        logits = self.model.apply(self.judge.variables, jnp.asarray(images))
-        return np.asarray(jax.nn.softmax(logits, axis=1))
+        return np.asarray(_chances(self.judge.votes, jnp.asarray(images)))
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """(n, f)."""
@@ -71,6 +70,4 @@ def eye_of(setting: Setting) -> tuple[Eye, Iterator[Row]]:
     return eye, iter(rows)
 
 
-@functools.lru_cache(maxsize=4)
-def _judged(model: Model) -> Callable[..., Any]:
-    return jax.jit(functools.partial(judged, model))
+_judged, _chances = jax.jit(judged), jax.jit(chances_by)
