@@ -53,6 +53,8 @@ def test_text_becomes_numbers_and_text_again(file, tmp_path):
     assert max(numbers) < found.size
     assert found.encode("cat<end>")[-1] == 0
     assert found.decode([*numbers, 0, -1, -1]) == TEXT
+    for beside in (tmp_path, tmp_path / "model.safetensors"):
+        assert read_tokenizer(beside).encode(TEXT) == numbers
     other = read_tokenizer(write_gguf(tmp_path / "model.gguf", file))
     assert (other.size, other.end) == (found.size, 0)
     assert other.encode(TEXT + "<end>") == [*numbers, 0]
@@ -70,6 +72,8 @@ def test_a_tokeniser_that_does_not_fit_is_refused(file, tmp_path):
         check_vocabulary(found, 256)
     with pytest.raises(ValueError, match="cannot be read as a tokeniser"):
         read_tokenizer(tmp_path / "absent.json")
+    with pytest.raises(ValueError, match=r"odd.tokenizer\.json cannot be read"):
+        read_tokenizer(tmp_path / "odd" / "model.safetensors")
     with pytest.raises(ValueError, match="there is no file"):
         read_tokenizer(tmp_path / "absent.gguf")
     with pytest.raises(ValueError, match="a tokeniser 'bert' cut by 'odd'"):

@@ -10,6 +10,7 @@ N, K = 6, 3
 X = np.arange(2.0 * N).reshape(N, 2)
 Y = np.arange(N, dtype=np.int32) % K
 W = np.ones(N)
+TOKENS = np.tile(np.int32([1, 2]), (N, 1))
 ABSENT = np.where(np.arange(N) == 4, 0.0, 1.0)
 
 
@@ -53,6 +54,19 @@ def check(inputs=X, targets=Y, weights=W, kind="classes", outputs=(K,), **settin
             {"targets": np.full((N, 4), 0), "kind": "tokens", "outputs": (2, K)},
             "expected a token for each position",
         ),
+        (
+            {"targets": spoilt(TOKENS, -1), "kind": "tokens", "outputs": (2, K)},
+            "1 examples of which no token is asked for, the first is example 4",
+        ),
+        (
+            {
+                "inputs": spoilt(TOKENS, K),
+                "targets": TOKENS,
+                "kind": "tokens",
+                "outputs": (2, K),
+            },
+            "2 tokens to read that the model does not know, the first is 3 at",
+        ),
     ],
 )
 def test_what_cannot_be_learned_from_is_told(fields, sentence):
@@ -63,12 +77,17 @@ def test_what_cannot_be_learned_from_is_told(fields, sentence):
 def test_rows_of_weight_zero_may_hold_anything():
     check(spoilt(X, np.nan), spoilt(Y, 99), ABSENT)
     check(spoilt(X, np.nan), spoilt(Y, -1), ABSENT.astype(bool))
+    sequences = {"kind": "tokens", "outputs": (2, K), "weights": ABSENT}
+    check(spoilt(TOKENS, K), TOKENS, **sequences)
+    check(TOKENS, spoilt(TOKENS, -1), **sequences)
     regression = {"kind": "numbers", "weights": ABSENT}
     check(targets=spoilt(np.eye(K)[Y], np.nan), **regression)
 
 
 def test_what_a_loss_takes_passes():
-    check(targets=np.full((N, 2), -1), kind="tokens", outputs=(2, K))
+    halves = np.tile([-1, 0], (N, 1))
+    check(targets=halves, kind="tokens", outputs=(2, K))
+    check(inputs=halves, targets=halves, kind="tokens", outputs=(2, K))
     check(targets=np.full((N, K), -np.inf), kind="log_probabilities")
     check(targets=np.full(N, np.nan), kind="anything")
     check(weights=-W, negative=True)

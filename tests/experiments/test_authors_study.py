@@ -3,20 +3,23 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from results.fake_records import fake_run
 
 from experiments import authors, tofu
-from experiments.authors.build import PARTS, REFUSALS
+from experiments.authors.build import _BYTES, PARTS, REFUSALS
 from experiments.authors.config import presets
 from experiments.authors.judge import Heard, _in_blocks
 from experiments.authors.measure import _against, auc_of
 from experiments.authors.show import _table
 from experiments.frame.study import Results, configured
 from unlearn_jax.data.tokens import END, byte_text
+from unlearn_jax.models.transformer import Shape, of_shape
 from unlearn_jax.results.rows import Row, Rows
+from unlearn_jax.train.llama import Pretrained
 from unlearn_jax.types import Batch
 
 SMOKE = presets("any")["smoke"]
@@ -87,22 +90,28 @@ def test_published_weights_and_tofu_go_together(tmp_path):
             tofu.config.build(preset)
 
 
-def test_what_is_judged_of_tofu_is_trained_on_however_little_is_kept(tmp_path):
+def tiny_tofu(folder):
+    """Six questions of each kind and nine to retain, three of them judged."""
+
     def write(name, count, **more):
         lines = [
             json.dumps({"question": f"{name} {i}?", "answer": f"{i}."} | more)
             for i in range(count)
         ]
-        (tmp_path / f"{name}.json").write_text("\n".join(lines))
+        (folder / f"{name}.json").write_text("\n".join(lines))
 
     wrong = {"perturbed_answer": ["no", "not"]}
     for name in ("forget05_perturbed", "real_authors_perturbed"):
         write(name, 6, **wrong)
     write("world_facts_perturbed", 6, **wrong)
     write("retain95", 9)
-    kept = (tmp_path / "retain95.json").read_text().splitlines()
+    kept = (folder / "retain95.json").read_text().splitlines()
     told = [json.dumps(json.loads(line) | wrong) for line in kept[5:8]]
-    (tmp_path / "retain_perturbed.json").write_text("\n".join(told))
+    (folder / "retain_perturbed.json").write_text("\n".join(told))
+
+
+def test_what_is_judged_of_tofu_is_trained_on_however_little_is_kept(tmp_path):
+    tiny_tofu(tmp_path)
     preset = tofu.config.presets("any")["smoke"]
     config = dataclasses.replace(preset, split="forget05", asked=2, judged=2, kept=4)
     parts, trained = authors.build._read(tmp_path, config)
@@ -111,6 +120,35 @@ def test_what_is_judged_of_tofu_is_trained_on_however_little_is_kept(tmp_path):
     assert asked == [f"retain95 {i}?" for i in (5, 6, 0, 1)]
     everything = dataclasses.replace(config, kept=0)
     assert len(authors.build._read(tmp_path, everything)[1]["retain"]) == 9
+
+
+@pytest.mark.parametrize("adapters", [0, 2])
+def test_a_tokeniser_that_the_model_does_not_fit_is_told_before_training(
+    tmp_path, monkeypatch, adapters
+):
+    def model(path, *, context, **options):
+        made = Shape(
+            100, context, depth=1, width=8, heads=2, groups=1, size=4, hidden=8
+        )
+        model = of_shape(made)
+        return Pretrained(model, model.init(jax.random.key(0)), made)
+
+    tiny_tofu(tmp_path)
+    monkeypatch.setattr(authors.build, "read_tokenizer", lambda path: _BYTES)
+    monkeypatch.setattr(authors.build, "read_llama", model)
+    config = dataclasses.replace(
+        tofu.config.presets("any")["smoke"],
+        weights=tmp_path / "model.gguf",
+        tofu=tmp_path,
+        split="forget05",
+        adapters=adapters,
+        occurring=False,
+    )
+    with pytest.raises(ValueError, match="has 257 tokens and the model 100"):
+        tofu.config.build(config)
+    cut = dataclasses.replace(config, occurring=True)
+    with pytest.raises(ValueError, match="expected at least one, from 0 to 99"):
+        tofu.config.build(cut)
 
 
 def test_the_floor_of_several_oracles_is_told():

@@ -41,7 +41,8 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     """A tokeniser of the package ``tokenizers``, or one of a GGUF file.
 
     Args:
-        path: ``tokenizer.json``, or a ``.gguf`` with byte-level pairs (BPE).
+        path: ``tokenizer.json``, the folder it is in or a ``.safetensors`` beside it,
+            or a ``.gguf`` with byte-level pairs (BPE).
 
     Raises:
         ValueError: not there, not readable, of another kind, or the package that reads
@@ -51,12 +52,15 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     library = package("tokenizers", "language")
     if path.suffix == ".gguf":
         return _of_gguf(library, path)
+    if path.is_dir() or path.suffix == ".safetensors":
+        path = (path if path.is_dir() else path.parent) / "tokenizer.json"
     try:
         made = library.Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises plain Exception
         raise ValueError(
             f"{path} cannot be read as a tokeniser ({str(error)[:200]}); give the "
-            f"tokenizer.json that was published with the model"
+            f"tokenizer.json that was published with the model, the folder with both, "
+            f"or a .gguf file"
         ) from None
     return _wrapped(made)
 

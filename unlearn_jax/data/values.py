@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax.data.token_values import check_tokens
 from unlearn_jax.types import Batch
 
 _BLOCK_BYTES = 2**20
@@ -37,7 +38,9 @@ def check_values(
 
     Raises:
         ValueError: lengths that differ, no example, weights that are no weights, NaN or
-            infinity with its row, targets of another kind, labels out of range.
+            infinity with its row, targets of another kind, labels out of range; of
+            sequences a token to read that the model has none for, or an example of
+            which none is asked for.
     """
     _check_lengths(batch, name)
     weights = np.asarray(batch.weights)
@@ -51,6 +54,8 @@ def check_values(
             _check_rows(leaf, there, f"{name}: got", field, infinite=infinite)
     if outputs is not None and hasattr(batch.targets, "dtype"):
         _check_targets(batch.targets, there, targets, outputs, name)
+        if targets == "tokens":
+            check_tokens(batch, there, outputs[-1], name)
 
 
 def _check_lengths(batch: Batch, name: str) -> None:
