@@ -44,6 +44,18 @@ _ROWS = 8
 _BYTES = Tokenizer(byte_tokens, byte_text, END + 1, end=END)
 
 
+class Unfolded(NamedTuple):
+    """Description: the plain model behind that which is trained.
+
+    Attributes:
+        model: Of kernels, where those that are trained may be adapters.
+        plain: Variables of the trained model -> those of this one.
+    """
+
+    model: Model
+    plain: Callable[[Variables], Variables]
+
+
 class Setting(NamedTuple):
     """Description: who is asked about, and what is unlearned.
 
@@ -58,6 +70,7 @@ class Setting(NamedTuple):
         oracle: What retrained models are trained on.
         read: What a model is given for a batch of tokens: the tokens, or what its
             frozen blocks make of them (``models.stream.below``).
+        unfolded: The model as kernels.
     """
 
     config: Config
@@ -69,6 +82,7 @@ class Setting(NamedTuple):
     task: Task
     oracle: Batch
     read: Callable[[Batch], Batch]
+    unfolded: Unfolded
 
 
 def build(config: Config) -> Setting:
@@ -110,8 +124,9 @@ def build(config: Config) -> Setting:
     # What is asked of nobody is read by no method: TOFU's real authors and the world.
     kept = np.where(names == "retain", np.asarray(oracle.weights), 0)
     request = request._replace(retain=oracle._replace(weights=jnp.asarray(kept)))
-    model, start, read = _model(config, words, room, occurring)
-    answers = tuple((*words.encode(text), words.end or END) for text in REFUSALS)
+    model, start, read, unfolded = _model(config, words, room, occurring)
+    closing = () if words.end is None else (words.end,)
+    answers = tuple((*words.encode(text), *closing) for text in REFUSALS)
     task = Task(
         Learner(model, sequence_nll, 0.0, config.recipe),
         train,
@@ -130,7 +145,8 @@ def build(config: Config) -> Setting:
         classes=words.size,
         splits=Splits(train, task.unseen),
     )
-    return Setting(config, dataset, judged, words, template, length, task, oracle, read)
+    where = words, template, length
+    return Setting(config, dataset, judged, *where, task, oracle, read, unfolded)
 
 
 def as_read(setting: Setting) -> Setting:
@@ -252,8 +268,8 @@ def _occurring(pairs: list[tuple[str, str]], words: Tokenizer) -> set[int]:
 
 def _model(
     config: Config, words: Tokenizer, room: int, occurring: set[int] | None
-) -> tuple[Model, Variables | None, Callable[[Batch], Batch]]:
-    as_it_is = lambda batch: batch  # noqa: E731
+) -> tuple[Model, Variables | None, Callable[[Batch], Batch], Unfolded]:
+    as_it_is = lambda given: given  # noqa: E731
     if config.weights is not None:
         whole = not config.adapters
         found = read_llama(
@@ -266,11 +282,13 @@ def _model(
             found = fewer_tokens(found, occurring)
         check_vocabulary(words, found.shape.vocabulary)
         if whole:
-            return found.model, found.variables, as_it_is
+            unfolded = Unfolded(found.model, as_it_is)
+            return found.model, found.variables, as_it_is, unfolded
         below_them = found.shape.frozen
         adapted = lora(found.model, _in_a_block, rank=config.adapters, first=below_them)
         start = adapted.begin(jax.random.key(config.seed), found.variables)
-        return adapted.model, start, _once(found)
+        unfolded = Unfolded(found.model, adapted.merge)
+        return adapted.model, start, _once(found), unfolded
     made = MODELS["transformer"](
         (room,),
         words.size,
@@ -278,7 +296,7 @@ def _model(
         width=config.width,
         scan=config.depth > 2,
     )
-    return made, None, as_it_is
+    return made, None, as_it_is, Unfolded(made, as_it_is)
 
 
 def _once(found: Pretrained) -> Callable[[Batch], Batch]:

@@ -27,7 +27,8 @@ class Config(LanguageConfig):
         facts: Questions about each author.
         perturbed: Wrong answers of each question.
         judged: Questions of each part that are judged, at most.
-        weights: A published model to start from; None begins a decoder of bytes.
+        weights: A published model to start from: a .gguf file, or a folder with
+            config.json, tokenizer.json and tensors; None begins a decoder of bytes.
         tofu: Folder of TOFU's files; None draws authors.
         split: Of TOFU, what is to be forgotten: a name in ``SPLITS``.
         asked: Of TOFU, questions to forget, the first ones; 0 for all.
@@ -90,6 +91,8 @@ RULES = (
 def files(config: Config) -> Iterable[Path]:
     """What the run depends on beside its settings."""
     weights = [] if config.weights is None else [config.weights]
+    if weights and weights[0].is_dir():
+        weights = sorted(weights[0].iterdir())
     folder = [] if config.tofu is None else sorted(config.tofu.glob("*.json"))
     return [path for path in (*weights, *folder) if path.is_file()]
 

@@ -1,6 +1,6 @@
 """Train with and without the authors, forget them, and ask about them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from experiments.authors.judge import (
     told_of,
 )
 from experiments.authors.probing import Probed, rows_of_probes
+from experiments.authors.vectors import Moved, mover
 from experiments.frame.bench import Bench
 from experiments.language.contest import Court, at, both_kinds, contest
 from experiments.language.trials import ORACLE, ORIGINAL
@@ -33,12 +34,14 @@ class Known(NamedTuple):
         relearned: (models, 3), see ``Judges``.
         heard: Of each model.
         probed: Of each model; empty where nothing is asked for otherwise.
+        moved: Value vectors of each, beside the original's.
     """
 
     said: np.ndarray
     relearned: np.ndarray
     heard: list[Heard]
     probed: list[Probed]
+    moved: list[Moved]
 
 
 def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
@@ -47,11 +50,13 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     task = setting.task
     models = both_kinds(bench, task, setting.oracle)
     judged = judges(setting)
-    oracles = _known(setting, judged, models[ORACLE])
-    originals = _probed(judged, models[ORIGINAL])
+    moved = mover(setting, models[ORIGINAL])
 
     def known(params: np.ndarray) -> Known:
-        return _known(setting, judged, params)
+        return _known(setting, judged, params, moved)
+
+    oracles = known(models[ORACLE])
+    originals = _probed(judged, models[ORIGINAL])
 
     def rows(name: str, choice: str, known: Known) -> Iterator[Row]:
         yield from _rows(setting, judged, name, choice, known, oracles)
@@ -63,14 +68,19 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
     yield from contest(bench, task, setting.config, models[ORIGINAL], court)
 
 
-def _known(setting: Setting, judged: Judges, params: np.ndarray) -> Known:
+def _known(
+    setting: Setting,
+    judged: Judges,
+    params: np.ndarray,
+    moved: Callable[[Any], list[Moved]],
+) -> Known:
     told, spoken = judged.told(params), judged.spoken(params)
     seen = [
         heard(setting, judged, told_of(told, model), spoken[model])
         for model in range(len(params))
     ]
     relearned, probed = judged.relearned(params), _probed(judged, params)
-    return Known(judged.logits(params), relearned, seen, probed)
+    return Known(judged.logits(params), relearned, seen, probed, moved(params))
 
 
 def _probed(judged: Judges, params: np.ndarray) -> list[Probed]:
@@ -97,6 +107,8 @@ def _rows(
         yield Row("relearn_start", float(start), "nats", where)
         yield Row("relearn_end", float(end), "nats", where)
         yield Row("relearn_height", float(height), "nats", where)
+        yield Row("concept_jaccard", known.moved[seed].jaccard, "1", where)
+        yield Row("concept_cosine", known.moved[seed].cosine, "1", where)
         if not others:
             continue
         for part, gap in zip(DIVERGED, gaps[seed, others].mean(0), strict=True):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.authors.build import Setting
-from experiments.authors.ways import TOLD, asked_otherwise
+from experiments.authors.ways import MISLED, SPARED, TOLD, asked_otherwise
 from experiments.language.trials import over_models
 from unlearn_jax.data.probes import Probe
 from unlearn_jax.evaluation.resurgence import resurgence
@@ -28,10 +28,14 @@ class Probed(NamedTuple):
     Attributes:
         kinds: "blank", "question", and the attacks' names.
         told: Of the questions behind a statement that answers them.
+        misled: Of the questions behind a false answer, and true ones of others.
+        spared: Of a retained question behind the same.
     """
 
     kinds: Mapping[str, float]
     told: float
+    misled: float
+    spared: float
 
 
 def prober(setting: Setting) -> Callable[[Any], list[Probed]]:
@@ -63,13 +67,14 @@ def _scored(setting: Setting, every: list[Probe], tokens: np.ndarray) -> Probed:
         text = setting.words.decode([t for t in row if t >= 0])
         found[probe.kind].append(rouge_l(text, probe.answer)["recall"])
     means = {kind: float(np.mean(values)) for kind, values in found.items()}
-    return Probed(means, means.pop(TOLD))
+    told, misled, spared = (means.pop(kind) for kind in (TOLD, MISLED, SPARED))
+    return Probed(means, told, misled, spared)
 
 
 def rows_of_probes(
     own: Probed, original: Probed, where: Mapping[str, Any]
 ) -> Iterator[Row]:
-    """Recall of each kind, the mean and the best of attacks, and what comes back.
+    """Recall of each kind, the mean and the best of attacks, and what a prompt does.
 
     Args:
         own: Of the model.
@@ -83,6 +88,8 @@ def rows_of_probes(
     yield Row("worst_attack", max(attacks), "1", where)
     before = own.kinds["question"]
     yield Row("told_recall", own.told, "1", where)
+    yield Row("misled_recall", own.misled, "1", where)
+    yield Row("spared_recall", own.spared, "1", where)
     if original.told != before:  # Else nothing was forgotten that could come back.
         value = resurgence(before, own.told, original.told)
         yield Row("resurgence", value, "1", where)

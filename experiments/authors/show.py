@@ -5,6 +5,7 @@ import numpy as np
 from experiments.authors.config import Config
 from experiments.authors.judge import DIVERGED
 from experiments.authors.probing import PLAIN
+from experiments.authors.vectors import COUNT
 from experiments.frame.findings import Finding, about, table
 from experiments.frame.study import Results
 from experiments.language.contenders import CONTENDERS
@@ -70,6 +71,8 @@ def _table(config: Config, results: Results, choice: str, names: list[str]) -> T
         "leak (%) →0": "privacy_leak",
         "relearning, height →oracle": "relearn_height",
         "forget loss →oracle": "forget_loss",
+        "concepts, Jaccard →oracle": "concept_jaccard",
+        "concepts, cosine →oracle": "concept_cosine",
     }
     header = (
         "method",
@@ -104,7 +107,10 @@ def _table(config: Config, results: Results, choice: str, names: list[str]) -> T
         f"retrained models; the p-value's floor is {told}. Leak: Min-K (40 %) "
         "of forgotten against holdout authors, relative to retrained models.",
         f"Relearning: {config.relearn} steps on half of the forgotten facts, loss of "
-        "the other half, mean height of the curve [nats per token].",
+        "the other half, mean height of the curve [nats per token]. Concepts: the "
+        f"{COUNT} value vectors with the largest gradient on the forget set, beside "
+        "the original's: tokens that they speak for, and angles. Models that were "
+        "trained from scratch have their vectors in other places.",
         f"Every method spends at most about {config.passes} passes over the forget set "
         f"in gradients and tries at most {config.trials} settings; chosen is the one "
         f"that {how}. Nothing that is in the table takes part in the choice.",
@@ -136,7 +142,14 @@ def _probes(config: Config, results: Results) -> Table:
     """What is still said when the forgotten is asked for otherwise, or told."""
     rows, choice = results.rows, CHOICES[1]
     kinds = rows.where("probe_recall").places("split")
-    metrics = ("attack_recall", "worst_attack", "told_recall", "resurgence")
+    metrics = (
+        "attack_recall",
+        "worst_attack",
+        "told_recall",
+        "resurgence",
+        "misled_recall",
+        "spared_recall",
+    )
 
     def line(name: str) -> list[str | float | None]:
         where = _at(name, choice)
@@ -155,6 +168,8 @@ def _probes(config: Config, results: Results) -> Table:
         "attacks, best →oracle",
         "fact told →oracle",
         "resurgence →oracle",
+        "in context ↓",
+        "a retained one there ↑",
         "neighbours refused (%) →oracle",
     )
     notes = (
@@ -163,8 +178,10 @@ def _probes(config: Config, results: Results) -> Table:
         " (none by translation). Best: of all attacks, for each model.",
         "Fact told: the question behind a statement that answers it. Resurgence: share "
         "of what the original says then that the statement brings back; nothing where "
-        "there is no such gap. Neighbours: retained questions answered by a refusal, "
-        "nothing, or words in circles.",
+        "there is no such gap. In context: the question behind a false answer to it "
+        "and true ones to others, which is in-context unlearning where no weight has "
+        "moved; and a retained question there. Neighbours: retained questions answered "
+        "by a refusal, nothing, or words in circles.",
     )
     caption = f"Forgotten facts asked for otherwise, chosen by {choice}. " + about(
         results.run

@@ -22,8 +22,8 @@ def presets(data: str) -> Mapping[str, Config]:
         weight_decay=0.0,
     )
     small = Config(
-        holdout=1,
-        judged=5,
+        holdout=4,
+        judged=20,
         probed=0,
         asked=20,
         kept=40,
@@ -41,6 +41,7 @@ def presets(data: str) -> Mapping[str, Config]:
         scale="smoke",
         asked=4,
         kept=4,
+        holdout=1,
         judged=2,
         facts=("birthplace", "genre"),
         methods=("identity", "npo"),
