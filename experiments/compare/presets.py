@@ -15,12 +15,11 @@ from unlearn_jax.train.recipe import Recipe
 # neggrad_plus, l1_sparse and prune_finetune; 20261129T223430-292153 for finetune_last
 # and the boundaries; 20261129T223707-92d3e3 for unsir; 20261130T141451-879e59 for
 # amnesiac to stochastic_teacher; 20261130T144557-87c700 for refresh_learning;
-# 20261130T191742-c2e709 for graddiff, refusal, dpo, llmu, npo, simnpo). Not named: the
+# 20261130T191742-c2e709 for graddiff, refusal, dpo, llmu, npo, simnpo;
+# 20261130T210241-a214d6 for npo_smooth to sophia, and retain_newton). Not named: the
 # published default was chosen (fisher_merging, fisher_forgetting, unrolled_removal,
-# salun_soft, duck, slug), or there is no option but a count of layers (retrain_last).
-# The other methods of language models, npo_smooth to sophia, were not chosen: a tenth
-# of the rate that digits are trained at, since their published ones, of a thousandth
-# of that, leave a small net where it is.
+# salun_soft, duck, slug, ce_u), or there is no option but a count of layers
+# (retrain_last).
 _SMALL_OPTIONS = Options(
     {
         "finetune": {"learning_rate": 0.1, "batch_size": 64},
@@ -65,17 +64,17 @@ _SMALL_OPTIONS = Options(
         "llmu": {"learning_rate": 0.001, "batch_size": 64},
         "npo": {"learning_rate": 0.03, "batch_size": 64},
         "simnpo": {"learning_rate": 0.1, "batch_size": 64},
-        "npo_smooth": {"learning_rate": 0.01, "batch_size": 64},
-        "opt_out": {"learning_rate": 0.01, "batch_size": 64},
-        "mudman": {"learning_rate": 0.01, "batch_size": 64},
-        "wagle": {"learning_rate": 0.01, "batch_size": 64},
-        "undial": {"learning_rate": 0.01, "batch_size": 64},
-        "ce_u": {"learning_rate": 0.01, "batch_size": 64},
-        "wga": {"learning_rate": 0.01, "batch_size": 64},
-        "satimp": {"learning_rate": 0.01, "batch_size": 64},
-        "flat": {"learning_rate": 0.01, "batch_size": 64},
+        "npo_smooth": {"learning_rate": 0.1, "batch_size": 64},
+        "opt_out": {"learning_rate": 0.1, "batch_size": 64},
+        "mudman": {"learning_rate": 0.03, "batch_size": 64},
+        "wagle": {"learning_rate": 0.03, "batch_size": 64},
+        "undial": {"learning_rate": 0.001, "batch_size": 64},
+        "wga": {"learning_rate": 0.03, "batch_size": 64},
+        "satimp": {"learning_rate": 0.1, "batch_size": 64},
+        "flat": {"learning_rate": 0.03, "batch_size": 64},
         "rmu": {"learning_rate": 0.01, "batch_size": 64},
-        "sophia": {"learning_rate": 0.0003, "batch_size": 64},
+        "sophia": {"learning_rate": 0.001, "batch_size": 64},
+        "retain_newton": {"nats": 0.0025},
         "dmm": {"learning_rate": 0.001, "batch_size": 64},
         "oracle_matching": {"learning_rate": 0.01, "batch_size": 64},
     }
