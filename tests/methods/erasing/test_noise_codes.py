@@ -50,13 +50,14 @@ def test_the_solve_is_where_the_published_loss_has_no_slope():
 
     @tiny.quick_jit
     def slope(v, after):
-        first, second, third = jax.random.split(KEY, 3)
+        first, second, third, fourth = jax.random.split(KEY, 4)
         noise = noise_like(third, autoencoder, retain, 256)
-        masks = random_masks(third, autoencoder, 256)
+        masks = random_masks(fourth, autoencoder, 256)
         codes = autoencoder.encode(v, {"image": noise, "seen": masks})
         told = masks[:, :, None]
-        mean = jnp.sum(jnp.where(told, codes, 0), (0, 1)) / jnp.sum(told)
-        mean = mean[None, None]
+        # Of each place: the published target is the code of noise where it is hidden.
+        mean = jnp.sum(jnp.where(told, codes, 0), 0) / jnp.sum(told, 0)
+        mean = mean[None]
 
         def loss(kernel):
             def moved(data, key, aim):
@@ -89,6 +90,36 @@ def test_the_solve_is_where_the_published_loss_has_no_slope():
         strict=True,
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_images_without_weight_change_nothing_in_closed_form():
+    autoencoder, variables, forget, retain = scene()
+    none = jnp.full((2, *SHAPE), jnp.nan)
+    padded = [
+        Batch(
+            jnp.concatenate([part.inputs, none]),
+            jnp.zeros(len(part.targets) + 2),
+            jnp.concatenate([part.weights, jnp.zeros(2)]),
+        )
+        for part in (forget, retain)
+    ]
+
+    @tiny.quick_jit
+    def after(v, forget, retain):
+        moved = noise_codes_closed(KEY, autoencoder, v, forget, retain)
+        return moved.params["encoder"]["head"]["kernel"]
+
+    found = after(variables, *padded)
+    other = [
+        part._replace(inputs=jnp.nan_to_num(part.inputs, nan=0.3)) for part in padded
+    ]
+    np.testing.assert_array_equal(found, after(variables, *other))
+    assert np.isfinite(found).all()
+    # Nothing is to be forgotten: nothing moves.
+    nobody = padded[0]._replace(weights=jnp.zeros(5))
+    home = variables.params["encoder"]["head"]["kernel"]
+    np.testing.assert_allclose(after(variables, nobody, padded[1]), home, atol=1e-12)
+    assert np.abs(found - home).max() > 1e-6
 
 
 def test_the_first_step_of_adam_is_along_the_loss_and_in_the_encoder_alone():

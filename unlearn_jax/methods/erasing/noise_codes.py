@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
+from unlearn_jax.data.accumulate import mass
 from unlearn_jax.generators.masks import random_masks
-from unlearn_jax.methods.editing.image_to_image import image_to_image
+from unlearn_jax.methods.editing.rows import edit_rows, join_rows, preserve_rows
+from unlearn_jax.methods.editing.solve import edit
 from unlearn_jax.methods.erasing.curvature import as_drawn, check_kind, curvature
 from unlearn_jax.methods.erasing.newton import newton_steps
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
@@ -21,6 +23,9 @@ from unlearn_jax.options import check_number
 from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
+
+_NOISES = 256
+"""Images of noise that a code's mean is over, where it is asked for once."""
 
 
 def noise_codes(
@@ -98,6 +103,8 @@ def noise_codes_closed(
 ) -> Variables:
     """The same objective in the encoder's last map alone: one least-squares solve.
 
+    Forgotten patches get the mean code of noise at their place, as there.
+
     Args:
         key: Draws one mask for each image, and noise.
         autoencoder: Whose last map of the encoder is edited.
@@ -105,23 +112,24 @@ def noise_codes_closed(
         forget: As there.
         retain: As there.
         strength: α.
-        l2: λ of ``editing.image_to_image``.
+        l2: λ of ‖W − W₀‖², beside means over patches of squared distances.
 
     Cost: one forward pass of all images, and a solve of d × d.
-    Source: as :func:`noise_codes`; see ``editing.image_to_image``.
+    Source: as :func:`noise_codes`; of a map with one mean for all places see
+        ``editing.image_to_image``.
     """
-    first, second, third = jax.random.split(key, 3)
-    kept, own = (
-        _rows(k, autoencoder, variables, data)
-        for k, data in ((first, retain), (second, forget))
-    )
-    noise = noise_like(third, autoencoder, retain, 256)
-    seen = random_masks(third, autoencoder, 256)
-    codes = autoencoder.encode(variables, {"image": noise, "seen": seen})
+    first, second, third, fourth = jax.random.split(key, 4)
     last = variables.params["encoder"]["head"]["kernel"]
-    edited = image_to_image(
-        last, kept, own, _chosen(codes, seen), strength=strength, l2=l2
+    kept, _, there = _rows(first, autoencoder, variables, retain)
+    own, places, lost = _rows(second, autoencoder, variables, forget)
+    noises = random_masks(fourth, autoencoder, _NOISES)
+    mean = mean_noise(third, autoencoder, variables, retain, noises)
+    aims = mean.reshape(autoencoder.patches, -1)[places]
+    rows = join_rows(
+        preserve_rows(last, kept, there),
+        edit_rows(last, own, aims, strength * lost),
     )
+    edited = edit(last, rows, l2=l2)
     head = {**variables.params["encoder"]["head"], "kernel": edited}
     encoder = {**variables.params["encoder"], "head": head}
     return variables._replace(params={**variables.params, "encoder": encoder})
@@ -248,17 +256,20 @@ def mean_noise(
 
 def _rows(
     key: PRNGKey, autoencoder: Masked, variables: Variables, data: Batch
-) -> Float[Array, "r d"]:
-    """What the last map reads of seen patches, one row each."""
-    images = jnp.asarray(data.inputs)
+) -> tuple[Float[Array, "r d"], Int[Array, " r"], Float[Array, " r"]]:
+    """What the last map reads of seen patches, which patch, and its share of the mean.
+
+    Half of each image's patches are seen; those of an image without weight have none.
+    """
+    images, weights = jnp.asarray(data.inputs), jnp.asarray(data.weights)
+    there = weights > 0
+    # What is absent is masked before anything reads it.
+    images = jnp.where(there[:, None, None, None], images, 0)
     seen = random_masks(key, autoencoder, len(images))
     inner = autoencoder.inner(variables, {"image": images, "seen": seen})
-    return _chosen(inner, seen)
-
-
-def _chosen(values: Float[Array, "n p d"], seen: Bool[Array, "n p"]) -> Array:
-    """Rows of seen patches; half of each image's are."""
     count = seen.shape[1] - round(0.5 * seen.shape[1])
     places = jnp.argsort(~seen, axis=1)[:, :count]
-    found = jnp.take_along_axis(values, places[:, :, None], axis=1)
-    return found.reshape(-1, values.shape[-1])
+    found = jnp.take_along_axis(inner, places[:, :, None], axis=1)
+    shares = jnp.where(there, weights, 0) / (count * mass(weights))
+    shares = jnp.repeat(shares, count)
+    return found.reshape(-1, inner.shape[-1]), places.reshape(-1), shares
