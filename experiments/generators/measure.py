@@ -146,7 +146,8 @@ class Gallery:
             variables, cost = measured(method, key, self.models[ORIGINAL])
             rows.append(Row("method_seconds", cost.seconds, "s", at))
             rows.append(Row("method_cpu_seconds", cost.cpu_seconds, "s", at))
-            images = np.asarray(self._draw(variables))
+            draw = jax.jit(self.scene.draws.get(name, self._draw))
+            images = np.asarray(draw(variables))
         rows += [
             *self._accuracies(images, at),
             *self._distances(name, images, at),

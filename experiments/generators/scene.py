@@ -54,6 +54,7 @@ class Scene(NamedTuple):
         unit: Of that loss, in words.
         methods: Name of a row → what forgets.
         code: Modules whose source decides the training.
+        draws: Rows of ``methods`` that draw in another way than the rest.
     """
 
     init: Callable[[PRNGKey], Variables]
@@ -64,3 +65,4 @@ class Scene(NamedTuple):
     unit: str
     methods: Mapping[str, Method]
     code: tuple[str, ...]
+    draws: Mapping[str, Callable[[Variables], Any]] = {}

@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.generators.scene import Method, Scene, Setting
 from unlearn_jax.diffusion.draws import diffusion_objective, draw, noised
+from unlearn_jax.diffusion.one_call import drawn_at_once
 from unlearn_jax.diffusion.sampler import generate
 from unlearn_jax.diffusion.schedule import cosine_schedule
 from unlearn_jax.diffusion.train import fit_denoiser
@@ -16,6 +17,7 @@ from unlearn_jax.methods.erasing.images import Images
 from unlearn_jax.methods.erasing.newton import esd_newton
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
 from unlearn_jax.methods.erasing.salun import salun
+from unlearn_jax.methods.erasing.score_forgetting import score_forgetting
 from unlearn_jax.models.unet import class_tokens, unet
 from unlearn_jax.types import Batch, Variables
 
@@ -73,6 +75,20 @@ def scene(setting: Setting) -> Scene:
         batch = noised(schedule, captioned(data), draws)
         return diffusion_objective(denoiser).risk(variables.params, batch) / 32
 
+    def at_once(variables: Variables) -> Any:
+        return drawn_at_once(key, denoiser, variables, schedule, asked)
+
+    distilled = {
+        "sfd": 1.0,
+        "sfd: published weight": 0.01,
+        "sfd: forgetting nothing": None,
+    }
+
+    def distils(weight: float | None) -> Method:
+        told = prompts if weight is not None else Prompts(every[:1], every[:1], every)
+        own = {"weight": 1.0 if weight is None else weight, "learning_rate": 3e-4}
+        return tuned(score_forgetting, told, 1000, **own)
+
     few = {"memories": setting.steps(300), "points": setting.steps(1000)}
     return Scene(
         init=denoiser.model.init,
@@ -100,7 +116,9 @@ def scene(setting: Setting) -> Scene:
                 kind="ekfac",
                 **few,
             ),
+            **{name: distils(weight) for name, weight in distilled.items()},
         },
+        draws=dict.fromkeys(distilled, at_once),
         code=(
             "unlearn_jax.data.canvas",
             "unlearn_jax.diffusion.train",
