@@ -268,7 +268,7 @@ def test_where_others_have_the_labels_it_is_the_chain_of_its_parts(known, polish
 
 
 def test_of_a_lost_label_it_is_a_descent_taught_by_response_and_a_new_net(known):
-    """And mixed with others it begins at the response and climbs for those alone."""
+    """And mixed with others it climbs for those alone."""
     learner, original, trace, train = known
     gone = np.flatnonzero(np.asarray(train.targets) == 1)
     whole = unrolled_removal(learner, retraining=0.2, polish=0.1)
@@ -291,7 +291,7 @@ def test_of_a_lost_label_it_is_a_descent_taught_by_response_and_a_new_net(known)
         taught, data = with_lesson(learner, (moved, new), trace.unseen, request, lost)
         brief = taught._replace(recipe=falling(1, peak / 2))
         key = jax.random.split(KEY, 3)[1]
-        found = fit(key, brief, data, start=original if alone else moved)
+        found = fit(key, brief, data, start=moved)
         if not alone:
             ascent = natural_ascent(learner)
             weights = jnp.where(lost, 0, request.forget.weights)

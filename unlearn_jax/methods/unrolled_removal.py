@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax import tree
 from unlearn_jax.attribution.trace import Trace
 from unlearn_jax.attribution.unseen import unretained
 from unlearn_jax.methods.finetune import finetune
@@ -45,10 +44,11 @@ def unrolled_removal(
     response as far as chance, where the label has lost its lead and the odds among the
     others show, and a net trained anew for a few passes on the retain set. They err
     differently, and the mean of both is as near to retrained nets as these to one
-    another. The descent begins at the original and takes these examples along, with
-    those odds and the label at the loss of what was never learned
-    (:mod:`unlearn_jax.methods.lesson`); there is no ascent
-    (``python benchmarks/removal_classes.py``).
+    another. The descent takes these examples along, with those odds and the label at
+    the loss of what was never learned (:mod:`unlearn_jax.methods.lesson`); there is no
+    ascent (``python benchmarks/removal_classes.py``). It begins at the response here
+    too: from the original, where the label still leads, its few passes have further to
+    go, and an example of a thousand that stays is lost on the way.
 
     Args:
         learner: Model, loss, l2 and recipe that the original was trained with.
@@ -78,7 +78,7 @@ def unrolled_removal(
 
     Cost: that of its parts: polish · training, and per forget example one gradient for
         each checkpoint and each step; with a lost label retraining · training instead
-        of the steps.
+        of the steps. Under ``vmap`` over requests each pays for both.
     Source: no single one; see its parts.
     """
     shares = {"polish": polish, "polish_rate": polish_rate, "retraining": retraining}
@@ -105,8 +105,6 @@ def unrolled_removal(
             share=1.0 if passes >= 1 else passes * rows,
         )
 
-    anew = descent(learner, retraining, 1.0)
-
     def prepare(
         key: PRNGKey, original: Variables, train: Batch, trace: Trace
     ) -> tuple[Trace, Ascent]:
@@ -125,22 +123,29 @@ def unrolled_removal(
         some = jnp.any(~lost & (weights > 0))
         others = request.forget._replace(weights=jnp.where(lost, 0, weights))
         moved, left = respond.forget(key, trace, variables, request)
-        taught, data = learner, request.retain
-        if trace.unseen.foreign.size:
-            new_key, fit_key = jax.random.split(jax.random.fold_in(key, _ANEW))
-            # Steps are counted by weights: where no label is lost, none is taken.
-            alone = jnp.where(jnp.any(lost), data.weights, 0)
-            own = Request(others, data._replace(weights=alone))
-            new, _ = anew.forget(fit_key, (), learner.model.init(new_key), own)
-            teachers = moved, new
-            taught, data = with_lesson(learner, teachers, trace.unseen, request, lost)
-        # Of a label that is lost the response says what the examples are otherwise; a
-        # descent that is taught so begins before it, and has nothing to repair.
-        start = tree.where(some, moved, variables)
-        rows = len(request.retain.weights) / len(data.weights)
-        tuned = descent(taught, polish, polish_rate, rows=rows)
         own_key = jax.random.split(key, 3)[1]  # as the second of a chain of three
-        polished, _ = tuned.forget(own_key, (), start, Request(others, data))
+        rows = len(request.retain.weights)
+
+        def repaired(moved: Variables) -> Variables:
+            brief = descent(learner, polish, polish_rate)
+            return brief.forget(own_key, (), moved, request)[0]
+
+        def taught(moved: Variables) -> Variables:
+            new_key, fit_key = jax.random.split(jax.random.fold_in(key, _ANEW))
+            start = learner.model.init(new_key)
+            new, _ = descent(learner, retraining, 1.0).forget(
+                fit_key, (), start, request
+            )
+            given = (moved, new), trace.unseen, request, lost
+            pupil, data = with_lesson(learner, *given)
+            part = rows / len(data.weights)
+            brief = descent(pupil, polish, polish_rate, rows=part)
+            return brief.forget(own_key, (), moved, Request(others, data))[0]
+
+        if trace.unseen.foreign.size:
+            polished = jax.lax.cond(jnp.any(lost), taught, repaired, moved)
+        else:
+            polished = repaired(moved)
         left_over = request._replace(forget=others)
 
         def climb(start: Variables, known: Ascent) -> Variables:
