@@ -5,15 +5,19 @@
 word.
 """
 
+import functools
 import inspect
 import math
 import types
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any, get_args
+from typing import Any, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from jax.core import Tracer
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def check_whole(name: str, value: Any, *, least: int = 1) -> None:
@@ -104,6 +108,27 @@ def check_options(
             check_number(told, value, least=-math.inf if name in signed else 0.0)
         elif bool in kinds or str in kinds:
             check_kind(told, value, bool if bool in kinds else str)
+
+
+def checked(
+    *, signed: tuple[str, ...] = (), zero: tuple[str, ...] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: :func:`check_options` of a function's keywords, whenever it is called.
+
+    Args:
+        signed: Numbers that may be negative.
+        zero: Counts that may be 0.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **options: P.kwargs) -> R:
+            check_options(function, options, signed=signed, zero=zero)
+            return function(*args, **options)
+
+        return run
+
+    return decorate
 
 
 def _plain(value: Any) -> Any:

@@ -21,10 +21,12 @@ from unlearn_jax.methods.erasing.rollouts import (
     rollouts,
 )
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
+from unlearn_jax.options import checked
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 
+@checked()
 def adv_unlearn(
     key: PRNGKey,
     generator: Generator,
@@ -120,6 +122,7 @@ def adv_unlearn(
     return variables._replace(params=moved)
 
 
+@checked()
 def adv_closed(
     key: PRNGKey,
     generator: Generator,

@@ -16,9 +16,11 @@ from unlearn_jax.methods.erasing.rollouts import (
     rollouts,
 )
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
+from unlearn_jax.options import checked
 from unlearn_jax.types import PRNGKey, Variables
 
 
+@checked()
 def all_but_one(
     key: PRNGKey,
     generator: Generator,

@@ -13,6 +13,7 @@ from unlearn_jax.methods.erasing.images import noisy, remembered
 from unlearn_jax.methods.erasing.parts import of_part, taken_out
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts, repeated
 from unlearn_jax.methods.erasing.tune import left_out, slope_of, tune
+from unlearn_jax.options import checked
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Params, PRNGKey, Variables
 
@@ -20,6 +21,7 @@ Drawn = Callable[[Any, Any], Batch]
 """``(key, given) -> Batch``: examples of one step."""
 
 
+@checked()
 def amnesia(
     key: PRNGKey,
     generator: Generator,

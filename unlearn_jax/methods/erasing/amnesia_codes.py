@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Int
 
 from unlearn_jax.generators.evidence import coded, decoded, evidence_objective
+from unlearn_jax.loop import tracing
 from unlearn_jax.methods.erasing.amnesia import replaced
 from unlearn_jax.methods.erasing.curvature import check_kind, curvature
 from unlearn_jax.methods.erasing.newton import newton_steps
 from unlearn_jax.methods.erasing.rollouts import repeated
 from unlearn_jax.methods.erasing.tune import left_out, picked
 from unlearn_jax.models.variational import Variational
+from unlearn_jax.options import check_number, checked
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
@@ -33,6 +35,7 @@ class Labels(NamedTuple):
     retain: Int[Array | np.ndarray, " r"]
 
 
+@checked()
 def amnesia_codes(
     key: PRNGKey,
     autoencoder: Variational,
@@ -67,7 +70,8 @@ def amnesia_codes(
         points: Memories, drawn from these with noise anew, that F is found from.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: an unknown kind, labels that there are not, none, or one that is to
+            go and to stay.
 
     Cost: a gradient for each of ``points`` (EK-FAC: two passes), then one or two
         gradients an image of a step and one product with F.
@@ -76,6 +80,8 @@ def amnesia_codes(
         labels alone, and of the bound at one draw of the code.
     """
     check_kind(kind)
+    check_number("amnesia_codes: weight", weight, least=0.0)
+    _check_labels(autoencoder, labels)
     objective = evidence_objective(autoencoder)
     first, second, third = jax.random.split(key, 3)
     memory = recalled_codes(first, autoencoder, variables, labels, memories)
@@ -106,6 +112,7 @@ def amnesia_codes(
     return variables._replace(params=moved)
 
 
+@checked()
 def amnesia_codes_newton(
     key: PRNGKey,
     autoencoder: Variational,
@@ -138,9 +145,10 @@ def amnesia_codes_newton(
         kept: That F is found from.
 
     Raises:
-        ValueError: as ``newton_steps``.
+        ValueError: as ``newton_steps`` and :func:`amnesia_codes`.
     """
     check_kind(kind)
+    _check_labels(autoencoder, labels)
     objective = evidence_objective(autoencoder)
     first, second, third, last = jax.random.split(key, 4)
     memory = recalled_codes(first, autoencoder, variables, labels, memories)
@@ -190,3 +198,22 @@ def recoded(key: PRNGKey, autoencoder: Variational, memory: Batch, count: int) -
     """``count`` of the images, each with noise of its code drawn anew."""
     first, second = jax.random.split(key)
     return coded(second, autoencoder, picked(first, memory, count))
+
+
+def _check_labels(autoencoder: Variational, labels: Labels) -> None:
+    """Refuse what the autoencoder has no embedding of; not while being traced."""
+    if tracing(labels):
+        return
+    lost, kept = (np.unique(np.asarray(part)) for part in labels)
+    for name, part in (("forget", lost), ("retain", kept)):
+        if not part.size or part[0] < 0 or part[-1] >= autoencoder.classes:
+            raise ValueError(
+                f"got {part.tolist()} as labels to {name}, expected at least one, from "
+                f"0 to {autoencoder.classes - 1}: give labels that it was trained with"
+            )
+    both = np.intersect1d(lost, kept)
+    if both.size:
+        raise ValueError(
+            f"label {both[0]} is to be forgotten and to be retained: leave it out of "
+            "one of them"
+        )

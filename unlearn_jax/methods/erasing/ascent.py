@@ -9,10 +9,12 @@ from unlearn_jax.methods.erasing.images import Images, noisy
 from unlearn_jax.methods.erasing.parts import part_of
 from unlearn_jax.methods.erasing.rollouts import Generator
 from unlearn_jax.methods.erasing.tune import tune
+from unlearn_jax.options import checked
 from unlearn_jax.tree import scale
 from unlearn_jax.types import Batch, PRNGKey, Variables
 
 
+@checked()
 def few_shot(
     key: PRNGKey,
     generator: Generator,

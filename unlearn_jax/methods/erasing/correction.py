@@ -14,12 +14,13 @@ from unlearn_jax.methods.erasing.images import remembered
 from unlearn_jax.methods.erasing.parts import part_of
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts, repeated
 from unlearn_jax.methods.erasing.tune import held, picked
-from unlearn_jax.options import check_whole
+from unlearn_jax.options import check_whole, checked
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 SURGERIES = ("projected", "published", "none")
 
 
+@checked(zero=("warm_up",))
 def doco(
     key: PRNGKey,
     generator: Generator,

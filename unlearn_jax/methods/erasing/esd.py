@@ -19,9 +19,11 @@ from unlearn_jax.methods.erasing.rollouts import (
     rollouts,
 )
 from unlearn_jax.methods.erasing.tune import left_out, picked, slope_of, tune
+from unlearn_jax.options import checked
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
+@checked()
 def esd(
     key: PRNGKey,
     generator: Generator,

@@ -31,11 +31,12 @@ from unlearn_jax.methods.erasing.images import noisy
 from unlearn_jax.methods.erasing.parts import of_part, taken_out
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
 from unlearn_jax.methods.erasing.tune import picked
-from unlearn_jax.options import check_number, check_whole
+from unlearn_jax.options import check_number, check_whole, checked
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Params, PRNGKey, Variables
 
 
+@checked()
 def esd_newton(
     key: PRNGKey,
     generator: Generator,
@@ -104,6 +105,7 @@ def esd_newton(
     return variables._replace(params=back(moved))
 
 
+@checked()
 def amnesia_newton(
     key: PRNGKey,
     generator: Generator,

@@ -19,7 +19,7 @@ from unlearn_jax.methods.erasing.curvature import as_drawn, check_kind, curvatur
 from unlearn_jax.methods.erasing.newton import newton_steps
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
 from unlearn_jax.models.masked import Masked
-from unlearn_jax.options import check_number
+from unlearn_jax.options import check_number, checked
 from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
@@ -28,6 +28,7 @@ _NOISES = 256
 """Images of noise that a code's mean is over, where it is asked for once."""
 
 
+@checked()
 def noise_codes(
     key: PRNGKey,
     autoencoder: Masked,
@@ -91,6 +92,7 @@ def noise_codes(
     return variables._replace(params=moved)
 
 
+@checked()
 def noise_codes_closed(
     key: PRNGKey,
     autoencoder: Masked,
@@ -135,6 +137,7 @@ def noise_codes_closed(
     return variables._replace(params={**variables.params, "encoder": encoder})
 
 
+@checked()
 def noise_codes_newton(
     key: PRNGKey,
     autoencoder: Masked,

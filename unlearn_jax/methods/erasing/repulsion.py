@@ -10,7 +10,7 @@ from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
 from unlearn_jax.generators.duel import Rates, duel
 from unlearn_jax.methods.erasing.curvature import as_drawn
 from unlearn_jax.models.adversarial import Adversarial
-from unlearn_jax.options import check_number, check_whole
+from unlearn_jax.options import check_number, check_whole, checked
 from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Batch, Params, PRNGKey, Scalar, Variables
@@ -20,6 +20,7 @@ ADAPT, UNLEARN = Rates(steps=200), Rates(steps=1000)
 FORMS = ("exponential", "inverse", "negative")
 
 
+@checked()
 def adapt_then_unlearn(
     key: PRNGKey,
     gan: Adversarial,

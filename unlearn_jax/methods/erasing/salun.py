@@ -14,11 +14,13 @@ from unlearn_jax.methods.erasing.tune import left_out, picked, slope_of, tune
 from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.masked import Mask, largest
 from unlearn_jax.methods.saliency import check_fraction, gain
+from unlearn_jax.options import checked
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 SALIENCIES = ("gradient", "second_order", "random", "none")
 
 
+@checked()
 def salun(
     key: PRNGKey,
     generator: Generator,

@@ -17,11 +17,13 @@ from unlearn_jax.methods.erasing.rollouts import (
     rollouts,
 )
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
+from unlearn_jax.options import checked
 from unlearn_jax.types import Array, PRNGKey, Variables
 
 ANCHORS = ("prompts", "noise")
 
 
+@checked()
 def spm(
     key: PRNGKey,
     generator: Generator,

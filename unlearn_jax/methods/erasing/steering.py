@@ -17,7 +17,7 @@ from unlearn_jax.methods.erasing.rollouts import (
     rollouts,
 )
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
-from unlearn_jax.options import check_number
+from unlearn_jax.options import check_number, checked
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 
@@ -40,6 +40,7 @@ class Steering(NamedTuple):
 STEERING = Steering()
 
 
+@checked()
 def trce_steering(
     key: PRNGKey,
     generator: Generator,
@@ -77,7 +78,8 @@ def trce_steering(
             far, whatever the rate says.
 
     Raises:
-        ValueError: an unknown part, a share outside of 0 to 1.
+        ValueError: an unknown part, a share outside of 0 to 1, a number that is not
+            finite.
 
     Cost: 2 × ``ways`` images, then two gradients a point and step.
     Source: Chen et al., TRCE, 2025, arXiv 2503.07389. Differs: the guided target is the
@@ -90,6 +92,8 @@ def trce_steering(
             f"early is {steering.early}, expected a share of the steps, at most 1"
         )
     check_number("hold", steering.hold, least=0.0)
+    check_number("guidance", steering.guidance)
+    check_number("margin", steering.margin)
     first, second, third = jax.random.split(key, 3)
     pool = steered(first, generator, original, prompts, steering, ways)
     silent = generator.null(ways)

@@ -91,10 +91,16 @@ def left_out(weight: Any) -> bool:
 
 
 def picked(key: PRNGKey, data: Batch, count: int) -> Batch:
-    """``count`` examples, drawn in proportion to their weights; each then weighs 1."""
+    """``count`` examples, drawn in proportion to their weights; each then weighs 1.
+
+    Where none has weight, as many zeros of no weight.
+    """
     weights = jnp.asarray(data.weights)
-    rows = jax.random.choice(key, len(weights), (count,), p=weights / jnp.sum(weights))
+    total = jnp.sum(weights)
+    shares = jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1)
+    rows = jax.random.choice(key, len(weights), (count,), p=shares)
     inputs, targets = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf)[rows], (data.inputs, data.targets)
+        lambda leaf: jnp.where(total > 0, jnp.asarray(leaf)[rows], 0),
+        (data.inputs, data.targets),
     )
-    return Batch(inputs, targets, jnp.ones(count, weights.dtype))
+    return Batch(inputs, targets, jnp.full(count, total > 0, weights.dtype))
