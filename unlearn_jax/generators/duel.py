@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float
 
+from unlearn_jax.generators.images import check_images
 from unlearn_jax.loop import repeat
 from unlearn_jax.models.adversarial import Adversarial
 from unlearn_jax.options import check_number, check_whole
@@ -76,13 +77,17 @@ def duel(
         given: Arrays that it reads.
 
     Raises:
-        ValueError: no steps, a rate or penalty that is not positive.
+        ValueError: no steps or no batch, a rate that is not positive, a negative
+            penalty, images of another shape; NaN or no example (these not while being
+            traced).
 
     Cost: three gradients an image and step, one of them of a gradient.
     Source: non-saturating losses of Goodfellow et al. 2014, R1 of Mescheder et al.
         2018, arXiv 1801.04406.
     """
+    check_images(gan.image_shape, data)
     check_whole("steps", rates.steps)
+    check_whole("batch_size", rates.batch_size)
     check_number("learning_rate", rates.learning_rate, positive=True)
     check_number("penalty", rates.penalty, least=0.0)
     rule = optax.adam(rates.learning_rate, b1=0.0, b2=0.99)

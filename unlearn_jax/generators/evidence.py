@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from unlearn_jax.generators.images import check_images, check_shape
 from unlearn_jax.models.variational import Variational
 from unlearn_jax.train.descent import StepLoss, begin, optimise
 from unlearn_jax.train.fit import weighted_mean
@@ -60,11 +61,7 @@ def coded(key: PRNGKey, autoencoder: Variational, data: Batch) -> Batch:
         ValueError: images of another shape.
     """
     images = jnp.asarray(data.inputs)
-    if images.shape[1:] != autoencoder.image_shape:
-        raise ValueError(
-            f"got images {images.shape[1:]}, expected {autoencoder.image_shape}: build "
-            "the autoencoder for these"
-        )
+    check_shape(autoencoder.image_shape, data)
     noise = jax.random.normal(key, (len(images), autoencoder.codes), images.dtype)
     inputs = {"image": images, "label": jnp.asarray(data.targets), "noise": noise}
     white = (images.reshape(len(images), -1) + 1) / 2
@@ -92,12 +89,14 @@ def fit_variational(
         (variables, loss): the mean negative evidence over the last pass [nats].
 
     Raises:
-        ValueError: as :func:`coded`.
+        ValueError: images of another shape; pixels or labels out of range, NaN, no
+            example (these not while being traced).
 
     Cost: epochs × examples gradients.
     """
+    shape, classes = autoencoder.image_shape, autoencoder.classes
+    check_images(shape, data, classes=classes, bounded=True)
     first, second = jax.random.split(key)
-    coded(first, autoencoder, data)
     start = autoencoder.model.init(first) if start is None else start
     examples = jnp.asarray(data.inputs), jnp.asarray(data.targets)
     state = optimise(

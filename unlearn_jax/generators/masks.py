@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
+from unlearn_jax.generators.images import check_images, check_shape
 from unlearn_jax.models.masked import Masked
 from unlearn_jax.options import check_number
 from unlearn_jax.train.descent import StepLoss, begin, optimise
@@ -30,6 +31,17 @@ def random_masks(
     Raises:
         ValueError: a share that is not between 0 and 1.
     """
+    seen = shown_patches(autoencoder, share)
+    drawn = jax.random.uniform(key, (count, autoencoder.patches))
+    return jnp.argsort(jnp.argsort(drawn, axis=1), axis=1) < seen
+
+
+def shown_patches(autoencoder: Masked, share: float) -> int:
+    """How many patches are seen where that share of them is hidden, rounded.
+
+    Raises:
+        ValueError: a share that is not between 0 and 1.
+    """
     check_number("share", share, positive=True)
     patches = autoencoder.patches
     seen = patches - round(share * patches)
@@ -38,8 +50,7 @@ def random_masks(
             f"share is {share} of {patches} patches, expected one that hides some and "
             "shows some"
         )
-    drawn = jax.random.uniform(key, (count, patches))
-    return jnp.argsort(jnp.argsort(drawn, axis=1), axis=1) < seen
+    return seen
 
 
 def left_half(autoencoder: Masked, count: int) -> Bool[Array, "n p"]:
@@ -62,11 +73,7 @@ def hidden(autoencoder: Masked, data: Batch, seen: Bool[Array, "n p"]) -> Batch:
         ValueError: images of another shape.
     """
     images = jnp.asarray(data.inputs)
-    if images.shape[1:] != autoencoder.image_shape:
-        raise ValueError(
-            f"got images {images.shape[1:]}, expected {autoencoder.image_shape}: build "
-            "the autoencoder for these"
-        )
+    check_shape(autoencoder.image_shape, data)
     inputs = {"image": images, "seen": seen}
     return Batch(inputs, images.reshape(len(images), -1), data.weights)
 
@@ -92,13 +99,15 @@ def fit_masked(
         (variables, loss): the mean over hidden pixels and the last pass of squares.
 
     Raises:
-        ValueError: as :func:`hidden` and :func:`random_masks`.
+        ValueError: as :func:`hidden` and :func:`random_masks`; NaN or no example (these
+            not while being traced).
 
     Cost: epochs × examples gradients.
     """
+    check_images(autoencoder.image_shape, data)
+    shown_patches(autoencoder, share)
     first, second = jax.random.split(key)
     images = jnp.asarray(data.inputs)
-    hidden(autoencoder, data, random_masks(first, autoencoder, len(images)))
     state = optimise(
         second,
         begin(autoencoder.model.init(first), recipe),
@@ -113,6 +122,7 @@ def fit_masked(
 @functools.lru_cache(maxsize=16)
 def _step_loss(autoencoder: Masked, share: float) -> StepLoss:
     objective = masked_objective(autoencoder)
+    unseen = autoencoder.patches - shown_patches(autoencoder, share)
 
     def step_loss(
         key: Any, params: Any, stats: Any, examples: Any, weights: Any
@@ -121,7 +131,7 @@ def _step_loss(autoencoder: Masked, share: float) -> StepLoss:
         seen = random_masks(key, autoencoder, len(images), share=share)
         batch = hidden(autoencoder, Batch(images, weights, weights), seen)
         losses = objective.example_losses(params, batch)
-        pixels = share * batch.targets.shape[1]
+        pixels = batch.targets.shape[1] * unseen / autoencoder.patches
         return 2 / pixels * weighted_mean(losses, weights), stats
 
     return step_loss

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from unlearn_jax.data.accumulate import mass
+from unlearn_jax.generators.images import check_images
 from unlearn_jax.generators.masks import random_masks
 from unlearn_jax.methods.editing.rows import edit_rows, join_rows, preserve_rows
 from unlearn_jax.methods.editing.solve import edit
@@ -19,7 +20,7 @@ from unlearn_jax.methods.erasing.curvature import as_drawn, check_kind, curvatur
 from unlearn_jax.methods.erasing.newton import newton_steps
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
 from unlearn_jax.models.masked import Masked
-from unlearn_jax.options import check_number, checked
+from unlearn_jax.options import checked
 from unlearn_jax.train.loss import squared_error
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
@@ -54,6 +55,10 @@ def noise_codes(
         learning_rate: Of Adam.
         batch_size: Images of either kind, and of noise, in a step.
 
+    Raises:
+        ValueError: images of another shape; NaN, or none to keep (these not while being
+            traced).
+
     Cost: two gradients and two predictions for each image of a step.
     Source: Li et al., Machine Unlearning for Image-to-Image Generative Models, 2024,
         arXiv 2402.00351. Differs: each term is a mean over its own images (released:
@@ -61,7 +66,7 @@ def noise_codes(
         the target is the mean code of the step's noise at each patch, which has the
         same minimiser as codes drawn one by one.
     """
-    check_number("strength", strength, least=0.0)
+    _check(autoencoder, forget, retain)
     objective = codes_objective(autoencoder)
 
     def loss(key: Any, params: Any, given: Any) -> Any:
@@ -116,10 +121,14 @@ def noise_codes_closed(
         strength: α.
         l2: λ of ‖W − W₀‖², beside means over patches of squared distances.
 
+    Raises:
+        ValueError: as :func:`noise_codes`; an l2 that is not positive.
+
     Cost: one forward pass of all images, and a solve of d × d.
     Source: as :func:`noise_codes`; of a map with one mean for all places see
         ``editing.image_to_image``.
     """
+    _check(autoencoder, forget, retain)
     first, second, third, fourth = jax.random.split(key, 4)
     last = variables.params["encoder"]["head"]["kernel"]
     kept, _, there = _rows(first, autoencoder, variables, retain)
@@ -170,9 +179,10 @@ def noise_codes_newton(
         kept: Retained images that F is found from.
 
     Raises:
-        ValueError: as ``newton.newton_steps``.
+        ValueError: as ``newton.newton_steps`` and :func:`noise_codes`.
     """
     check_kind(kind)
+    _check(autoencoder, forget, retain)
     objective = codes_objective(autoencoder)
     first, second, third, fourth, last = jax.random.split(key, 5)
     params = variables.params["encoder"]
@@ -276,3 +286,10 @@ def _rows(
     shares = jnp.where(there, weights, 0) / (count * mass(weights))
     shares = jnp.repeat(shares, count)
     return found.reshape(-1, inner.shape[-1]), places.reshape(-1), shares
+
+
+def _check(autoencoder: Masked, forget: Batch, retain: Batch) -> None:
+    """Whatever is to be forgotten, images to keep say what noise is like."""
+    shape = autoencoder.image_shape
+    check_images(shape, forget, name="forget set", empty=True)
+    check_images(shape, retain, name="retain set")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from unlearn_jax import tree
 from unlearn_jax.curvature.diagonal import empirical_fisher_diagonal
 from unlearn_jax.generators.duel import Rates, duel
+from unlearn_jax.generators.images import check_images
 from unlearn_jax.methods.erasing.curvature import as_drawn
 from unlearn_jax.models.adversarial import Adversarial
 from unlearn_jax.options import check_number, check_whole, checked
@@ -61,7 +62,7 @@ def adapt_then_unlearn(
         unlearn: How long and how fast the second stage goes.
 
     Raises:
-        ValueError: an unknown metric or form, no adapted generator.
+        ValueError: an unknown metric or form, no adapted generator, and as ``duel``.
 
     Cost: ``adapted`` short trainings and one more.
     Source: Tiwary et al., Adapt then Unlearn, 2023, arXiv 2309.14054. Differs: F is the
@@ -70,6 +71,8 @@ def adapt_then_unlearn(
         means the same for both metrics (released: per-tensor means, times a slip of
         n/2); the exponential has no factor of 100.
     """
+    for name, data in (("undesired images", undesired), ("desired images", desired)):
+        check_images(gan.image_shape, data, name=name)
     check_whole("adapted", adapted)
     check_number("strength", strength, least=0.0)
     check_number("tether", tether, least=0.0)
