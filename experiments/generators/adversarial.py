@@ -1,14 +1,23 @@
-"""A generator without labels against a critic, and Adapt-then-Unlearn."""
+"""A generator without labels: Adapt-then-Unlearn, and Text-to-Unlearn."""
 
 from typing import Any
 
 import jax
 import numpy as np
 
+from experiments.canvas.config import adam
 from experiments.generators.scene import Method, Scene, Setting
+from unlearn_jax.data.captions import captions
 from unlearn_jax.generators.duel import Rates, fit_adversarial, generator_loss
 from unlearn_jax.methods.erasing.repulsion import adapt_then_unlearn
+from unlearn_jax.methods.erasing.text_directions import (
+    Reader,
+    Weights,
+    text_to_unlearn,
+)
 from unlearn_jax.models.adversarial import adversarial
+from unlearn_jax.models.contrastive import contrastive
+from unlearn_jax.train.contrast import fit_contrastive
 from unlearn_jax.types import Batch, Variables
 
 _MARKED = (100, 1000)
@@ -54,6 +63,25 @@ def scene(setting: Setting) -> Scene:
 
         return forgets
 
+    def by_text(weights: Weights) -> Method:
+        """The pair is trained within, on all captions: as a public one would be."""
+        grammar = setting.canvas.grammar
+        pair = contrastive((8, 8, 1), len(grammar.words), widths=(config.width,))
+        digits = captions(grammar, np.zeros(10, int), np.arange(10))
+        others = np.delete(digits, config.target, 0)
+        reader = Reader(pair, digits[config.target], others)
+        learnt = setting.train._replace(targets=setting.canvas.captions)
+        recipe = adam(setting.steps(40), 2e-3)
+
+        def forgets(key: Any, variables: Variables) -> Variables:
+            first, second = jax.random.split(key)
+            read, _ = fit_contrastive(first, pair, learnt, recipe)
+            few = {"mapper_steps": setting.steps(300), "steps": setting.steps(800)}
+            given = second, gan, variables, reader, read
+            return text_to_unlearn(*given, weights=weights, **few)
+
+        return forgets
+
     def draw(variables: Variables) -> Any:
         codes = jax.random.normal(key, (count, gan.codes))
         return gan.images(variables.params["generator"], codes)
@@ -75,6 +103,9 @@ def scene(setting: Setting) -> Scene:
             "no repulsion": after(strength=0.0),
             "euclidean, weight 10": after(strength=10.0),
             "fisher, weight 10": after(strength=10.0, metric="fisher"),
+            "text": by_text(Weights()),
+            "text: direction 5": by_text(Weights(direction=5.0)),
+            "text: nothing in its place": by_text(Weights(instead=0.0)),
         },
         code=(
             "unlearn_jax.data.canvas",
