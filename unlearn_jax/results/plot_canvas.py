@@ -1,7 +1,7 @@
 """Picture of what generators draw: a row for each model, a column for each prompt."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _CELL_INCHES = 0.42
 _NAME_INCHES = 1.6
+_CROSS = "\N{MULTIPLICATION SIGN}"
+_CENTRED: Mapping[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
 
 
 def grid_figure(
@@ -24,7 +26,7 @@ def grid_figure(
 
     Args:
         images: Name of a row → an image for each prompt, pixels from -1 to 1; grey, or
-            of three channels.
+            of three channels; one that is not finite is crossed out.
         prompts: Titles of the columns.
         text: How to read it.
 
@@ -56,8 +58,12 @@ def grid_figure(
             panel.set_xticks([])
             panel.set_yticks([])
             panel.spines[:].set_visible(False)
+            if not np.isfinite(pixels).all():  # It would be as white as the page.
+                panel.set_facecolor("0.85")
+                panel.text(0.5, 0.5, _CROSS, transform=panel.transAxes, **_CENTRED)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
     for panel, title in zip(axes[0], prompts, strict=True):
         panel.set_title(title, rotation=60, ha="left", fontsize=6, x=0.1)
-    note(figure, text)
+    broken = not all(np.isfinite(row).all() for row in images.values())
+    note(figure, text + broken * " A cross: not finite.")
     return figure
