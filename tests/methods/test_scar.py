@@ -170,5 +170,7 @@ def test_what_makes_no_sense_is_refused(original, train):
         scar(learner, goal=0.5, foreign="marginals").prepare(KEY, original, train)
     with pytest.raises(ValueError, match="expected height, width and channels"):
         scar(learner, goal=0.5, power=1.0).prepare(KEY, original, train)
+    with pytest.raises(ValueError, match="foreign 'pictures' is unknown"):
+        scar(learner, foreign="pictures")
     with pytest.raises(ValueError, match="variant 'other' is unknown"):
         scar(learner, variant="other")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from unlearn_jax.data.accumulate import collect
 from unlearn_jax.data.batch import sample
-from unlearn_jax.data.foreign import foreign_images, marginals
+from unlearn_jax.data.foreign import foreign_images, foreign_names, marginals
 from unlearn_jax.loop import tracing, while_loop
 from unlearn_jax.methods.centres import (
     CLASS_GOAL,
@@ -110,10 +110,10 @@ def scar(
         Method; its state is :class:`Known`.
 
     Raises:
-        ValueError: an unknown ``variant``; from ``prepare``, inputs that the foreign
-            ones cannot be like, or negative features with a power that is not 1; from
-            ``forget``, "self" where no whole class is forgotten, or no foreign input is
-            taken for it (these not while being traced).
+        ValueError: an unknown ``variant`` or ``foreign``; from ``prepare``, inputs
+            that the foreign ones cannot be like, or negative features with a power that
+            is not 1; from ``forget``, "self" where no whole class is forgotten, or no
+            foreign input is taken for it (these not while being traced).
 
     Cost: prepare, a forward pass over the training set, an eigenproblem for each class,
         and a training run unless ``goal`` is given; forget, up to epochs × (forget +
@@ -127,6 +127,11 @@ def scar(
     if variant not in ROUNDS:
         raise ValueError(
             f"variant {variant!r} is unknown; choose from {', '.join(ROUNDS)}"
+        )
+    known = (MARGINALS, *foreign_names())
+    if foreign not in known:
+        raise ValueError(
+            f"scar: foreign {foreign!r} is unknown; choose from {', '.join(known)}"
         )
     model = learner.model
     recipe = Recipe(
