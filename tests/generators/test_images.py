@@ -78,6 +78,12 @@ def test_labels_and_pixels_of_an_autoencoder_are_within_their_range():
     assert all(np.isfinite(leaf).all() for leaf in leaves)
 
 
+def test_generators_of_no_pixel_are_refused():
+    for make in (lambda s: variational(s, 3), adversarial, masked_autoencoder):
+        with pytest.raises(ValueError, match=r"expected|at least 1"):
+            make((4, 0, 1))
+
+
 def test_a_batch_of_none_is_refused():
     gan = adversarial(SHAPE, codes=2, widths=(3,))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):

@@ -93,6 +93,8 @@ def test_masks_hide_so_many_and_a_share_that_hides_nothing_is_refused():
         random_masks(KEY, autoencoder, 1, share=0.01)
     with pytest.raises(ValueError, match="multiples"):
         masked_autoencoder((5, 4, 1))
+    with pytest.raises(ValueError, match="width 0"):
+        small(width=0)
 
 
 def test_it_learns_more_of_digits_than_can_be_told_without_looking():

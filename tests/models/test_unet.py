@@ -73,6 +73,13 @@ def test_the_class_is_read_and_has_no_maps_to_edit():
         text_maps(denoiser, variables)
     with pytest.raises(ValueError, match="even sides"):
         unet((5, 4, 1), 2)
+    with pytest.raises(ValueError, match="at least 1 of each"):
+        unet((4, 4, 0), 2)
+    # Token -1 is the last class's, and 0 the null prompt's.
+    for label in (-1, -2):
+        with pytest.raises(ValueError, match=f"got class {label}"):
+            class_tokens(np.array([0, label]))
+    np.testing.assert_array_equal(class_tokens([0, 2]), [[1], [3]])
 
 
 def test_training_lowers_its_loss_on_digits():

@@ -70,11 +70,13 @@ def adversarial(
         dtype: Dtype of parameters and outputs.
 
     Raises:
-        ValueError: no code.
+        ValueError: no code, no pixel.
 
     Source: Goodfellow et al., Generative Adversarial Networks, 2014.
     """
     check_whole("codes", codes)
+    for side in image_shape:
+        check_whole("a side of image_shape", side)
     pixels = math.prod(image_shape)
     leaky = lambda values: jax.nn.leaky_relu(values, 0.2)  # noqa: E731
     kind: dict[str, Any] = {"activation": leaky, "dtype": dtype}

@@ -107,7 +107,7 @@ def masked_autoencoder(
         function of these and costs a small image little.
     """
     height, wide, channels = image_shape
-    least = min(patch, depth, decoder_depth, heads, codes)
+    least = min(*image_shape, patch, width, depth, decoder_depth, heads, codes)
     if least < 1 or height % patch or wide % patch or width % (2 * heads):
         raise ValueError(
             f"got images {image_shape}, patches of {patch}, width {width}, {codes} "

@@ -4,8 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from unlearn_jax.loop import tracing
 from unlearn_jax.models.denoiser import Denoiser
 from unlearn_jax.models.diffusion_transformer import WAVES, joined, told
 from unlearn_jax.models.layers import Conv
@@ -129,7 +131,8 @@ def unet(
         the time, with guidance's null class.
     """
     height, wide, channels = image_shape
-    if height % 2 or wide % 2 or min(classes, width, text_width) < 1:
+    least = min(*image_shape, classes, width, text_width)
+    if least < 1 or height % 2 or wide % 2:
         raise ValueError(
             f"got images {image_shape}, {classes} classes and widths {width} and "
             f"{text_width}; expected even sides and at least 1 of each"
@@ -140,7 +143,17 @@ def unet(
 
 
 def class_tokens(labels: Any) -> Array:
-    """(n,) classes as captions (n, 1)."""
+    """(n,) classes as captions (n, 1).
+
+    Raises:
+        ValueError: a negative class, which would be another one's token or the null
+            prompt; not while being traced.
+    """
+    if not tracing(labels) and np.any(np.asarray(labels) < 0):
+        raise ValueError(
+            f"got class {int(np.min(np.asarray(labels)))}, expected 0 or more: the "
+            "null prompt is token 0"
+        )
     return jnp.asarray(labels, jnp.int32)[:, None] + 1
 
 

@@ -53,13 +53,15 @@ def variational(
         dtype: Dtype of parameters and outputs.
 
     Raises:
-        ValueError: no class, no code.
+        ValueError: no class, no code, no pixel.
 
     Source: Kingma and Welling 2014; sizes as Selective Amnesia (Heng and Soh 2023,
         arXiv 2305.10120) has them for MNIST, 794-512-256-8 and back.
     """
     check_whole("classes", classes)
     check_whole("codes", codes)
+    for side in image_shape:
+        check_whole("a side of image_shape", side)
     height, wide, channels = image_shape
     pixels = height * wide * channels
     kind: dict[str, Any] = {"dtype": dtype}
