@@ -53,6 +53,12 @@ def test_what_a_request_holds_is_more_familiar_than_anything_else():
     inverse = np.linalg.inv(np.cov(rows.T, bias=True))
     by_hand = -0.5 * np.einsum("ni,ij,nj->n", apart, inverse, apart) + 1000
     np.testing.assert_allclose(own, by_hand, rtol=1e-7)
+    with pytest.raises(ValueError, match="texts of the request must be at least 1"):
+        familiar(jnp.asarray(rows[:0]))
+    with pytest.raises(ValueError, match="damping must be positive"):
+        familiar(jnp.asarray(rows), damping=0.0)
+    with pytest.raises(ValueError, match="held-out texts must be at least 2"):
+        fit_gate(jnp.zeros(3), jnp.zeros(1))
     few = familiarity(familiar(jnp.asarray(rows[:3])), jnp.asarray(far))
     assert np.isfinite(few).all()
 

@@ -33,6 +33,10 @@ def test_the_box_holds_all_its_keys_and_no_smaller_one_does():
     assert not bool(inside(space, far).any())
     # One dimension far outside is enough: every example is looked at, not the first.
     mixed = keys.at[3, 1].add(100.0)
+    with pytest.raises(ValueError, match="forgotten prompts must be at least 1"):
+        key_space(keys[:0])
+    with pytest.raises(ValueError, match="retained tokens must be at least 1"):
+        adjustment(keys, keys[:0])
     assert np.flatnonzero(~np.asarray(inside(space, mixed))).tolist() == [3]
 
 

@@ -30,6 +30,7 @@ def decoupled(request: Request, neighbours: Any, *, share: float = 0.5) -> Reque
     Source: Chen et al. 2025, arXiv 2502.12520, from images to text. Differs: there the
         term comes on top of half the retain loss, so that it is compared with twice as
         much; here the whole retain loss keeps its weight.
+    Cost: none, since only weights change.
     """
     weights = jnp.asarray(request.retain.weights)
     near = jnp.asarray(neighbours, bool)

@@ -9,6 +9,10 @@ the model at hand, where the paper trains an encoder and joins twelve layers by 
 one-class SVM; the gate is the soft one of the paper, which the released evaluation
 replaces by cut-offs set by hand; adapters of earlier requests stand beside the new one,
 where the release goes on from the last one and holds it apart from its own beginning.
+
+Cost: of k earlier requests with rank r on kernels of i rows, the overlap is k i r²
+products a kernel and step; what a request's n texts look like is one d × d inverse, and
+familiarity of a text n d + d² products.
 """
 
 from collections.abc import Sequence
@@ -18,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from unlearn_jax.options import check_number, check_whole
 from unlearn_jax.types import Array, Params, Scalar, Variables
 from unlearn_kernels.precision import EXACT
 
@@ -70,7 +75,12 @@ def familiar(features: Float[Array, "n d"], *, damping: float = 1e-3) -> Familia
             tokens.
         damping: Added to the covariance, over its mean eigenvalue: there are fewer
             texts than dimensions.
+
+    Raises:
+        ValueError: no text, or a damping that is not positive.
     """
+    check_whole("familiar: texts of the request", len(features))
+    check_number("familiar: damping", damping, positive=True)
     mean = features.mean(0)
     apart = features - mean[None]
     spread = jnp.matmul(apart.T, apart, precision=EXACT) / len(features)
@@ -107,7 +117,12 @@ def fit_gate(seen: Float[Array, " n"], held: Float[Array, " m"]) -> Gate:
     """From the familiarity of texts that ``familiar`` saw, and of held-out ones.
 
     Both deviations are the held-out one's: of what was seen, familiarity is too sure.
+
+    Raises:
+        ValueError: no text that was seen, or fewer than two held out.
     """
+    check_whole("fit_gate: texts that were seen", len(seen))
+    check_whole("fit_gate: held-out texts", len(held), least=2)
     return Gate(jnp.stack([seen.mean(), held.mean()]), held.std())
 
 

@@ -5,6 +5,9 @@ Space Detection refuses where a prompt's key lies in the box of the forgotten on
 They are no methods of ``METHODS``: the knowledge is still in the weights, who has them
 has it, and relearning starts from the original. Report them as guards.
 
+Cost: no gradient. To fit, a forward pass over the prompts and what it left at one
+layer, n × d numbers; to guard, one such pass for each prompt, or a draw for each gate.
+
 Source: Li, Sun, Weng 2025, arXiv 2503.21730. Differs, where the released code has slips
 that its text has not: deviations are deviations (there the forget set's is its mean,
 and both are variances), every neuron and token draws for itself (there one draw for a
@@ -18,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from unlearn_jax.options import check_number
+from unlearn_jax.options import check_number, check_whole
 from unlearn_jax.types import Array, PRNGKey, Scalar
 
 
@@ -39,7 +42,11 @@ def key_space(keys: Float[Array, "n d"]) -> KeySpace:
     Args:
         keys: Inputs of a ``down`` kernel at the last token of each forgotten prompt,
             see ``curvature.layer_inputs``.
+
+    Raises:
+        ValueError: no prompt.
     """
+    check_whole("key_space: forgotten prompts", len(keys))
     centre, deviation = keys.mean(0), keys.std(0)
     away = jnp.abs(keys - centre[None])
     apart = away / jnp.where(deviation > 0, deviation, 1)[None]
@@ -56,6 +63,9 @@ def inside(
         keys: Of prompts.
         alpha: 1 refuses every forgotten prompt that the box was made from. The paper's
             are 0.06 to 2, chosen for each task: more than a hyper-parameter.
+
+    Raises:
+        ValueError: alpha is not positive.
     """
     check_number("inside: alpha", alpha, positive=True)
     away = jnp.abs(keys - space.centre[None])
@@ -104,8 +114,13 @@ def adjustment(
         retain: At the retain set's.
         share: Of the neurons, those with the largest mean difference, signed as in the
             paper: what the forget set lowers is left alone.
+
+    Raises:
+        ValueError: no token of either set, or a share that is not positive.
     """
     check_number("adjustment: share", share, positive=True)
+    check_whole("adjustment: forgotten tokens", len(forget))
+    check_whole("adjustment: retained tokens", len(retain))
     raised = forget.mean(0) - retain.mean(0)
     count = max(1, min(len(raised), round(share * len(raised))))
     _, most = jax.lax.top_k(raised, count)

@@ -87,6 +87,8 @@ def sophia_run(
 
     Returns:
         ``(key, variables, request) -> (variables, Clipped)``.
+
+    Cost, source and differences: as there.
     """
     terms: dict[str, Callable[[], Term]] = {
         "npo": lambda: npo_term(beta, reduction),
