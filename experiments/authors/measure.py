@@ -19,7 +19,7 @@ from experiments.authors.probing import Probed, rows_of_probes
 from experiments.authors.vectors import Moved, mover
 from experiments.frame.bench import Bench
 from experiments.language.contest import Court, at, both_kinds, contest
-from experiments.language.trials import ORACLE, ORIGINAL
+from experiments.language.trials import ORACLE, ORIGINAL, losses_rows
 from unlearn_jax.evaluation.muse import privacy_leak
 from unlearn_jax.evaluation.ranking import area
 from unlearn_jax.evaluation.tofu import forget_quality
@@ -64,6 +64,7 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
             yield from rows_of_probes(own, first, at(name, choice, seed=seed))
 
     yield from rows(ORACLE, "", oracles)
+    yield from losses_rows(judged.losses(models[ORACLE]), at(ORACLE, ""))
     court = Court(judged.losses, known, rows)
     yield from contest(bench, task, setting.config, models[ORIGINAL], court)
 

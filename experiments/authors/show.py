@@ -1,12 +1,14 @@
 """Tables of what was forgotten and kept, one for each choice of settings, and parts."""
 
+from typing import Any
+
 import numpy as np
 
 from experiments.authors.config import Config
 from experiments.authors.judge import DIVERGED
 from experiments.authors.probing import PLAIN
 from experiments.authors.vectors import COUNT
-from experiments.frame.findings import Finding, about, table
+from experiments.frame.findings import Drawing, Finding, about, table
 from experiments.frame.study import Results
 from experiments.language.contenders import CONTENDERS
 from experiments.language.trials import CHOICES, ORACLE
@@ -15,11 +17,14 @@ from experiments.language.verdict import (
     WORDS,
     by_distance,
     cell,
+    error_of,
+    mean_of,
     number,
     setting_of,
     values,
     verdict,
 )
+from unlearn_jax.results.plot_language import language_figure
 from unlearn_jax.results.rows import Rows
 from unlearn_jax.results.table import Table
 
@@ -43,13 +48,39 @@ def show(config: Config, results: Results) -> list[Finding]:
     tables.append(_parts(config, results))
     if config.probed:
         tables.append(_probes(config, results))
-    return [Finding(tables, words=words)]
+    return [Finding(tables, _drawn(config, results), words=words)]
 
 
 def distance(rows: Rows, **at: str) -> np.ndarray:
     """Mean over parts of KL(oracle ‖ model), one for each seed."""
     parts = [values(rows, "kl_oracle", split=part, **at) for part in DIVERGED]
     return np.mean(parts, axis=0)
+
+
+def _drawn(config: Config, results: Results) -> list[Drawing]:
+    """What is left of the forgotten against what was lost of the retained, if known."""
+    rows, drawn = results.rows, []
+    for choice in CHOICES:
+        for name in (*config.methods, ORACLE):
+            at, oracle = _at(name, choice), name == ORACLE
+            own: dict[str, Any] = {
+                "choice": choice,
+                "method": _label(name),
+                "order": "floor" if oracle else CONTENDERS[name].order,
+            }
+            for part in ("forget", "retain"):
+                found = values(rows, "kl_oracle", split=part, **at)
+                own[part], own[f"{part}_error"] = mean_of(found), error_of(found)
+            if np.isfinite(own["forget"]) and np.isfinite(own["retain"]):
+                drawn.append(own)
+    if not drawn:
+        return []
+    caption = (
+        "KL to models that were retrained without the authors, on questions about the "
+        "forgotten and about the retained; means over originals."
+    )
+    figure = language_figure(drawn, split="the forgotten", kept="the retained")
+    return [Drawing("authors", figure, drawn, caption)]
 
 
 def _at(name: str, choice: str) -> dict[str, str]:

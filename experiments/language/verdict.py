@@ -43,8 +43,14 @@ def cell(rows: Rows, metric: str, **at: Any) -> str | None:
     found = values(rows, metric, **at)
     if not len(found):
         return None
-    error = found.std(ddof=1) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-    return mean_and_error(float(found.mean()), float(error))
+    return mean_and_error(float(found.mean()), error_of(found))
+
+
+def error_of(found: np.ndarray) -> float:
+    """Standard error of the mean, NaN of fewer than two."""
+    if len(found) < 2:
+        return math.nan
+    return float(found.std(ddof=1) / math.sqrt(len(found)))
 
 
 def setting_of(rows: Rows, name: str, choice: str) -> str | None:
@@ -81,11 +87,14 @@ def verdict(distances: Mapping[str, np.ndarray], unit: str, what: str) -> list[s
         return []
     best = min(second, key=lambda name: mean_of(distances[name]))
     parts = [_against(distances, best, rival, unit) for rival in rivals]
-    return [
-        f"{what}, of {len(second)} methods of second order {best} is nearest to "
-        f"retraining ({mean_of(distances[best]):.3g} {unit}, picked after the fact): "
-        f"{'; '.join(parts)}."
-    ]
+    apart = f"{mean_of(distances[best]):.3g} {unit}"
+    told = (
+        f"of {len(second)} methods of second order {best} is nearest to retraining "
+        f"({apart}, picked after the fact)"
+        if len(second) > 1
+        else f"{best}, the only method of second order, ends {apart} from retraining"
+    )
+    return [f"{what}, {told}: {'; '.join(parts)}."]
 
 
 def _against(

@@ -97,6 +97,8 @@ def test_the_verdict_pairs_seeds_and_knows_what_is_no_difference():
     assert "nats nearer than npo" in told
     assert "than signs, which is no difference" in told
     assert not verdict({"npo": same}, "nats", "Here")
+    (alone,) = verdict({"npo": same, "ssd": same}, "nats", "Here")
+    assert "ssd, the only method of second order, ends" in alone
 
 
 @pytest.mark.parametrize("name", CONTENDERS)

@@ -1,6 +1,7 @@
 """The figures of the studies: no text lies over another, none leaves the page."""
 
 import itertools
+import math
 
 import pytest
 from results.overlaps import overlaps
@@ -11,6 +12,7 @@ from unlearn_jax.results.plot_corrective import corrective_figure
 from unlearn_jax.results.plot_curvature import error_figure
 from unlearn_jax.results.plot_dmm import dmm_figure
 from unlearn_jax.results.plot_exactness import exactness_figure
+from unlearn_jax.results.plot_language import language_figure
 from unlearn_jax.results.plot_state_privacy import state_figure
 
 
@@ -110,7 +112,23 @@ def errors():
     )
 
 
-FIGURES = (corrective, continual, exactness, state, attribution, dmm, errors)
+def language():
+    names = ("retain_newton", "signs", "npo", "identity", "sophia", "graddiff")
+    orders = ("second", "signs", "first", "control", "second", "first")
+    rows = [
+        {"choice": choice, "method": name, "order": order, "forget": 1.0 + 0.1 * at}
+        | {"retain": 0.1 * (1 + at), "forget_error": error, "retain_error": error}
+        for choice, error in (("budget", 0.3), ("unseen", math.nan))
+        for at, (name, order) in enumerate(zip(names, orders, strict=True))
+    ]
+    floor = {"method": "oracle vs oracle", "order": "floor", "forget": 1e-3}
+    floors = [
+        {**row, **floor, "retain": 0.01} for row in rows if row["method"] == "npo"
+    ]
+    return language_figure(rows + floors, split="the forgotten", kept="the retained")
+
+
+FIGURES = (corrective, continual, exactness, state, attribution, dmm, errors, language)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
