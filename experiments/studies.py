@@ -16,6 +16,7 @@ from experiments.dmm import STUDY as dmm
 from experiments.editing import STUDY as editing
 from experiments.exactness import STUDY as exactness
 from experiments.frame.study import Study
+from experiments.freezing import STUDY as freezing
 from experiments.generators import STUDY as generators
 from experiments.markov import STUDY as markov
 from experiments.scaling import STUDY as scaling
@@ -43,6 +44,7 @@ STUDIES: Mapping[str, Study[Any, Any]] = {
         markov,
         canvas,
         generators,
+        freezing,
         editing,
         attacks,
         authors,

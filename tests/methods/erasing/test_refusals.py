@@ -18,6 +18,7 @@ from unlearn_jax.methods.erasing.amnesia_codes import (
 from unlearn_jax.methods.erasing.ascent import few_shot
 from unlearn_jax.methods.erasing.correction import doco
 from unlearn_jax.methods.erasing.esd import esd
+from unlearn_jax.methods.erasing.freeze_guard import freeze_as_guard
 from unlearn_jax.methods.erasing.newton import amnesia_newton, esd_newton
 from unlearn_jax.methods.erasing.noise_codes import (
     noise_codes,
@@ -26,8 +27,10 @@ from unlearn_jax.methods.erasing.noise_codes import (
 )
 from unlearn_jax.methods.erasing.repulsion import adapt_then_unlearn
 from unlearn_jax.methods.erasing.salun import salun
+from unlearn_jax.methods.erasing.score_forgetting import score_forgetting
 from unlearn_jax.methods.erasing.spm import spm
 from unlearn_jax.methods.erasing.steering import trce_steering
+from unlearn_jax.methods.erasing.text_directions import text_to_unlearn
 from unlearn_jax.methods.erasing.tune import picked
 from unlearn_jax.models.variational import variational
 from unlearn_jax.types import Batch
@@ -49,7 +52,10 @@ REFUSED: tuple[tuple[Any, dict[str, Any]], ...] = (
     (noise_codes_closed, {"strength": -0.1}),
     (noise_codes_newton, {"kept": 0}),
     (adapt_then_unlearn, {"points": 0}),
+    (freeze_as_guard, {"every": 0}),
     (salun, {"retain_weight": float("inf")}),
+    (score_forgetting, {"weight": -1.0}),
+    (text_to_unlearn, {"mapper_steps": 0}),
     (spm, {"batch_size": True}),
     (trce_steering, {"ways": 0}),
 )

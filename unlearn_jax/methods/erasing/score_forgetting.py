@@ -11,7 +11,7 @@ from unlearn_jax.diffusion.one_call import START, clean, one_call, time_at
 from unlearn_jax.diffusion.schedule import Schedule, shares
 from unlearn_jax.loop import repeat
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
-from unlearn_jax.options import check_number, check_whole
+from unlearn_jax.options import checked
 from unlearn_jax.types import Array, Params, PRNGKey, Scalar, Variables
 
 
@@ -52,6 +52,7 @@ class Scored(NamedTuple):
 PUBLISHED = Levels()
 
 
+@checked()
 def score_forgetting(
     key: PRNGKey,
     generator: Generator,
@@ -96,9 +97,6 @@ def score_forgetting(
         of its CIFAR-10 code, whose rate is 1e-5 for 50,000 steps. Differs: prompts are
         drawn, not taken from a loader of real images; no moving average.
     """
-    check_whole("steps", steps)
-    check_number("weight", weight, least=0.0)
-    check_number("correction", correction, least=0.0)
     if not 0 < levels.least < levels.most or levels.start <= 0:
         raise ValueError(
             f"got {levels}, expected positive ratios of noise to image, the least "

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from unlearn_jax.methods.erasing.tune import slope_of, tune
 from unlearn_jax.models.adversarial import Adversarial
 from unlearn_jax.models.contrastive import Contrastive
-from unlearn_jax.options import check_number, check_whole
+from unlearn_jax.options import check_number, checked
 from unlearn_jax.types import Array, Params, PRNGKey, Scalar, Variables
 
 
@@ -45,6 +45,7 @@ class Weights(NamedTuple):
 WEIGHTS = Weights()
 
 
+@checked()
 def text_to_unlearn(
     key: PRNGKey,
     gan: Adversarial,
@@ -91,8 +92,7 @@ def text_to_unlearn(
         identity losses. Differs: images that already are what the sentence names are
         not held.
     """
-    check_whole("mapper_steps", mapper_steps)
-    for name, value in (*weights._asdict().items(), ("near", near)):
+    for name, value in weights._asdict().items():
         check_number(name, value, least=0.0)
     first, second, third = jax.random.split(key, 3)
     home = variables.params["generator"]
