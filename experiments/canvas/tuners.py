@@ -103,8 +103,14 @@ def _spm(**options: Any) -> Tuner:
     return tuned
 
 
+_STAGE_ONE_L2 = 1e-4
+
+
 def _both_stages(**options: Any) -> Tuner:
-    """TRCE: first ends are edited, all rows of others kept; then ways are steered."""
+    """TRCE: first ends are edited, all rows of others kept; then ways are steered.
+
+    Four plain prompts leave the sums of float32 nearly singular at the default λ.
+    """
 
     def tuned(key: PRNGKey, scene: Scene, variables: Variables) -> Variables:
         denoiser, prompts = scene.generator.denoiser, scene.prompts
@@ -113,7 +119,8 @@ def _both_stages(**options: Any) -> Tuner:
             for each in (prompts.forget, prompts.anchor)
         )
         kept = prompt_keys(denoiser, variables, prompts.retain)
-        maps = trce(text_maps(denoiser, variables), malicious, safe, kept)
+        maps = text_maps(denoiser, variables)
+        maps = trce(maps, malicious, safe, kept, l2=_STAGE_ONE_L2)
         edited = with_text_maps(denoiser, variables, maps)
         given = key, scene.generator, edited, variables, prompts
         return trce_steering(*given, **options)

@@ -86,7 +86,7 @@ def _memory(config: Config, results: Results) -> Finding:
         ]
         shares.append(float(best[asked].sum() / best.sum()))
         areas.append(hypervolume(points[asked], worst) / max(whole, 1e-12))
-    follows = float(spearmanr(recalled, copies).statistic)
+    follows = float(np.asarray(spearmanr(recalled, copies))[0])
     words = [
         f"Rank correlation of the proxy with copies over {len(_CODES)} masks: "
         f"{follows:.2f}. A search of {config.budget} finds {np.mean(shares):.0%} of "

@@ -53,7 +53,7 @@ def fit_judge(
     held_out: Batch,
     groups: Int[np.ndarray, " n"],
     *,
-    accepted: float = 0.995,
+    accepted: float = 0.999,
     least: float = 0.5,
 ) -> Judge:
     """Fit classifier and net, and tell the region by images that neither has seen.
