@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+import scipy.special
 from jaxtyping import Float
 
 from unlearn_jax.attribution.kernels import rbf
@@ -94,6 +95,5 @@ def chances_by(votes: Votes, images: Any) -> Float[Array, "n k"]:
 
 
 def _nats(logits: np.ndarray, truth: np.ndarray) -> float:
-    shifted = logits - logits.max(1, keepdims=True)
-    likely = shifted[np.arange(len(truth)), truth]
-    return float(np.mean(np.log(np.exp(shifted).sum(1)) - likely))
+    likely = scipy.special.log_softmax(logits, axis=1)
+    return -float(np.mean(likely[np.arange(len(truth)), truth]))

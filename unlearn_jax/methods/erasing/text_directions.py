@@ -227,10 +227,10 @@ def turned(
     texts = [jnp.asarray(reader.prompt)[None], jnp.asarray(reader.others)]
     near = seen @ reader.pair.said(read, jnp.concatenate(texts)).T
     held = (jnp.max(near[:, 1:], axis=1) > near[:, 0]).astype(plain.dtype)
-    step = went(gan, own, home, mapper, reader, read, codes)
+    moved = gan.images(own, mapped(mapper, codes))
+    step = reader.pair.pictured(read, moved) - seen
     size = jnp.sqrt(jnp.sum(step**2, axis=1) + 1e-8) * jnp.linalg.norm(way)
     along = (step @ way) / jnp.maximum(size, 1e-8)
-    moved = gan.images(own, mapped(mapper, codes))
 
     def apart(images: Array) -> Scalar:
         gaps = jnp.mean((images - plain) ** 2, axis=(1, 2, 3))
