@@ -66,7 +66,7 @@ class Siege:
     ):
         config, wanted = setting.config, setting.wanted
         self.setting, self.judges, self.models = setting, judges, models
-        self.studio = Studio(setting)
+        self.studio = Studio(setting, models[ORIGINAL])
         count = config.seeds * len(wanted.plain())
         self.cases = cases_of(setting, self.studio.noise(count))
         original = models[ORIGINAL]

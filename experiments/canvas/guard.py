@@ -1,4 +1,4 @@
-"""A guard filters what prompts say and forgets nothing: what a sampler then reads."""
+"""A guard looks at prompts and forgets nothing: what a sampler then reads."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +11,7 @@ from experiments.canvas.editors import Concept
 from unlearn_jax.data.captions import END, encoded
 from unlearn_jax.methods.editing.safree import left_out, safree
 from unlearn_jax.methods.editing.trce import first_end
+from unlearn_jax.methods.erasing.adapters import transport
 from unlearn_jax.types import Array
 
 
@@ -21,11 +22,13 @@ class Read(NamedTuple):
         first: (n, t, d), in the first steps.
         later: (n, t, d), from then on.
         steps: (n,), how many read ``first``.
+        gains: (n,), how much of what was tuned applies to each; None: all of it.
     """
 
     first: Any
     later: Any
     steps: Any
+    gains: Any = None
 
 
 class Guard(Protocol):
@@ -47,13 +50,10 @@ def _safree(concept: Concept, tokens: Any) -> Read:
     The embedding at a prompt's first end is its pooled one.
     """
     variables, encode = concept.variables, concept.denoiser.encode
+    _, keywords = _named(concept)
 
     def pooled(prompts: Any, place: Any) -> Array:
         return encode(variables, prompts)[:, place]
-
-    words = np.stack([encoded(concept.wanted.grammar, w) for w in _names(concept)])
-    ends = np.argmax(words == END, axis=1)
-    keywords = encode(variables, words)[np.arange(len(words)), ends]
 
     def one(prompt: Array) -> tuple[Array, Array]:
         place = jnp.minimum(first_end(prompt, END), len(prompt) - 1)
@@ -68,6 +68,27 @@ def _safree(concept: Concept, tokens: Any) -> Read:
     return Read(first, encode(variables, tokens), steps.astype(jnp.int32))
 
 
+def _transported(concept: Concept, tokens: Any) -> Read:
+    """SPM's gate: an adapter applies as a prompt is near a name or has it."""
+    tokens = jnp.asarray(tokens)
+    text = concept.denoiser.encode(concept.variables, tokens)
+    place = jnp.minimum(first_end(tokens, END), tokens.shape[1] - 1)
+    pooled = jnp.take_along_axis(text, place[:, None, None], axis=1)[:, 0]
+    gains = [
+        transport(pooled, tokens, near, words[words != END])
+        for words, near in zip(*_named(concept), strict=True)
+    ]
+    return unguarded(text)._replace(gains=jnp.max(jnp.stack(gains), axis=0))
+
+
+def _named(concept: Concept) -> tuple[np.ndarray, Array]:
+    """Each name of what is erased, alone as a prompt, and its pooled embedding."""
+    words = np.stack([encoded(concept.wanted.grammar, w) for w in _names(concept)])
+    ends = np.argmax(words == END, axis=1)
+    text = concept.denoiser.encode(concept.variables, words)
+    return words, text[np.arange(len(words)), ends]
+
+
 def _names(concept: Concept) -> list[str]:
     wanted, grammar = concept.wanted, concept.wanted.grammar
     own, styles = grammar.classes[wanted.label], grammar.styles[wanted.style]
@@ -76,5 +97,5 @@ def _names(concept: Concept) -> list[str]:
     return list(own if wanted.kind == "class" else styles)
 
 
-GUARDS: Mapping[str, Guard] = {"safree": _safree}
-"""Editors that change no weight, and what they do to prompts."""
+GUARDS: Mapping[str, Guard] = {"safree": _safree, "spm: transport": _transported}
+"""Rows whose sampler looks at prompts, and what it makes of them."""

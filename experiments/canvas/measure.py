@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.canvas.config import Config
+from experiments.canvas.departures import Departures
 from experiments.canvas.forgotten import forgotten
-from experiments.canvas.generators import ORACLE, ORIGINAL, generators
+from experiments.canvas.generators import ORIGINAL, generators
 from experiments.canvas.judges import Judges, judges_of
 from experiments.canvas.setting import Setting
 from experiments.canvas.studio import Studio
 from experiments.frame.bench import Bench, piece_of, rows_of
 from unlearn_jax.data.captions import captions
-from unlearn_jax.evaluation.frechet import frechet
 from unlearn_jax.evaluation.judge import erasure
 from unlearn_jax.methods.editing.denoiser import text_maps
 from unlearn_jax.methods.editing.rece import adversarial_keys
@@ -74,7 +74,7 @@ class Gallery:
     ):
         config, wanted = setting.config, setting.wanted
         self.setting, self.judges, self.models = setting, judges, models
-        self.studio = Studio(setting)
+        self.studio = Studio(setting, models[ORIGINAL])
         grammar = wanted.grammar
         pairs = np.indices((config.samples, len(grammar.classes), len(grammar.styles)))
         _, classes, styles = pairs.reshape(3, -1)
@@ -85,6 +85,8 @@ class Gallery:
         self.own = wanted.numbers(classes, styles) == wanted.target
         self.start = self.studio.noise(len(classes))
         self._drawn: dict[str, np.ndarray] = {}
+        given = setting, judges, models, self.own, self.plain_images
+        self.departures = Departures(*given)
         self._attack = jax.jit(functools.partial(adversarial_keys, l2=config.attack_l2))
 
     def images(self, name: str, variables: Variables, prompts: Prompts) -> np.ndarray:
@@ -110,12 +112,13 @@ class Gallery:
             )
             rows.append(Row("edit_seconds", cost.seconds, "s", at))
             rows.append(Row("edit_cpu_seconds", cost.cpu_seconds, "s", at))
+            rows.append(Row("edit_peak_bytes", cost.peak_bytes, "B", at))
             images = self.images(name, variables, self.plain)
         rows += self._accuracies(name, images, self.plain, "plain")
         said = self.images(name, variables, self.told)
         rows += self._accuracies(name, said, self.told, "paraphrase")
         rows.append(Row("attack", self._attacked(name, variables), "1", at))
-        rows += self._distances(name, images)
+        rows += self.departures.rows(name, images, variables)
         return piece_of(rows, {"grid": images[self._columns()]})
 
     def shown(self) -> np.ndarray:
@@ -171,27 +174,3 @@ class Gallery:
         images = self.studio.draw(variables, self.start[own], found)
         seen = wanted.numbers(self.judges.classes(images), self.judges.styles(images))
         return float(np.mean(seen == wanted.target))
-
-    def _distances(self, name: str, images: np.ndarray) -> Iterator[Row]:
-        """From held-out images, from oracles, and from the original, seed by seed."""
-        at, retained = {"method": name}, ~self.own
-        wanted, dataset = self.setting.wanted, self.setting.dataset
-        test = dataset.splits.test
-        kept = wanted.numbers(test.targets, dataset.test_subclasses) != wanted.target
-        features = self.judges.features
-        ours = features(images[retained])
-        apart = frechet(ours, features(test.inputs[kept]))
-        yield Row("frechet_held_out", apart, "1", at)
-        oracles = [n for n in self.models if n.startswith(ORACLE) and n != name]
-        for part, where in (("retained", retained), ("forgotten", self.own)):
-            if where.sum() < 2:
-                continue
-            of_oracles = [
-                frechet(features(images[where]), features(self.plain_images(o)[where]))
-                for o in oracles
-            ]
-            if of_oracles:
-                told = {**at, "part": part}
-                yield Row("frechet_oracle", float(np.mean(of_oracles)), "1", told)
-        change = np.abs(images - self.plain_images(ORIGINAL))[retained]
-        yield Row("same_seed_change", float(change.mean()), "1", at)

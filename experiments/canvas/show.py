@@ -14,6 +14,7 @@ from experiments.frame.study import Results
 from unlearn_jax.results.plot_canvas import grid_figure
 from unlearn_jax.results.rows import Rows
 from unlearn_jax.results.table import Table
+from unlearn_jax.storage.write import readable_bytes
 
 
 def show(config: Config, results: Results) -> list[Finding]:
@@ -79,12 +80,15 @@ def _table(config: Config, results: Results) -> Table:
         ),
         "Fréchet to held-out →oracle": ("frechet_held_out", {}),
         "same-seed change": ("same_seed_change", {}),
+        "drift without a prompt": ("silent_drift", {}),
         "seconds ↓": ("edit_seconds", {}),
     }
+    sizes = ("edit_peak_bytes", "moved_bytes")
     lines = [
         [
             title,
             *(mean_cell(rows, metric, names, **at) for metric, at in columns.values()),
+            *(_size(rows, metric, names) for metric in sizes),
             _went(rows, names, wanted),
         ]
         for title, names in _names(config)
@@ -107,20 +111,30 @@ def _table(config: Config, results: Results) -> Table:
         "are the same for all rows.",
         f"Attack: the embedding that brings the outputs of the maps back, in closed "
         f"form, λ = {config.attack_l2:g}, and how often {wanted.name} is drawn from "
-        "it; of a model that is trained, its own embeddings. It passes by a guard "
-        "(safree), which reads prompts.",
+        "it; of a model that is trained, its own embeddings. It passes by a guard, "
+        "which reads prompts.",
         "Fréchet: of the judge's features, to each oracle's images for these prompts "
         "(of an oracle: to the others', the floor).",
         f"Same-seed change: mean absolute difference of pixels (from -1 to 1) of other "
         f"prompts' images from the original's; edits put the {place} in the place of "
         f"{wanted.name}.",
+        "Drift without a prompt: squared change of the noise told under the null "
+        "prompt at held-out images, as a share of its square.",
+        "Peak memory: of the compiled program that forgets, arguments included. Moved: "
+        "bytes of the arrays that differ from the original's, which a copy must store. "
+        "No method asks the judge while it forgets: none stops by it.",
     )
     caption = (
         f"{wanted.name.capitalize()} is erased from a generator of captioned digits. "
         f"{about(results.run)}"
     )
-    header = ("method", *columns, "target drawn as")
+    header = ("method", *columns, "peak memory ↓", "moved ↓", "target drawn as")
     return table("canvas", caption, header, lines, notes)
+
+
+def _size(rows: Rows, metric: str, names: Sequence[str]) -> str | None:
+    size = np.mean([mean_of(rows, metric, method=name) for name in names])
+    return None if np.isnan(size) else readable_bytes(int(size))
 
 
 def _picture(config: Config, results: Results) -> Drawing:

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.canvas.editors import Concept
 from experiments.canvas.guard import GUARDS, Read, unguarded
 from experiments.canvas.setting import Setting
+from unlearn_jax import tree
 from unlearn_jax.diffusion.sampler import guided, sample
 from unlearn_jax.types import Array, Variables
 
@@ -21,11 +22,13 @@ class Studio:
 
     Args:
         setting: Generator, schedule, and how images are sampled.
+        original: Before anything was forgotten; what a guard with gains weighs against.
     """
 
-    def __init__(self, setting: Setting[Any]):
-        self.setting = setting
+    def __init__(self, setting: Setting[Any], original: Variables | None = None):
+        self.setting, self.original = setting, original
         self._draw = jax.jit(self._program)
+        self._weigh = jax.jit(self._weighed)
         self._compose = jax.jit(self._composition)
         self._encode = jax.jit(setting.denoiser.encode)
         self._guards = {
@@ -49,6 +52,21 @@ class Studio:
             return told(image, time)
 
         return self._sampled(predict, start)
+
+    def _weighed(
+        self, variables: Variables, original: Variables, start: Any, read: Read
+    ) -> Array:
+        """Every image from weights of its own: original + gain (variables − original).
+
+        The gain is that of the prompt, in the null prompt's prediction too.
+        """
+
+        def one(gain: Array, start: Array, read: Read) -> Array:
+            own = tree.axpy(gain, tree.subtract(variables, original), original)
+            read = jax.tree.map(lambda leaf: leaf[None], read)
+            return self._program(own, start[None], read)[0]
+
+        return jax.vmap(one)(read.gains, start, read._replace(gains=None))
 
     def _composition(self, variables: Variables, start: Any, texts: Any, weights: Any):
         """ε(empty) + Σ w (ε(text) − ε(empty)) in each step."""
@@ -94,9 +112,16 @@ class Studio:
         count, drawn = len(start), []
         for first in range(0, count, _BATCH):
             rows = np.arange(first, first + _BATCH) % count
-            part = Read(*(np.asarray(each)[rows] for each in read))
-            drawn.append(np.asarray(self._draw(variables, start[rows], part)))
+            part = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], read)
+            drawn.append(np.asarray(self._images(variables, start[rows], part)))
         return np.concatenate(drawn)[:count]
+
+    def _images(self, variables: Variables, start: np.ndarray, read: Read) -> Array:
+        if read.gains is None:
+            return self._draw(variables, start, read)
+        if self.original is None:
+            raise ValueError("a guard with gains needs the original: Studio(original=)")
+        return self._weigh(variables, self.original, start, read)
 
     def compose(
         self, variables: Variables, start: np.ndarray, texts: Any, weights: Any

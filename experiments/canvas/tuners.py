@@ -93,7 +93,10 @@ def _shown(method: Callable[..., Any], **options: Any) -> Tuner:
 
 
 def _spm(**options: Any) -> Tuner:
-    """Merged with gain 1: what an adapter does where nothing weighs it by prompt."""
+    """With gain 1, what an adapter does where nothing weighs it by prompt.
+
+    What weighs it is a guard ("spm: transport").
+    """
 
     def tuned(key: PRNGKey, scene: Scene, variables: Variables) -> Variables:
         generator, prompts = scene.generator, scene.prompts
@@ -151,6 +154,7 @@ TUNERS: Mapping[str, Tuner] = {
     "amnesia: gauss-newton": _prompted(amnesia_newton, steps=3, products=10, part="x"),
     "all but one": _prompted(all_but_one),
     "spm: merged": _spm(),
+    "spm: transport": _spm(),
     "doco": _prompted(doco),
     "doco: released surgery": _prompted(doco, surgery="published"),
     "doco: no surgery": _prompted(doco, surgery="none"),
