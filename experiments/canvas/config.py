@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from experiments.canvas.editors import EDITORS, SHOWN
+from experiments.canvas.editors import EDITORS
 from experiments.canvas.request import KINDS
 from experiments.canvas.tuners import TUNERS
 from experiments.frame.config import StudyConfig
@@ -90,11 +90,12 @@ class Config(GeneratorConfig):
     """The generator, its judges, and what is asked of both.
 
     Attributes:
-        methods: Names in ``EDITORS``, and in ``TUNERS``, which take seconds to minutes.
+        methods: Names in ``EDITORS``, which take milliseconds, and in ``TUNERS``, which
+            take seconds to minutes.
         samples: Images of each class in each style.
     """
 
-    methods: tuple[str, ...] = SHOWN
+    methods: tuple[str, ...] = (*EDITORS, *TUNERS)
     samples: int = 25
 
 
@@ -116,7 +117,6 @@ def presets(data: str) -> Mapping[str, Config]:
         scale="paper",
         width=96,
         text_width=96,
-        methods=tuple(EDITORS),
         samples=100,
         steps=50,
     )

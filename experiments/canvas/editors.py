@@ -216,8 +216,6 @@ EDITORS: Mapping[str, Editor] = {
     "safree": _unchanged,
 }
 """Name of a row -> the maps after the edit."""
-SHOWN = tuple(EDITORS)
-"""What the small scale compares."""
 
 
 def edited_by(name: str, concept: Concept) -> Variables:

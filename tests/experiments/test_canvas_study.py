@@ -8,7 +8,7 @@ import pytest
 
 from experiments import canvas
 from experiments.canvas.config import presets
-from experiments.canvas.editors import EDITORS, SHOWN, Concept, edited_by
+from experiments.canvas.editors import EDITORS, Concept, edited_by
 from experiments.canvas.generators import oracle_names
 from experiments.canvas.guard import GUARDS
 from experiments.canvas.request import KINDS
@@ -51,7 +51,7 @@ def test_editors_move_the_target_to_the_anchor_and_leave_the_others(concept):
             variables
         )
 
-    edited = {name: one(name) for name in SHOWN}
+    edited = {name: one(name) for name in EDITORS}
     target, anchor = concept.wanted.plain(), concept.wanted.anchors()
     others = concept.wanted.others()
     places = (3, 4, 5)
