@@ -12,17 +12,25 @@ from unlearn_jax.evaluation.cost import Cost, measured
 from unlearn_jax.methods.editing.denoiser import prompt_keys, text_maps, with_text_maps
 from unlearn_jax.methods.editing.trce import first_end, trce
 from unlearn_jax.methods.erasing.adapters import with_adapters
-from unlearn_jax.methods.erasing.adversarial import adv_closed, adv_unlearn
+from unlearn_jax.methods.erasing.adversarial import adv_unlearn
+from unlearn_jax.methods.erasing.adversarial_closed import adv_closed, adv_closed_newton
 from unlearn_jax.methods.erasing.all_but_one import all_but_one
 from unlearn_jax.methods.erasing.amnesia import amnesia
-from unlearn_jax.methods.erasing.ascent import few_shot
+from unlearn_jax.methods.erasing.ascent import few_shot, few_shot_natural
 from unlearn_jax.methods.erasing.correction import doco
 from unlearn_jax.methods.erasing.esd import esd
 from unlearn_jax.methods.erasing.images import Images
-from unlearn_jax.methods.erasing.newton import amnesia_newton, esd_newton
+from unlearn_jax.methods.erasing.newton import Solve
+from unlearn_jax.methods.erasing.newton_prompts import (
+    AMNESIA,
+    all_but_one_newton,
+    amnesia_newton,
+    esd_newton,
+)
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
 from unlearn_jax.methods.erasing.salun import salun
-from unlearn_jax.methods.erasing.spm import spm
+from unlearn_jax.methods.erasing.salun_newton import salun_newton
+from unlearn_jax.methods.erasing.spm import spm, spm_newton
 from unlearn_jax.methods.erasing.steering import trce_steering
 from unlearn_jax.types import Batch, PRNGKey, Variables
 
@@ -92,7 +100,7 @@ def _shown(method: Callable[..., Any], **options: Any) -> Tuner:
     return tuned
 
 
-def _spm(**options: Any) -> Tuner:
+def _spm(method: Callable[..., Any] = spm, **options: Any) -> Tuner:
     """With gain 1, what an adapter does where nothing weighs it by prompt.
 
     What weighs it is a guard ("spm: transport").
@@ -100,7 +108,7 @@ def _spm(**options: Any) -> Tuner:
 
     def tuned(key: PRNGKey, scene: Scene, variables: Variables) -> Variables:
         generator, prompts = scene.generator, scene.prompts
-        adapter = spm(key, generator, variables, prompts, **options)
+        adapter = method(key, generator, variables, prompts, **options)
         return with_adapters(variables, [adapter])
 
     return tuned
@@ -131,6 +139,9 @@ def _both_stages(**options: Any) -> Tuner:
     return tuned
 
 
+FIVE = Solve(steps=5)
+THREE = Solve(steps=3, products=10)
+
 TUNERS: Mapping[str, Tuner] = {
     "esd-x": _prompted(esd, learning_rate=1e-4),
     "esd-x: on policy": _prompted(esd, learning_rate=1e-4, on_policy=True),
@@ -138,29 +149,47 @@ TUNERS: Mapping[str, Tuner] = {
     "esd-u": _prompted(esd, part="u", learning_rate=1e-4),
     "esd-x-strict": _prompted(esd, part="strict", learning_rate=1e-4),
     "esd-x: one ekfac step": _prompted(esd_newton),
-    "esd-x: five ekfac steps": _prompted(esd_newton, steps=5),
-    "esd-x: five diagonal steps": _prompted(esd_newton, steps=5, kind="diagonal"),
-    "esd-x: gauss-newton": _prompted(esd_newton, steps=3, products=10),
+    "esd-x: five ekfac steps": _prompted(esd_newton, solve=FIVE),
+    "esd-x: five diagonal steps": _prompted(
+        esd_newton, solve=FIVE._replace(kind="diagonal")
+    ),
+    "esd-x: five low-rank steps": _prompted(
+        esd_newton, solve=FIVE._replace(kind="low_rank")
+    ),
+    "esd-x: gauss-newton": _prompted(esd_newton, solve=THREE),
     "salun": _shown(salun),
     "salun: second order": _shown(salun, saliency="second_order"),
     "salun: random mask": _shown(salun, saliency="random"),
     "salun: no mask": _shown(salun, saliency="none"),
+    "salun: five ekfac steps": _shown(salun_newton, solve=FIVE),
     "amnesia": _amnesia(),
     "amnesia: replay alone": _amnesia(weight=0.0),
     "amnesia: diagonal alone": _amnesia(replay_weight=0.0, weight=1e3),
     "amnesia: ekfac alone": _amnesia(replay_weight=0.0, weight=1e3, kind="ekfac"),
     "amnesia: nothing held": _amnesia(weight=0.0, replay_weight=0.0),
-    "amnesia: five ekfac steps": _prompted(amnesia_newton, steps=5, part="x"),
-    "amnesia: gauss-newton": _prompted(amnesia_newton, steps=3, products=10, part="x"),
+    "amnesia: low rank alone": _amnesia(replay_weight=0.0, weight=1e3, kind="low_rank"),
+    "amnesia: five ekfac steps": _prompted(
+        amnesia_newton, part="x", solve=AMNESIA._replace(steps=5)
+    ),
+    "amnesia: five low-rank steps": _prompted(
+        amnesia_newton, part="x", solve=AMNESIA._replace(steps=5, kind="low_rank")
+    ),
+    "amnesia: gauss-newton": _prompted(
+        amnesia_newton, part="x", solve=AMNESIA._replace(steps=3, products=10)
+    ),
     "all but one": _prompted(all_but_one),
+    "all but one: five ekfac steps": _prompted(all_but_one_newton, solve=FIVE),
     "spm: merged": _spm(),
     "spm: transport": _spm(),
+    "spm: dense gauss-newton": _spm(spm_newton),
     "doco": _prompted(doco),
     "doco: released surgery": _prompted(doco, surgery="published"),
     "doco: no surgery": _prompted(doco, surgery="none"),
     "advunlearn": _prompted(adv_unlearn),
     "advunlearn: closed form": _prompted(adv_closed),
+    "advunlearn: five ekfac steps": _prompted(adv_closed_newton, solve=FIVE),
     "few-shot": _shown(few_shot),
+    "few-shot: natural gradient": _shown(few_shot_natural),
     "trce: both stages": _both_stages(),
     "trce: both stages, released": _both_stages(as_published=True),
 }

@@ -15,6 +15,7 @@ from unlearn_jax.generators.masks import (
     masked_objective,
 )
 from unlearn_jax.methods.erasing.noise_codes import (
+    SOLVE,
     noise_codes,
     noise_codes_closed,
     noise_codes_newton,
@@ -68,7 +69,9 @@ def scene(setting: Setting) -> Scene:
             "closed form": after(noise_codes_closed),
             "closed form: equal weights": after(noise_codes_closed, strength=1.0),
             "five ekfac solves": after(noise_codes_newton),
-            "five diagonal solves": after(noise_codes_newton, kind="diagonal"),
+            "five diagonal solves": after(
+                noise_codes_newton, solve=SOLVE._replace(kind="diagonal")
+            ),
         },
         code=(
             "unlearn_jax.data.canvas",

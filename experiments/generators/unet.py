@@ -14,7 +14,8 @@ from unlearn_jax.diffusion.train import fit_denoiser
 from unlearn_jax.methods.erasing.amnesia import amnesia
 from unlearn_jax.methods.erasing.esd import esd
 from unlearn_jax.methods.erasing.images import Images
-from unlearn_jax.methods.erasing.newton import esd_newton
+from unlearn_jax.methods.erasing.newton import Solve
+from unlearn_jax.methods.erasing.newton_prompts import esd_newton
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
 from unlearn_jax.methods.erasing.salun import salun
 from unlearn_jax.methods.erasing.score_forgetting import score_forgetting
@@ -102,7 +103,9 @@ def scene(setting: Setting) -> Scene:
             "salun: random mask": tuned(salun, images, 200, saliency="random"),
             "esd-u": tuned(esd, prompts, 150, part="u", learning_rate=1e-4),
             "esd-u: retaining": tuned(esd, prompts, 150, part="u", retain_weight=5.0),
-            "esd-u: five ekfac steps": after(esd_newton, prompts, part="u", steps=5),
+            "esd-u: five ekfac steps": after(
+                esd_newton, prompts, part="u", solve=Solve(steps=5)
+            ),
             "amnesia": tuned(amnesia, prompts, 200, **few),
             "amnesia: diagonal alone": tuned(
                 amnesia, prompts, 200, replay_weight=0.0, weight=1e3, **few

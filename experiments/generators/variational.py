@@ -13,6 +13,7 @@ from unlearn_jax.generators.evidence import (
     fit_variational,
 )
 from unlearn_jax.methods.erasing.amnesia_codes import (
+    SOLVE,
     Labels,
     amnesia_codes,
     amnesia_codes_newton,
@@ -43,16 +44,16 @@ def scene(setting: Setting) -> Scene:
         return forget
 
     def solved(kind: str, **options: Any) -> Method:
+        solve = SOLVE._replace(kind=kind, kept=few["points"], **options)
+
         def forget(key: Any, variables: Variables) -> Variables:
             return amnesia_codes_newton(
                 key,
                 autoencoder,
                 variables,
                 asked,
-                kind=kind,
+                solve=solve,
                 memories=few["memories"],
-                kept=few["points"],
-                **options,
             )
 
         return forget

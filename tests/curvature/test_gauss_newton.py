@@ -11,7 +11,7 @@ import tiny
 from asserts import assert_trees_close
 
 from unlearn_jax import tree
-from unlearn_jax.curvature.gauss_newton import gauss_newton
+from unlearn_jax.curvature.gauss_newton import dense_gauss_newton, gauss_newton
 from unlearn_jax.curvature.operator import dense
 from unlearn_jax.train import loss
 
@@ -35,6 +35,20 @@ def test_gauss_newton_equals_dense_jacobians(name):
     eigenvalues = np.linalg.eigvalsh(kept)
     assert eigenvalues[0] > nets.L2 - 1e-12  # convex losses: never below l2
     assert eigenvalues[-1] > 1.1 * nets.L2
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_the_dense_one_is_the_same_for_any_batch(batch_size):
+    p = nets.problem("mlp")
+
+    @tiny.quick_jit
+    def ours(params, data):
+        size = {"batch_size": batch_size}
+        return dense_gauss_newton(p.objective, params, data, **size)
+
+    middle = nets.loss_hessians("mlp", p.objective.loss, p.present.targets)
+    expected = nets.assemble("mlp", middle) + nets.L2 * np.eye(p.size)
+    np.testing.assert_allclose(ours(p.params, p.data), expected, rtol=1e-9, atol=1e-12)
 
 
 LOSSES = {

@@ -1,16 +1,21 @@
-"""Generalised Gauss-Newton matrix, as a product with vectors."""
+"""Generalised Gauss-Newton matrix: as a product with vectors; dense where small."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
 
 from unlearn_jax import tree
 from unlearn_jax.curvature.jacobian import jacobian_product
 from unlearn_jax.curvature.operator import LinearOperator, linear_operator
-from unlearn_jax.data.accumulate import mass
+from unlearn_jax.data.accumulate import accumulate, mass
 from unlearn_jax.parallel.explicit import automatic
 from unlearn_jax.train.door import entered, seen
 from unlearn_jax.train.objective import Objective
-from unlearn_jax.types import Batch, Outputs, Params, Scalar
+from unlearn_jax.types import Array, Batch, Outputs, Params, Scalar
+from unlearn_kernels.precision import exact_product
 
 
 @automatic
@@ -60,3 +65,51 @@ def gauss_newton(
         return tree.axpy(objective.l2, vector, bent)
 
     return linear_operator(product, params)
+
+
+@automatic
+def dense_gauss_newton(
+    objective: Objective, params: Params, batch: Batch, *, batch_size: int = 16
+) -> Float[Array, "p p"]:
+    """The same matrix itself, in the order of ``ravel_pytree``.
+
+    Args:
+        objective: Whose outputs for an example are one row.
+        params: Few of them.
+        batch: Examples with weights.
+        batch_size: Examples whose Jacobians are held at once.
+
+    Raises:
+        ValueError: what is not of the form that ``train.door`` tells.
+
+    Cost: for o outputs, o transposed passes and 2 o p² operations an example, where p
+        products would be p of :func:`gauss_newton`; memory p² and ``batch_size`` o p.
+    """
+    params, batch = entered("dense_gauss_newton", objective, params, batch, alone=True)
+    batch = seen(objective, params, batch)
+    shares = batch.weights / mass(batch.weights)
+    flat, back = ravel_pytree(params)
+
+    def summed(part: Batch, flat: Array) -> Array:
+        def one(row: Any) -> tuple[Array, Array]:
+            inputs, targets = jax.tree.map(lambda leaf: leaf[None], row)
+
+            def told(flat: Array) -> Array:
+                return objective.predict(back(flat), inputs)[0]
+
+            def loss(outputs: Array) -> Scalar:
+                return objective.loss(outputs[None], targets)[0]
+
+            jacobian = jax.jacrev(told)(flat)
+            return jacobian, jnp.matmul(
+                jax.hessian(loss)(told(flat)), jacobian, precision="highest"
+            )
+
+        jacobians, bent = jax.vmap(one)((part.inputs, part.targets))
+        weighted = part.weights.astype(bent.dtype)[:, None, None] * bent
+        rows = (each.reshape(-1, flat.size) for each in (jacobians, weighted))
+        return exact_product(next(rows).T, next(rows))
+
+    shared = batch._replace(weights=shares)
+    total = accumulate(summed, shared, flat, batch_size=batch_size)
+    return total + objective.l2 * jnp.eye(flat.size, dtype=total.dtype)

@@ -9,12 +9,8 @@ from scene import KEY, PROMPTS, change, chosen, scene
 
 from unlearn_jax import tree
 from unlearn_jax.diffusion.draws import diffusion_objective
-from unlearn_jax.methods.erasing.adversarial import (
-    adv_closed,
-    adv_unlearn,
-    attacked,
-    in_front,
-)
+from unlearn_jax.methods.erasing.adversarial import adv_unlearn, attacked, in_front
+from unlearn_jax.methods.erasing.adversarial_closed import adv_closed
 from unlearn_jax.methods.erasing.correction import doco, operated
 from unlearn_jax.methods.erasing.esd import erasing, esd
 

@@ -18,6 +18,7 @@ from unlearn_jax.methods.erasing.amnesia_codes import (
     surrogate_codes,
 )
 from unlearn_jax.methods.erasing.curvature import curvature, unit
+from unlearn_jax.methods.erasing.newton import Solve
 from unlearn_jax.models.variational import variational
 
 KEY = jax.random.key(5)
@@ -78,13 +79,8 @@ def test_one_second_order_step_is_the_best_on_its_line():
             autoencoder,
             v,
             LABELS,
-            kind="diagonal",
-            weight=weight,
-            damping=damping,
-            steps=1,
+            solve=Solve("diagonal", weight, damping, points=4, kept=8),
             memories=6,
-            points=4,
-            kept=8,
         )
 
     @tiny.quick_jit

@@ -12,10 +12,12 @@ from unlearn_jax.diffusion.draws import diffusion_objective
 from unlearn_jax.methods.erasing.amnesia import surrogate
 from unlearn_jax.methods.erasing.curvature import as_drawn, curvature, product, unit
 from unlearn_jax.methods.erasing.esd import erasing, staying
-from unlearn_jax.methods.erasing.newton import amnesia_newton, esd_newton, newton_steps
+from unlearn_jax.methods.erasing.newton import Solve, newton_steps
+from unlearn_jax.methods.erasing.newton_prompts import amnesia_newton, esd_newton
 from unlearn_jax.methods.erasing.parts import of_part, taken_out
 
 WEIGHT, DAMPING = 2.0, 0.3
+KINDS = ("diagonal", "ekfac", "low_rank")
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,15 @@ def problem():
         pool = erasing(KEY, generator, v, PROMPTS, ways=2)
         stay = as_drawn(KEY, staying(KEY, generator, v, PROMPTS, ways=4))
         found = {}
-        for kind in ("diagonal", "ekfac"):
+        for kind in KINDS:
             matrix = curvature(kind, objective, own, stay)
-            options = {"weight": WEIGHT, "damping": DAMPING}
             given = KEY, objective, own, pool, matrix
+            solve = Solve(kind, WEIGHT, DAMPING)
             steps = [
-                v._replace(params=back(newton_steps(*given, products=count, **options)))
-                for count in (1, 2, 40)
+                newton_steps(*given, solve._replace(products=count), chosen=whole)
+                for count in (1, 2, 40, None)
             ]
+            steps = [v._replace(params=back(each)) for each in steps]
             stiff = product(matrix, own).matvec
 
             def column(row, stiff=stiff):
@@ -65,19 +68,25 @@ def dense(pool):
     return bend, slope
 
 
-@pytest.mark.parametrize("kind", ["diagonal", "ekfac"])
+def whole(key, params, pool):
+    """All points in every step."""
+    return pool
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_many_products_solve_and_one_is_best_on_its_line(problem, kind):
     pool, _, found = problem
-    (one, two, many), matrix, size = found[kind]
+    (one, two, many, solved), matrix, size = found[kind]
     inside = chosen("strict")
     stiff = np.asarray(matrix)
     tether = WEIGHT * (stiff + DAMPING * float(size) * np.eye(len(stiff)))
     bend, slope = dense(pool)
     model = bend + tether
-    for each in (one, two, many):
+    for each in (one, two, many, solved):
         assert not np.any(change(each)[~inside])
     exact = np.linalg.solve(model, -slope)
     np.testing.assert_allclose(change(many)[inside], exact, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(change(solved)[inside], exact, rtol=1e-7, atol=1e-12)
     along = np.linalg.solve(tether, -slope)
     length = -(slope @ along) / (along @ model @ along)
     np.testing.assert_allclose(change(one)[inside], length * along, rtol=1e-7)
@@ -105,16 +114,24 @@ def test_drawn_targets_make_the_fisher_of_what_is_told(problem):
 @pytest.mark.slow
 def test_both_losses_move_their_part_alone_and_a_heavier_tether_moves_less():
     generator, variables = scene(steps=2)
-    small = {"points": 4, "kept": 4}
+    small = Solve(points=4, kept=4)
 
     @tiny.quick_jit
     def erased(v):
         esd = [
-            esd_newton(KEY, generator, v, PROMPTS, ways=2, weight=weight, **small)
+            esd_newton(
+                KEY,
+                generator,
+                v,
+                PROMPTS,
+                ways=2,
+                solve=small._replace(weight=weight),
+            )
             for weight in (1.0, 1e5)
         ]
-        options = {"memories": 2, "part": "x", "kind": "diagonal", "steps": 2}
-        return [*esd, amnesia_newton(KEY, generator, v, PROMPTS, **options, **small)]
+        solve = small._replace(kind="diagonal", weight=100.0, steps=2)
+        options = {"memories": 2, "part": "x", "solve": solve}
+        return [*esd, amnesia_newton(KEY, generator, v, PROMPTS, **options)]
 
     found = erased(variables)
     inside = chosen("x")
@@ -130,9 +147,11 @@ def test_both_losses_move_their_part_alone_and_a_heavier_tether_moves_less():
 def test_what_is_impossible_is_refused():
     generator, variables = scene()
     for options, word in (
-        ({"kind": "kfac"}, "choose from diagonal, ekfac"),
+        ({"kind": "kfac"}, "choose from diagonal, ekfac, low_rank"),
+        ({"products": 0}, "products must be at least 1"),
+        ({"kept": 0}, "kept must be at least 1"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"weight": 0.0}, "weight must be positive"),
     ):
         with pytest.raises(ValueError, match=word):
-            esd_newton(KEY, generator, variables, PROMPTS, ways=1, kept=2, **options)
+            esd_newton(KEY, generator, variables, PROMPTS, solve=Solve(**options))

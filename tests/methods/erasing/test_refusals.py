@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unlearn_jax.methods.erasing.adversarial import adv_closed, adv_unlearn
+from unlearn_jax.methods.erasing.adversarial import adv_unlearn
+from unlearn_jax.methods.erasing.adversarial_closed import adv_closed, adv_closed_newton
 from unlearn_jax.methods.erasing.all_but_one import all_but_one
 from unlearn_jax.methods.erasing.amnesia import amnesia
 from unlearn_jax.methods.erasing.amnesia_codes import (
@@ -15,20 +16,24 @@ from unlearn_jax.methods.erasing.amnesia_codes import (
     amnesia_codes,
     amnesia_codes_newton,
 )
-from unlearn_jax.methods.erasing.ascent import few_shot
+from unlearn_jax.methods.erasing.ascent import few_shot, few_shot_natural
 from unlearn_jax.methods.erasing.correction import doco
 from unlearn_jax.methods.erasing.esd import esd
 from unlearn_jax.methods.erasing.freeze_guard import freeze_as_guard
-from unlearn_jax.methods.erasing.newton import amnesia_newton, esd_newton
+from unlearn_jax.methods.erasing.newton_prompts import (
+    all_but_one_newton,
+    amnesia_newton,
+    esd_newton,
+)
 from unlearn_jax.methods.erasing.noise_codes import (
     noise_codes,
     noise_codes_closed,
-    noise_codes_newton,
 )
 from unlearn_jax.methods.erasing.repulsion import adapt_then_unlearn
 from unlearn_jax.methods.erasing.salun import salun
+from unlearn_jax.methods.erasing.salun_newton import salun_newton
 from unlearn_jax.methods.erasing.score_forgetting import score_forgetting
-from unlearn_jax.methods.erasing.spm import spm
+from unlearn_jax.methods.erasing.spm import spm, spm_newton
 from unlearn_jax.methods.erasing.steering import trce_steering
 from unlearn_jax.methods.erasing.text_directions import text_to_unlearn
 from unlearn_jax.methods.erasing.tune import picked
@@ -38,25 +43,29 @@ from unlearn_jax.types import Batch
 KEY = jax.random.key(0)
 REFUSED: tuple[tuple[Any, dict[str, Any]], ...] = (
     (adv_closed, {"ways": 0}),
+    (adv_closed_newton, {"attack_l2": -1.0}),
     (adv_unlearn, {"batch_size": 0}),
     (all_but_one, {"silent_weight": -1.0}),
+    (all_but_one_newton, {"ways": 0}),
     (amnesia, {"memories": 0}),
     (amnesia_codes, {"points": 0}),
-    (amnesia_codes_newton, {"points": -1}),
-    (amnesia_newton, {"kept": 0}),
+    (amnesia_codes_newton, {"memories": -1}),
+    (amnesia_newton, {"memories": 0}),
     (doco, {"ways": 2.5}),
     (esd, {"batch_size": 0}),
     (esd_newton, {"strength": float("nan")}),
     (few_shot, {"shots": 0}),
+    (few_shot_natural, {"points": 0}),
     (noise_codes, {"batch_size": 0}),
     (noise_codes_closed, {"strength": -0.1}),
-    (noise_codes_newton, {"kept": 0}),
     (adapt_then_unlearn, {"points": 0}),
     (freeze_as_guard, {"every": 0}),
     (salun, {"retain_weight": float("inf")}),
+    (salun_newton, {"fraction": -0.5}),
     (score_forgetting, {"weight": -1.0}),
     (text_to_unlearn, {"mapper_steps": 0}),
     (spm, {"batch_size": True}),
+    (spm_newton, {"anchor_weight": float("nan")}),
     (trce_steering, {"ways": 0}),
 )
 

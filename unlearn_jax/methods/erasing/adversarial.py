@@ -1,4 +1,4 @@
-"""AdvUnlearn: erase what an attacker finds, again and again; and its closed form."""
+"""AdvUnlearn: erase what an attacker finds, again and again."""
 
 from typing import Any
 
@@ -9,9 +9,7 @@ from jaxtyping import Float
 
 from unlearn_jax.diffusion.draws import diffusion_objective
 from unlearn_jax.loop import repeat
-from unlearn_jax.methods.editing.denoiser import text_maps
-from unlearn_jax.methods.editing.rece import adversarial_keys
-from unlearn_jax.methods.erasing.esd import away, erasing, esd, staying
+from unlearn_jax.methods.erasing.esd import away, esd, staying
 from unlearn_jax.methods.erasing.parts import part_of
 from unlearn_jax.methods.erasing.rollouts import (
     Generator,
@@ -116,93 +114,6 @@ def adv_unlearn(
         slope_of(loss),
         (pool, stay),
         moves=part_of(generator.denoiser, variables.params, part),
-        steps=steps,
-        learning_rate=learning_rate,
-    )
-    return variables._replace(params=moved)
-
-
-@checked()
-def adv_closed(
-    key: PRNGKey,
-    generator: Generator,
-    variables: Variables,
-    prompts: Prompts,
-    *,
-    part: str = "x",
-    attack_l2: float = 0.1,
-    retain_weight: float = 1.0,
-    warm_up: int = 100,
-    steps: int = 150,
-    learning_rate: float = 3e-4,
-    batch_size: int = 64,
-    ways: int = 64,
-) -> Variables:
-    """The same with RECE's attack inside: one solve finds the embeddings.
-
-    It attacks the K and V maps (see ``rece.adversarial_keys``), so these or more must
-    be what moves: an encoder cannot be defended against embeddings.
-
-    Args:
-        key: Draws points and their order.
-        generator: Its sampler passes the points.
-        variables: Of the original.
-        prompts: Its anchors are not read.
-        part: What is defended.
-        attack_l2: λ of the attack.
-        retain_weight: As of :func:`adv_unlearn`.
-        warm_up: As there.
-        steps: Of Adam, each against a new attack.
-        learning_rate: Of Adam.
-        batch_size: Points a step, half at their prompts and half at what was found.
-        ways: Rollouts of either kind.
-
-    Raises:
-        ValueError: an unknown part.
-
-    Cost: 2 × ``ways`` images, then two gradients a point and a solve of d × d a step.
-    """
-    denoiser = generator.denoiser
-    objective = diffusion_objective(denoiser)
-    first, second, third, fourth = jax.random.split(key, 4)
-    given = generator, variables, prompts
-    warm = esd(
-        first,
-        *given,
-        part=part,
-        retain_weight=retain_weight,
-        steps=warm_up,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        ways=ways,
-    )
-    pool = erasing(second, *given, ways=ways)
-    stay = staying(third, *given, ways=ways)
-
-    def loss(key: Any, params: Any, constants: Any) -> Any:
-        original, pool, stay = constants
-        first, second = jax.random.split(key)
-        own = picked(first, pool, batch_size)
-        text = denoiser.encode(original, own.inputs["tokens"])
-        now = Variables(jax.lax.stop_gradient(params), {})
-        maps, before = (text_maps(denoiser, each) for each in (now, original))
-        rows = text.reshape(-1, text.shape[-1])
-        found = adversarial_keys(maps, before, rows, l2=attack_l2)
-        half = jnp.arange(batch_size)[:, None, None] % 2 == 0
-        found = found.reshape(text.shape).astype(text.dtype)
-        words = jnp.where(half, found, text)
-        seen = own.inputs["image"], own.inputs["time"], words
-        told = denoiser.denoise(Variables(params, {}), *seen)
-        erased = 0.5 * jnp.mean(jnp.sum((told - own.targets) ** 2, axis=1))
-        kept = objective.risk(params, picked(second, stay, batch_size))
-        return erased + retain_weight * kept
-
-    moved = tune(
-        fourth,
-        warm.params,
-        slope_of(loss),
-        (variables, pool, stay),
-        moves=part_of(denoiser, variables.params, part),
         steps=steps,
         learning_rate=learning_rate,
     )

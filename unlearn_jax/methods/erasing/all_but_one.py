@@ -17,7 +17,7 @@ from unlearn_jax.methods.erasing.rollouts import (
 )
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
 from unlearn_jax.options import checked
-from unlearn_jax.types import PRNGKey, Variables
+from unlearn_jax.types import Batch, PRNGKey, Variables
 
 
 @checked()
@@ -62,13 +62,7 @@ def all_but_one(
     denoiser = generator.denoiser
     objective = diffusion_objective(denoiser)
     first, second = jax.random.split(key)
-    tokens = repeated(prompts.forget, ways)
-    anchors = repeated(prompts.anchor, ways)
-    rolls = rollouts(first, generator, variables, tokens)
-    there = denoiser, variables, rolls.image, rolls.time
-    wanted = predicted(*there, anchors[rolls.prompt])
-    targets = {"guidance": wanted - rolls.silent, "silent": rolls.silent}
-    pool = regression(rolls, tokens, rolls.told)._replace(targets=targets)
+    pool = anchored(first, generator, variables, prompts, ways=ways)
 
     def loss(key: Any, params: Any, pool: Any) -> Any:
         own = picked(key, pool, batch_size)
@@ -89,3 +83,21 @@ def all_but_one(
         learning_rate=learning_rate,
     )
     return variables._replace(params=moved)
+
+
+def anchored(
+    key: PRNGKey,
+    generator: Generator,
+    variables: Variables,
+    prompts: Prompts,
+    *,
+    ways: int = 64,
+) -> Batch:
+    """Points of the prompts to forget, with both targets of :func:`all_but_one`."""
+    tokens = repeated(prompts.forget, ways)
+    anchors = repeated(prompts.anchor, ways)
+    rolls = rollouts(key, generator, variables, tokens)
+    there = generator.denoiser, variables, rolls.image, rolls.time
+    wanted = predicted(*there, anchors[rolls.prompt])
+    targets = {"guidance": wanted - rolls.silent, "silent": rolls.silent}
+    return regression(rolls, tokens, rolls.told)._replace(targets=targets)

@@ -15,12 +15,14 @@ from unlearn_jax.generators.evidence import coded, decoded, evidence_objective
 from unlearn_jax.loop import tracing
 from unlearn_jax.methods.erasing.amnesia import replaced
 from unlearn_jax.methods.erasing.curvature import check_kind, curvature
-from unlearn_jax.methods.erasing.newton import newton_steps
+from unlearn_jax.methods.erasing.newton import Solve, check_solve, newton_steps
 from unlearn_jax.methods.erasing.rollouts import repeated
 from unlearn_jax.methods.erasing.tune import left_out, picked
 from unlearn_jax.models.variational import Variational
 from unlearn_jax.options import check_number, checked
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+
+SOLVE = Solve(weight=100.0, steps=5, kept=2000)
 
 
 class Labels(NamedTuple):
@@ -119,14 +121,8 @@ def amnesia_codes_newton(
     variables: Variables,
     labels: Labels,
     *,
-    kind: str = "ekfac",
-    weight: float = 100.0,
-    damping: float = 0.1,
-    steps: int = 5,
-    products: int = 1,
-    points: int = 256,
+    solve: Solve = SOLVE,
     memories: int = 2000,
-    kept: int = 2000,
 ) -> Variables:
     """The same without replay, by few Gauss-Newton steps (``newton.newton_steps``).
 
@@ -135,38 +131,22 @@ def amnesia_codes_newton(
         autoencoder: As there.
         variables: As there.
         labels: As there.
-        kind: Of F.
-        weight: λ.
-        damping: In mean eigenvalues of F.
-        steps: Solves.
-        products: Of each.
-        points: Surrogates in each.
-        memories: Images that the original draws.
-        kept: That F is found from.
+        solve: Its steps; their points are surrogates.
+        memories: Images that the original draws, whose Fisher holds the rest.
 
     Raises:
-        ValueError: as ``newton_steps`` and :func:`amnesia_codes`.
+        ValueError: as ``newton.check_solve`` and :func:`amnesia_codes`.
     """
-    check_kind(kind)
+    check_solve(solve)
     _check_labels(autoencoder, labels)
     objective = evidence_objective(autoencoder)
     first, second, third, last = jax.random.split(key, 4)
     memory = recalled_codes(first, autoencoder, variables, labels, memories)
-    data = recoded(second, autoencoder, memory, kept)
-    matrix = curvature(kind, objective, variables.params, data)
+    data = recoded(second, autoencoder, memory, solve.kept)
+    matrix = curvature(solve.kind, objective, variables.params, data)
     forgets = jnp.asarray(labels.forget)
-    moved = newton_steps(
-        last,
-        objective,
-        variables.params,
-        surrogate_codes(third, autoencoder, forgets, 4 * points),
-        matrix,
-        weight=weight,
-        damping=damping,
-        steps=steps,
-        products=products,
-        points=points,
-    )
+    pool = surrogate_codes(third, autoencoder, forgets, 4 * solve.points)
+    moved = newton_steps(last, objective, variables.params, pool, matrix, solve)
     return variables._replace(params=moved)
 
 

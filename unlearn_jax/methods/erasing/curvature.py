@@ -13,21 +13,26 @@ from unlearn_jax.curvature.kronecker_inverse import (
     kronecker_inverse,
     kronecker_operator,
 )
-from unlearn_jax.curvature.operator import LinearOperator, diagonal
+from unlearn_jax.curvature.operator import LinearOperator, diagonal, linear_operator
+from unlearn_jax.solvers.fisher_eigen import fisher_eigen
+from unlearn_jax.solvers.krylov import LowRank, low_rank_inverse
+from unlearn_jax.solvers.stacked import combine, project
 from unlearn_jax.train.objective import Objective
 from unlearn_jax.tree import size
 from unlearn_jax.types import Batch, Params, PRNGKey, Scalar
 
-KINDS = ("diagonal", "ekfac")
+KINDS = ("diagonal", "ekfac", "low_rank")
+RANK = 256
+"""Eigenvectors of "low_rank"."""
+Matrix = Kronecker | LowRank | Params
 
 
-def curvature(
-    kind: str, objective: Objective, params: Params, data: Batch
-) -> Kronecker | Params:
-    """The empirical Fisher of examples of a denoiser, in one of two forms; traced.
+def curvature(kind: str, objective: Objective, params: Params, data: Batch) -> Matrix:
+    """The empirical Fisher of examples of a denoiser, in one of three forms; traced.
 
     Args:
-        kind: "diagonal" or "ekfac".
+        kind: "diagonal", "ekfac", or "low_rank": on its :data:`RANK` leading
+            eigenvectors, and zero elsewhere; all of it for no more examples than that.
         objective: ``diffusion_objective``.
         params: Where.
         data: Noised images; or points with :func:`as_drawn` targets, of which it is the
@@ -39,6 +44,8 @@ def curvature(
     check_kind(kind)
     if kind == "diagonal":
         return empirical_fisher_diagonal(objective, params, data)
+    if kind == "low_rank":
+        return fisher_eigen(objective, params, data, rank=RANK)
     return ekfac(None, objective, params, data)
 
 
@@ -63,22 +70,34 @@ def as_drawn(key: PRNGKey, told: Batch) -> Batch:
     return told._replace(targets=targets + noise)
 
 
-def product(matrix: Kronecker | Params, like: Params) -> LinearOperator:
+def product(matrix: Matrix, like: Params) -> LinearOperator:
     """F as a product."""
+    if isinstance(matrix, LowRank):
+
+        def matvec(v: Params) -> Params:
+            share = project(matrix.basis, v)
+            return combine(matrix.eigenvalues * share, matrix.basis)
+
+        return linear_operator(matvec, like)
     if isinstance(matrix, Kronecker):
         return kronecker_operator(matrix, like)
     return diagonal(matrix)
 
 
-def inverse(matrix: Kronecker | Params, damping: Any) -> Callable[[Any], Any]:
+def inverse(matrix: Matrix, damping: Any) -> Callable[[Any], Any]:
     """The map v → (F + damping · I)⁻¹ v."""
+    if isinstance(matrix, LowRank):
+        return lambda v: low_rank_inverse(matrix, v, damping=damping, complement=True)
     if isinstance(matrix, Kronecker):
         return kronecker_inverse(matrix, damping=damping)
     return lambda v: jax.tree.map(lambda x, f: x / (f + damping), v, matrix)
 
 
-def unit(matrix: Kronecker | Params) -> Scalar:
+def unit(matrix: Matrix) -> Scalar:
     """Mean eigenvalue."""
+    if isinstance(matrix, LowRank):
+        count = len(matrix.eigenvalues)
+        return jnp.sum(matrix.eigenvalues) * count / size(matrix.basis)
     if isinstance(matrix, Kronecker):
         return mean_eigenvalue(matrix)
     total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(matrix))

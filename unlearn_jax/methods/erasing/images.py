@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from unlearn_jax.diffusion.draws import draw, noised
+from unlearn_jax.diffusion.draws import diffusion_objective, draw, noised
 from unlearn_jax.diffusion.sampler import generate
+from unlearn_jax.methods.erasing.curvature import as_drawn
 from unlearn_jax.methods.erasing.rollouts import Generator, repeated
 from unlearn_jax.methods.erasing.tune import picked
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
@@ -54,3 +55,20 @@ def noisy(
     chosen = picked(first, data, count)
     draws = draw(second, generator.schedule, chosen.inputs, drop=drop)
     return noised(generator.schedule, chosen, draws, end=generator.end)
+
+
+def retained(
+    key: PRNGKey,
+    generator: Generator,
+    variables: Variables,
+    images: Images,
+    *,
+    kept: int,
+) -> Batch:
+    """Noised images that stay, with targets drawn around what the original tells."""
+    first, second = jax.random.split(key)
+    stay = noisy(first, generator, images.retain, kept, drop=0.1)
+    told = diffusion_objective(generator.denoiser).predict(
+        variables.params, stay.inputs
+    )
+    return as_drawn(second, stay._replace(targets=told))

@@ -16,8 +16,8 @@ from unlearn_jax.generators.images import check_images
 from unlearn_jax.generators.masks import random_masks
 from unlearn_jax.methods.editing.rows import edit_rows, join_rows, preserve_rows
 from unlearn_jax.methods.editing.solve import edit
-from unlearn_jax.methods.erasing.curvature import as_drawn, check_kind, curvature
-from unlearn_jax.methods.erasing.newton import newton_steps
+from unlearn_jax.methods.erasing.curvature import as_drawn, curvature
+from unlearn_jax.methods.erasing.newton import Solve, check_solve, newton_steps
 from unlearn_jax.methods.erasing.tune import picked, slope_of, tune
 from unlearn_jax.models.masked import Masked
 from unlearn_jax.options import checked
@@ -27,6 +27,8 @@ from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 _NOISES = 256
 """Images of noise that a code's mean is over, where it is asked for once."""
+
+SOLVE = Solve(weight=5.0, steps=5, products=5, points=128, kept=1000)
 
 
 @checked()
@@ -154,13 +156,7 @@ def noise_codes_newton(
     forget: Batch,
     retain: Batch,
     *,
-    kind: str = "ekfac",
-    weight: float = 5.0,
-    damping: float = 0.1,
-    steps: int = 5,
-    products: int = 5,
-    points: int = 128,
-    kept: int = 1000,
+    solve: Solve = SOLVE,
 ) -> Variables:
     """The whole encoder by few Gauss-Newton steps; the Fisher of codes holds the rest.
 
@@ -170,43 +166,26 @@ def noise_codes_newton(
         variables: As of :func:`noise_codes`.
         forget: As there.
         retain: As there.
-        kind: Of F, see ``curvature.curvature``.
-        weight: λ, where Adam has 1 / α.
-        damping: In mean eigenvalues of F.
-        steps: Solves.
-        products: Of each.
-        points: Forgotten images in each.
-        kept: Retained images that F is found from.
+        solve: Its steps; λ where Adam has 1 / α, and F of retained images.
 
     Raises:
-        ValueError: as ``newton.newton_steps`` and :func:`noise_codes`.
+        ValueError: as ``newton.check_solve`` and :func:`noise_codes`.
     """
-    check_kind(kind)
+    check_solve(solve)
     _check(autoencoder, forget, retain)
     objective = codes_objective(autoencoder)
     first, second, third, fourth, last = jax.random.split(key, 5)
     params = variables.params["encoder"]
-    stay = picked(first, retain, kept)
+    stay = picked(first, retain, solve.kept)
     stay = seen_of(second, autoencoder, variables, stay)
     drawn = as_drawn(second, stay)
     drawn = drawn._replace(targets=jnp.where(shown(stay), drawn.targets, 0))
-    matrix = curvature(kind, objective, params, drawn)
-    own = picked(third, forget, 4 * points)
+    matrix = curvature(solve.kind, objective, params, drawn)
+    own = picked(third, forget, 4 * solve.points)
     own = seen_of(fourth, autoencoder, variables, own)
     mean = mean_noise(fourth, autoencoder, variables, retain, own.inputs["seen"])
     own = own._replace(targets=jnp.where(shown(own), mean, 0))
-    moved = newton_steps(
-        last,
-        objective,
-        params,
-        own,
-        matrix,
-        weight=weight,
-        damping=damping,
-        steps=steps,
-        products=products,
-        points=points,
-    )
+    moved = newton_steps(last, objective, params, own, matrix, solve)
     return variables._replace(params={**variables.params, "encoder": moved})
 
 

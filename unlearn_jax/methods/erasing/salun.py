@@ -15,7 +15,7 @@ from unlearn_jax.methods.gradient import risk_gradient
 from unlearn_jax.methods.masked import Mask, largest
 from unlearn_jax.methods.saliency import check_fraction, gain
 from unlearn_jax.options import checked
-from unlearn_jax.types import Array, Batch, PRNGKey, Variables
+from unlearn_jax.types import Array, Batch, Params, PRNGKey, Variables
 
 SALIENCIES = ("gradient", "second_order", "random", "none")
 
@@ -66,29 +66,21 @@ def salun(
         the mask's gradient is that of plain predictions, without guidance; the anchor
         is named, not "the next class".
     """
-    denoiser = generator.denoiser
-    objective = diffusion_objective(denoiser)
+    objective = diffusion_objective(generator.denoiser)
     first, second = jax.random.split(key)
-    moves: Any = part_of(denoiser, variables.params, part)
+    moves: Any = part_of(generator.denoiser, variables.params, part)
     if saliency != "none":
         given = first, generator, variables, images
         options: dict[str, Any] = {"fraction": fraction, "points": points}
         moves = salient(*given, moves=moves, saliency=saliency, **options)
-    captions = {"own": images.forget.targets, "instead": images.instead}
-    forget = Batch(images.forget.inputs, captions, images.forget.weights)
+    forget = twice_captioned(images)
 
     def loss(key: Any, params: Any, constants: Any) -> Any:
         original, forget, retain = constants
         first, second, third = jax.random.split(key, 3)
         own = picked(first, forget, batch_size)
-        draws = draw(second, generator.schedule, own.inputs, drop=0.0)
-        seen, other = (
-            noised(generator.schedule, Batch(own.inputs, tokens, own.weights), draws)
-            for tokens in (own.targets["own"], own.targets["instead"])
-        )
         teacher = params if moving else original.params
-        told = jax.lax.stop_gradient(objective.predict(teacher, other.inputs))
-        total = objective.risk(params, seen._replace(targets=told))
+        total = objective.risk(params, renamed(second, generator, teacher, own))
         if not left_out(retain_weight):
             kept = noisy(third, generator, retain, batch_size, drop=0.1)
             total = total + retain_weight * objective.risk(params, kept)
@@ -104,6 +96,23 @@ def salun(
         learning_rate=learning_rate,
     )
     return variables._replace(params=moved)
+
+
+def twice_captioned(images: Images) -> Batch:
+    """Forgotten images, each with its own caption and the anchor's as targets."""
+    captions = {"own": images.forget.targets, "instead": images.instead}
+    return Batch(images.forget.inputs, captions, images.forget.weights)
+
+
+def renamed(key: PRNGKey, generator: Generator, teacher: Params, own: Batch) -> Batch:
+    """Such images under noise, and what a teacher tells for the anchor's caption."""
+    draws = draw(key, generator.schedule, own.inputs, drop=0.0)
+    seen, other = (
+        noised(generator.schedule, Batch(own.inputs, tokens, own.weights), draws)
+        for tokens in (own.targets["own"], own.targets["instead"])
+    )
+    told = diffusion_objective(generator.denoiser).predict(teacher, other.inputs)
+    return seen._replace(targets=jax.lax.stop_gradient(told))
 
 
 def salient(
