@@ -9,13 +9,16 @@ import tiny
 from jax.flatten_util import ravel_pytree
 
 from unlearn_jax.generators.masks import random_masks
+from unlearn_jax.methods.erasing.newton import Solve
 from unlearn_jax.methods.erasing.noise_codes import (
     codes_objective,
     mean_noise,
     noise_codes,
     noise_codes_closed,
+    noise_codes_newton,
     noise_like,
     seen_of,
+    shown,
 )
 from unlearn_jax.methods.erasing.tune import picked
 from unlearn_jax.models.masked import masked_autoencoder
@@ -157,3 +160,55 @@ def test_the_first_step_of_adam_is_along_the_loss_and_in_the_encoder_alone():
     expected = -rate * expected / (jnp.abs(expected) + 1e-8)
     found = ravel_pytree(change["encoder"])[0]
     np.testing.assert_allclose(found, expected, atol=1e-5 * rate)
+
+
+def test_second_order_steps_solve_the_dense_model_of_codes():
+    """(G + λ (F + δ)) d = −g with F the diagonal of retained images, by numpy."""
+    autoencoder, variables, forget, retain = scene()
+    solve = Solve("diagonal", 3.0, 0.4, products=80, points=3, kept=4)
+    home = variables.params["encoder"]
+    flat, back = ravel_pytree(home)
+
+    @tiny.quick_jit
+    def ours(v):
+        return noise_codes_newton(KEY, autoencoder, v, forget, retain, solve=solve)
+
+    @tiny.quick_jit
+    def points(v):
+        first, second, third, fourth, last = jax.random.split(KEY, 5)
+        objective = codes_objective(autoencoder)
+        stay = seen_of(second, autoencoder, v, picked(first, retain, 4))
+        own = seen_of(fourth, autoencoder, v, picked(third, forget, 12))
+        mean = mean_noise(fourth, autoencoder, v, retain, own.inputs["seen"])
+        own = own._replace(targets=jnp.where(shown(own), mean, 0))
+        own = picked(jax.random.fold_in(last, 0), own, 3)
+        noise = jax.random.normal(second, stay.targets.shape, stay.targets.dtype)
+        noise = jnp.where(shown(stay), noise, 0)
+        told = [
+            (
+                objective.predict(v.params["encoder"], each.inputs) - each.targets,
+                jax.jacrev(lambda x, d=each: objective.predict(back(x), d.inputs))(
+                    flat
+                ),
+            )
+            for each in (own, stay)
+        ]
+        return told, noise
+
+    (own, stay), noise = points(variables)
+    missing, jac = (np.asarray(each) for each in own)
+    bend = np.einsum("nop,noq->pq", jac, jac) / 3
+    slope = np.einsum("no,nop->p", missing, jac) / 3
+    fisher = np.mean(np.einsum("no,nop->np", noise, stay[1]) ** 2, axis=0)
+    model = bend + 3.0 * np.diag(fisher + 0.4 * fisher.mean())
+    after = ours(variables)
+    move = ravel_pytree(after.params["encoder"])[0] - flat
+    assert np.abs(move).max() > 1e-4
+    np.testing.assert_allclose(
+        move, np.linalg.solve(model, -slope), rtol=1e-5, atol=1e-9
+    )
+    for one, other in zip(
+        *map(jax.tree.leaves, (after.params["decoder"], variables.params["decoder"])),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
