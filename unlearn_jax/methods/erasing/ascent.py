@@ -89,7 +89,7 @@ def few_shot_natural(
     shots: int = 4,
     part: str = "text",
     kind: str = "ekfac",
-    radius: float = 1.0,
+    radius: float = 1e-4,
     damping: float = 0.1,
     steps: int = 5,
     points: int = 32,

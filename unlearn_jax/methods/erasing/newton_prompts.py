@@ -14,7 +14,7 @@ from unlearn_jax.methods.erasing.tune import picked
 from unlearn_jax.options import checked
 from unlearn_jax.types import Batch, PRNGKey, Variables
 
-AMNESIA = Solve(weight=100.0, kept=2000)
+AMNESIA = Solve(weight=1e3, kept=2000)
 
 
 @checked()

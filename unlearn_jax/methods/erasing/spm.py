@@ -22,7 +22,7 @@ from unlearn_jax.options import checked
 from unlearn_jax.types import Array, Batch, PRNGKey, Variables
 
 ANCHORS = ("prompts", "noise")
-DENSE = Solve(weight=0.01, steps=3, products=None)
+DENSE = Solve(weight=0.1, steps=3, products=None, points=128)
 
 
 @checked()
@@ -119,7 +119,7 @@ def spm_newton(
     solve: Solve = DENSE,
     ways: int = 64,
 ) -> Adapter:
-    """The same adapter, anchored at prompts, by few Gauss-Newton steps solved densely.
+    """The same adapter, anchored at prompts, by few Gauss-Newton steps, solved densely or not.
 
     An adapter has few numbers, so that G + λ (1 + δ) I of both terms together is formed
     and factored; λ / 2 ‖adapter − blank‖² stands in the place of a Fisher. What is read
