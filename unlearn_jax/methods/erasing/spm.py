@@ -119,11 +119,12 @@ def spm_newton(
     solve: Solve = DENSE,
     ways: int = 64,
 ) -> Adapter:
-    """The same adapter, anchored at prompts, by few Gauss-Newton steps, solved densely or not.
+    """The same adapter, anchored at prompts, by few Gauss-Newton steps.
 
-    An adapter has few numbers, so that G + λ (1 + δ) I of both terms together is formed
-    and factored; λ / 2 ‖adapter − blank‖² stands in the place of a Fisher. What is read
-    is drawn and stays at first: where nothing is written yet, it has no gradient.
+    An adapter has few numbers, so that G + λ (1 + δ) I of both terms together can be
+    formed and factored; λ / 2 ‖adapter − blank‖² stands in the place of a Fisher. What
+    is read is drawn and stays at first: where nothing is written yet, it has no
+    gradient.
 
     Args:
         key: Draws the adapter, points and their order.
@@ -138,8 +139,8 @@ def spm_newton(
     Raises:
         ValueError: as ``newton.check_solve``.
 
-    Cost: as :func:`spm` to draw points; for each step a transposed pass for each pixel
-        of a point, 2 p² products a pixel and p³ / 3, p the adapter's numbers.
+    Cost: as :func:`spm` to draw points; for each dense step a transposed pass for each
+        pixel of a point, 2 p² operations a pixel and p³ / 3, p the adapter's numbers.
     Source: no single one; the loss of arXiv 2312.16145.
     """
     check_solve(solve)
