@@ -69,6 +69,7 @@ class Siege:
         self.studio = Studio(setting, models[ORIGINAL])
         count = config.seeds * len(wanted.plain())
         self.cases = cases_of(setting, self.studio.noise(count))
+        self.studio.asked = self.cases.tokens
         original = models[ORIGINAL]
         text = self.studio.encode(original, self.cases.tokens)
         aims = self.studio.draw(original, self.studio.noise(count, 1), text)

@@ -214,6 +214,10 @@ EDITORS: Mapping[str, Editor] = {
     "trce: keeping all rows": _trce(rows=True),
     "noise codes": _image_to_image,
     "safree": _unchanged,
+    "itd": _unchanged,
+    "itd: zeroed": _unchanged,
+    "itd: no gate": _unchanged,
+    "itd: released gate": _unchanged,
 }
 """Name of a row -> the maps after the edit."""
 

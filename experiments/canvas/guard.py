@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.canvas.deactivate import LEARNERS, deactivated_text
 from experiments.canvas.editors import Concept
 from unlearn_jax.data.captions import END, encoded
 from unlearn_jax.methods.editing.safree import left_out, safree
@@ -32,9 +33,12 @@ class Read(NamedTuple):
 
 
 class Guard(Protocol):
-    """Of a concept, on prompts (n, t): what is read in their place."""
+    """Of a concept, on prompts (n, t): what is read in their place.
 
-    def __call__(self, concept: Concept, tokens: Any) -> Read:
+    ``learned`` is what a row of ``LEARNERS`` has learned of the concept.
+    """
+
+    def __call__(self, concept: Concept, tokens: Any, learned: Any = None) -> Read:
         """Traced."""
         ...
 
@@ -44,7 +48,7 @@ def unguarded(text: Any) -> Read:
     return Read(text, text, np.zeros(len(text), np.int32))
 
 
-def _safree(concept: Concept, tokens: Any) -> Read:
+def _safree(concept: Concept, tokens: Any, learned: Any = None) -> Read:
     """SAFREE, whose keywords are the names of what is erased, each alone.
 
     The embedding at a prompt's first end is its pooled one.
@@ -63,13 +67,15 @@ def _safree(concept: Concept, tokens: Any) -> Read:
         found = safree(text, without, keywords, active)
         return found.embeddings, found.steps
 
+    del learned
     tokens = jnp.asarray(tokens)
     first, steps = jax.lax.map(one, tokens)
     return Read(first, encode(variables, tokens), steps.astype(jnp.int32))
 
 
-def _transported(concept: Concept, tokens: Any) -> Read:
+def _transported(concept: Concept, tokens: Any, learned: Any = None) -> Read:
     """SPM's gate: an adapter applies as a prompt is near a name or has it."""
+    del learned
     tokens = jnp.asarray(tokens)
     text = concept.denoiser.encode(concept.variables, tokens)
     place = jnp.minimum(first_end(tokens, END), tokens.shape[1] - 1)
@@ -79,6 +85,15 @@ def _transported(concept: Concept, tokens: Any) -> Read:
         for words, near in zip(*_named(concept), strict=True)
     ]
     return unguarded(text)._replace(gains=jnp.max(jnp.stack(gains), axis=0))
+
+
+def _deactivated(concept: Concept, tokens: Any, learned: Any = None) -> Read:
+    """Interpret-then-Deactivate, in all steps."""
+    if learned is None:
+        raise ValueError(
+            "the guard has learned nothing: give what its row of LEARNERS learns"
+        )
+    return unguarded(deactivated_text(concept, tokens, learned))
 
 
 def _named(concept: Concept) -> tuple[np.ndarray, Array]:
@@ -97,5 +112,9 @@ def _names(concept: Concept) -> list[str]:
     return list(own if wanted.kind == "class" else styles)
 
 
-GUARDS: Mapping[str, Guard] = {"safree": _safree, "spm: transport": _transported}
+GUARDS: Mapping[str, Guard] = {
+    "safree": _safree,
+    "spm: transport": _transported,
+    **dict.fromkeys(LEARNERS, _deactivated),
+}
 """Rows whose sampler looks at prompts, and what it makes of them."""

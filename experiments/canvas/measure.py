@@ -82,6 +82,7 @@ class Gallery:
         self.told = Prompts(
             captions(grammar, styles, classes, seed=1000 + config.seed), classes, styles
         )
+        self.studio.asked = np.concatenate([self.plain.tokens, self.told.tokens])
         self.own = wanted.numbers(classes, styles) == wanted.target
         self.start = self.studio.noise(len(classes))
         self._drawn: dict[str, np.ndarray] = {}

@@ -23,16 +23,26 @@ class Studio:
     Args:
         setting: Generator, schedule, and how images are sampled.
         original: Before anything was forgotten; what a guard with gains weighs against.
+
+    Attributes:
+        asked: (n, t), the prompts that are judged: what no guard may learn from.
+        learned: By its row, what a guard has learned.
     """
 
     def __init__(self, setting: Setting[Any], original: Variables | None = None):
         self.setting, self.original = setting, original
+        self.asked = np.zeros((0, setting.denoiser.tokens), np.int32)
+        self.learned: dict[str, Any] = {}
         self._draw = jax.jit(self._program)
         self._weigh = jax.jit(self._weighed)
         self._compose = jax.jit(self._composition)
         self._encode = jax.jit(setting.denoiser.encode)
         self._guards = {
-            name: jax.jit(lambda v, tokens, guard=guard: guard(self.concept(v), tokens))
+            name: jax.jit(
+                lambda v, tokens, learned, guard=guard: guard(
+                    self.concept(v), tokens, learned
+                )
+            )
             for name, guard in GUARDS.items()
         }
 
@@ -145,7 +155,8 @@ class Studio:
             tokens: (n, t).
         """
         if name in self._guards:
-            return self._guards[name](variables, jnp.asarray(tokens))
+            known = self.learned.get(name)
+            return self._guards[name](variables, jnp.asarray(tokens), known)
         return unguarded(self.encode(variables, tokens))
 
     def encode(self, variables: Variables, tokens: np.ndarray) -> np.ndarray:
