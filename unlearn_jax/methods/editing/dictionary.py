@@ -160,15 +160,18 @@ def unit_columns(learning_rate: float, batch_size: int) -> optax.GradientTransfo
     """
     adam = optax.adam(learning_rate, eps=_EPSILON)
 
-    def update(slopes: Any, memory: Any, state: Any = None) -> Any:
-        (slope, fired), (dictionary, silent) = slopes, state
-        steps, memory = adam.update(slope, memory, dictionary)
-        moved = optax.apply_updates(dictionary, steps)
+    def init(params: Any) -> Any:
+        return adam.init(params[0])
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        (slope, fired), (dictionary, silent) = updates, params
+        steps, state = adam.update(slope, state, dictionary)
+        moved: Any = optax.apply_updates(dictionary, steps)
         moved = moved._replace(decoder=_unit(moved.decoder))
         rest = jnp.where(fired > 0, -silent, batch_size)
-        return (jax.tree.map(jnp.subtract, moved, dictionary), rest), memory
+        return (jax.tree.map(jnp.subtract, moved, dictionary), rest), state
 
-    return optax.GradientTransformation(lambda state: adam.init(state[0]), update)
+    return optax.GradientTransformation(init, update)
 
 
 def geometric_median(rows: Any, *, steps: int = 100) -> Array:
