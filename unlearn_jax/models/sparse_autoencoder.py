@@ -27,8 +27,10 @@ class Dictionary(NamedTuple):
 
 def responses(dictionary: Dictionary, values: Any) -> Array:
     """E (h − b) + b_l, (..., d) to (..., f)."""
-    inner = jnp.asarray(values) - dictionary.center
-    return inner @ dictionary.encoder.T + dictionary.offset
+    values = jnp.asarray(values)
+    inner = values - jnp.broadcast_to(dictionary.center, values.shape)
+    told = inner @ dictionary.encoder.T
+    return told + jnp.broadcast_to(dictionary.offset, told.shape)
 
 
 def largest(responses: Any, active: int) -> tuple[Array, Array]:
@@ -65,7 +67,8 @@ def codes(dictionary: Dictionary, values: Any, *, active: int) -> Array:
 
 def decoded(dictionary: Dictionary, codes: Any) -> Array:
     """ĥ = D z + b, (..., f) to (..., d)."""
-    return codes @ dictionary.decoder + dictionary.center
+    made = codes @ dictionary.decoder
+    return made + jnp.broadcast_to(dictionary.center, made.shape)
 
 
 def sparse_sum(dictionary: Dictionary, found: Array, places: Array) -> Array:

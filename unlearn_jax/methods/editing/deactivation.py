@@ -129,9 +129,8 @@ def deactivated(found: Deactivation, values: Any, *, active: int) -> Array:
     """D z + b with z_F times τ at every token but the first; of (..., t, d)."""
     told = codes(found.dictionary, values, active=active)
     behind = jnp.arange(told.shape[-2])[:, None] > 0
-    return decoded(
-        found.dictionary, jnp.where(found.features & behind, found.gain * told, told)
-    )
+    turned = jnp.broadcast_to(found.features[None] & behind, told.shape)
+    return decoded(found.dictionary, jnp.where(turned, found.gain * told, told))
 
 
 def changes(values: Any, changed: Any) -> Array:

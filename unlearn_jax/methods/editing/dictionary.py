@@ -55,11 +55,11 @@ def dictionary_loss(
     """
     rows = jnp.asarray(rows)
     found, places = largest(responses(dictionary, rows), active)
-    missed = rows - dictionary.center - sparse_sum(dictionary, found, places)
+    missed = rows - dictionary.center[None] - sparse_sum(dictionary, found, places)
     fired = jnp.zeros(len(dictionary.offset), rows.dtype).at[places].add(found > 0)
     left = jax.lax.stop_gradient(missed)
     held = dictionary._replace(center=jax.lax.stop_gradient(dictionary.center))
-    asleep = jnp.where(dead, responses(held, rows), -jnp.inf)
+    asleep = jnp.where(dead[None], responses(held, rows), -jnp.inf)
     tried = sparse_sum(held, *largest(asleep, auxiliary))
     return Loss(
         _share(missed, rows),
@@ -69,7 +69,7 @@ def dictionary_loss(
 
 
 def _share(missed: Array, of: Array) -> Array:
-    square = jnp.sum(jnp.square(of - jnp.mean(of, axis=0)))
+    square = jnp.sum(jnp.square(of - jnp.mean(of, axis=0, keepdims=True)))
     return jnp.sum(jnp.square(missed)) / jnp.where(square > 0, square, 1)
 
 
@@ -181,7 +181,7 @@ def geometric_median(rows: Any, *, steps: int = 100) -> Array:
 
     def step(i: Any, point: Array, rows: Any) -> Array:
         del i
-        far = jnp.linalg.norm(rows - point, axis=1)
+        far = jnp.linalg.norm(rows - point[None], axis=1)
         weights = 1 / jnp.maximum(far, jnp.where(least > 0, least, 1))
         return weights @ rows / jnp.sum(weights)
 
