@@ -33,8 +33,8 @@ def scene(setting: Setting) -> Scene:
     schedule = cosine_schedule(TIMES)
     generator = Generator(denoiser, schedule, steps=STEPS)
     labels = np.tile(np.arange(10), config.samples)
-    asked = np.asarray(class_tokens(labels))
-    every = np.asarray(class_tokens(np.arange(10)))
+    asked = np.asarray(class_tokens(labels, 10))
+    every = np.asarray(class_tokens(np.arange(10), 10))
     null = np.zeros((1, 1), np.int32)
     prompts = Prompts(
         every[[config.target]],
@@ -44,7 +44,7 @@ def scene(setting: Setting) -> Scene:
     key = jax.random.key(4000 + config.seed)
 
     def captioned(data: Batch) -> Batch:
-        return data._replace(targets=class_tokens(data.targets))
+        return data._replace(targets=class_tokens(data.targets, 10))
 
     train = jax.tree.map(np.asarray, captioned(setting.train))
     own = np.asarray(setting.train.targets) == config.target

@@ -56,6 +56,18 @@ def test_it_learns_which_captions_are_of_which_images():
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
     found = np.argmax(np.asarray(images) @ np.asarray(said).T, axis=1)
     np.testing.assert_array_equal(found, np.arange(20) % 2)
-    wrong = train._replace(targets=train.targets[:, :2])
-    with pytest.raises(ValueError, match="build the pair for these"):
-        fit_contrastive(jax.random.key(0), pair, wrong, RECIPE)
+
+
+def test_it_says_what_it_cannot_learn_from():
+    pair = contrastive((2, 2, 1), 6, tokens=3, width=8, widths=(16,))
+    train = drawn(8, 0)
+    images, tokens = train.inputs.copy(), train.targets.copy()
+    images[2, 0, 1, 0], tokens[5, 1] = np.nan, 6
+    refused = {
+        "build the pair for these": train._replace(targets=tokens[:, :2]),
+        "infinite inputs in 1 rows, the first is row 2": train._replace(inputs=images),
+        "the first is 6 at example 5, token 1": train._replace(targets=tokens),
+    }
+    for words, data in refused.items():
+        with pytest.raises(ValueError, match=words):
+            fit_contrastive(jax.random.key(0), pair, data, RECIPE)

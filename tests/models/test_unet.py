@@ -33,7 +33,7 @@ def test_its_fisher_is_that_of_single_images():
     denoiser = unet((4, 4, 1), 2, width=2, text_width=2, dtype=jnp.float64)
     schedule = SCHEDULE._replace(signal=SCHEDULE.signal.astype(jnp.float64))
     images = jax.random.uniform(KEY, (3, 4, 4, 1), jnp.float64, -1, 1)
-    data = Batch(images, class_tokens(jnp.array([0, 1, 1])), jnp.ones(3))
+    data = Batch(images, class_tokens(jnp.array([0, 1, 1]), 2), jnp.ones(3))
     batch = noised(schedule, data, draw(KEY, schedule, images))
     objective = diffusion_objective(denoiser)
     flat, back = ravel_pytree(off_start(denoiser).params)
@@ -57,7 +57,7 @@ def test_its_fisher_is_that_of_single_images():
 def test_the_class_is_read_and_has_no_maps_to_edit():
     denoiser = unet((4, 4, 1), 2, width=2, text_width=2)
     variables = off_start(denoiser)
-    tokens = class_tokens(np.array([0, 1, 1]))
+    tokens = class_tokens(np.array([0, 1, 1]), 2)
 
     @tiny.quick_jit
     def drawn(v):
@@ -75,16 +75,19 @@ def test_the_class_is_read_and_has_no_maps_to_edit():
         unet((5, 4, 1), 2)
     with pytest.raises(ValueError, match="at least 1 of each"):
         unet((4, 4, 0), 2)
-    # Token -1 is the last class's, and 0 the null prompt's.
-    for label in (-1, -2):
+    # Token -1 is the last class's, 0 the null prompt's, and 3 gives NaN.
+    for label in (-1, -2, 2):
         with pytest.raises(ValueError, match=f"got class {label}"):
-            class_tokens(np.array([0, label]))
-    np.testing.assert_array_equal(class_tokens([0, 2]), [[1], [3]])
+            class_tokens(np.array([0, label]), 2)
+    for token in (-1, 3):
+        with pytest.raises(ValueError, match=f"got token {token}, expected 0 .* to 2"):
+            denoiser.encode(variables, np.array([[0], [token]]))
+    np.testing.assert_array_equal(class_tokens([0, 2], 3), [[1], [3]])
 
 
 def test_training_lowers_its_loss_on_digits():
     train = digit_canvas(styles=("plain",)).dataset.splits.train
-    data = train._replace(targets=class_tokens(train.targets))
+    data = train._replace(targets=class_tokens(train.targets, 10))
     denoiser = unet((8, 8, 1), 10, width=8, text_width=8)
     recipe = Recipe(1, 32, 5e-3, "adam", weight_decay=0.0)
 

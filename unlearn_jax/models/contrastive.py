@@ -20,12 +20,14 @@ class Contrastive(NamedTuple):
         text: Its ``features`` of tokens (n, t) are (n, t, d); the last is the caption.
         image_shape: (h, w, c).
         tokens: t.
+        vocabulary: Words that captions are of.
     """
 
     picture: Model
     text: Model
     image_shape: tuple[int, int, int]
     tokens: int
+    vocabulary: int
 
     def init(self, key: Any) -> Variables:
         """Of "picture", "text" and "scale", the log of an inverse temperature."""
@@ -78,6 +80,7 @@ def contrastive(
         transformer((tokens,), vocabulary, depth=depth, width=width, dtype=dtype),
         image_shape,
         tokens,
+        vocabulary,
     )
 
 

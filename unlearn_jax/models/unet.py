@@ -24,8 +24,21 @@ class Classes(nnx.Module):
         )
 
     def features(self, inputs: Array, *, rngs: nnx.Rngs | None = None) -> Array:
-        """(n, 1) tokens to (n, 1, width)."""
+        """(n, 1) tokens to (n, 1, width).
+
+        Raises:
+            ValueError: a token of no class; not while being traced.
+        """
         del rngs
+        last = self.tokens.num_embeddings - 1
+        if not tracing(inputs):
+            tokens = np.asarray(inputs)
+            if np.any((tokens < 0) | (tokens > last)):
+                wrong = tokens[(tokens < 0) | (tokens > last)][0]
+                raise ValueError(
+                    f"got token {int(wrong)}, expected 0 (the null prompt) to {last}: "
+                    "take class_tokens, or build the U-Net for more classes"
+                )
         return self.tokens(inputs)
 
     def __call__(self, inputs: Array, *, rngs: nnx.Rngs | None = None) -> Array:
@@ -142,18 +155,25 @@ def unet(
     return joined(text, network, image_shape, 1)
 
 
-def class_tokens(labels: Any) -> Array:
+def class_tokens(labels: Any, classes: int) -> Array:
     """(n,) classes as captions (n, 1).
 
+    Args:
+        labels: Of the images.
+        classes: That the U-Net was built for.
+
     Raises:
-        ValueError: a negative class, which would be another one's token or the null
-            prompt; not while being traced.
+        ValueError: a class that there is not, which would be another one's token, the
+            null prompt, or NaN; not while being traced.
     """
-    if not tracing(labels) and np.any(np.asarray(labels) < 0):
-        raise ValueError(
-            f"got class {int(np.min(np.asarray(labels)))}, expected 0 or more: the "
-            "null prompt is token 0"
-        )
+    if not tracing(labels):
+        told = np.asarray(labels)
+        wrong = told[(told < 0) | (told >= classes)]
+        if wrong.size:
+            raise ValueError(
+                f"got class {int(wrong[0])}, expected 0 to {classes - 1}: the null "
+                "prompt is token 0, other classes need a U-Net built for them"
+            )
     return jnp.asarray(labels, jnp.int32)[:, None] + 1
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from unlearn_jax.data.values import check_values
+from unlearn_jax.loop import tracing
 from unlearn_jax.models.contrastive import Contrastive
 from unlearn_jax.train.descent import StepLoss, begin, optimise
 from unlearn_jax.train.fit import weighted_mean
@@ -33,7 +35,8 @@ def fit_contrastive(
         (variables, loss): the mean over the last pass [nats].
 
     Raises:
-        ValueError: images or captions of another shape.
+        ValueError: images or captions of another shape; NaN, or a token beyond the
+            vocabulary, which would be read as NaN: not inside ``jit``.
 
     Cost: epochs × examples gradients of both towers.
     """
@@ -43,6 +46,9 @@ def fit_contrastive(
             f"got images {shapes[0]} with captions {shapes[1]}, expected "
             f"{pair.image_shape} and {(pair.tokens,)}: build the pair for these"
         )
+    if not tracing(data):
+        asked = (pair.tokens, pair.vocabulary)
+        check_values(data, targets="tokens", outputs=asked, name="training set")
     first, second = jax.random.split(key)
     examples = jnp.asarray(data.inputs), jnp.asarray(data.targets)
     state = optimise(
