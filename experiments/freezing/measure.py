@@ -1,7 +1,7 @@
 """Train the generator, tune it under every mask, and under those that are found."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -68,22 +68,42 @@ def measure(bench: Bench, setting: Setting) -> Iterator[Row]:
 
 def _trained(setting: Setting) -> Piece:
     generator, config = setting.generator, setting.config
-    given = generator.denoiser, generator.schedule, setting.part("seen"), config.recipe
-    variables, _ = fit_denoiser(jax.random.key(config.seed), *given)
+
+    @jax.jit
+    def fitted(key: Any, data: Batch) -> Any:
+        given = generator.denoiser, generator.schedule, data, config.recipe
+        return fit_denoiser(key, *given)
+
+    variables, _ = fitted(jax.random.key(config.seed), setting.part("seen"))
     return Piece({"params": np.asarray(ravel_pytree(variables.params)[0])}, {})
 
 
-def _loss(setting: Setting, name: str, count: int = 64) -> Callable[..., Any]:
-    """Mean squared error of a pixel's noise, on images of a part."""
-    generator = setting.generator
-    objective = diffusion_objective(generator.denoiser)
+def _loss(setting: Setting, *names: str) -> Callable[..., Any]:
+    """Mean squared error of a pixel's noise, on 64 images of each part."""
 
     def loss(key: Any, params: Params, constants: Any) -> Any:
-        drop = 0.1 if count == 64 else 0.0
-        batch = noisy(key, generator, constants[name], count, drop=drop)
-        return objective.risk(params, batch) / 32
+        parts = [constants[name] for name in names]
+        return jnp.mean(_errors(setting, key, params, parts, count=64, drop=0.1))
 
     return loss
+
+
+def _errors(
+    setting: Setting,
+    key: Any,
+    params: Params,
+    parts: Sequence[Batch],
+    *,
+    count: int = 500,
+    drop: float = 0.0,
+) -> Any:
+    """Mean error of each part, drawn with the same key; all in one pass."""
+    generator = setting.generator
+    drawn = [noisy(key, generator, part, count, drop=drop) for part in parts]
+    batch = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
+    objective = diffusion_objective(generator.denoiser)
+    errors = objective.example_losses(params, batch) / 32
+    return jnp.mean(errors.reshape(len(parts), count), axis=1)
 
 
 def _guarded(
@@ -94,16 +114,14 @@ def _guarded(
     parts = {name: setting.part(name) for name in ("target", "innocent")}
     unseen = {name: setting.part(name, test=True) for name in ("target", "innocent")}
     target, innocent = (_loss(setting, name) for name in parts)
-
-    def both(key: Any, params: Params, constants: Any) -> Any:
-        return (target(key, params, constants) + innocent(key, params, constants)) / 2
+    both = _loss(setting, *parts)
 
     @jax.jit
     def after(params: Params, free: Any, parts: Any, unseen: Any) -> Any:
         rates = {"steps": config.user_steps, "learning_rate": config.user_rate}
         given = key, params, slope_of(both), parts, groups, free
         moved = tuned_under(*given, **rates)
-        return [_loss(setting, name, 500)(key, moved, unseen) for name in unseen]
+        return _errors(setting, key, moved, [unseen[name] for name in parts])
 
     @jax.jit
     def learnt(params: Params, parts: Any) -> Any:
@@ -129,7 +147,7 @@ def _guarded(
     for frozen in every_mask(len(groups.names)):
         at = {"mask": _code(frozen)}
         found = after(params, jnp.asarray(~frozen), parts, unseen)
-        for name, value in zip(unseen, found, strict=True):
+        for name, value in zip(parts, found, strict=True):
             rows.append(Row(f"{name}_loss", float(value), "1", at))
         advance(1)
     return piece_of(rows)
@@ -147,8 +165,8 @@ def _remembered(
     @jax.jit
     def after(params: Params, free: Any, few: Batch, unseen: Batch) -> Any:
         rates = {"steps": config.memory_steps, "learning_rate": config.user_rate}
-        loss, constants = _loss(setting, "few"), {"few": few, "unseen": unseen}
-        given = key, params, slope_of(loss), constants, groups, free
+        slope = slope_of(_loss(setting, "few"))
+        given = key, params, slope, {"few": few}, groups, free
         moved = tuned_under(*given, **rates)
         variables = Variables(moved, {})
         told = {"steps": generator.steps, "guidance": 2.0}
@@ -157,7 +175,7 @@ def _remembered(
         rolls = noisy(key, generator, few, 64).inputs
         points = rolls["image"], rolls["time"], rolls["tokens"]
         recalled = jnp.max(remembered_by_text(generator, variables, *points))
-        return drawn, recalled, _loss(setting, "unseen", 500)(key, moved, constants)
+        return drawn, recalled, _errors(setting, key, moved, [unseen])[0]
 
     table: dict[str, tuple[float, float]] = {}
     rows = []

@@ -10,11 +10,8 @@ from experiments.generators.scene import Method, Scene, Setting
 from unlearn_jax.data.captions import captions
 from unlearn_jax.generators.duel import Rates, fit_adversarial, generator_loss
 from unlearn_jax.methods.erasing.repulsion import adapt_then_unlearn
-from unlearn_jax.methods.erasing.text_directions import (
-    Reader,
-    Weights,
-    text_to_unlearn,
-)
+from unlearn_jax.methods.erasing.text_directions import Weights, text_to_unlearn
+from unlearn_jax.methods.erasing.text_mapper import Reader
 from unlearn_jax.models.adversarial import adversarial
 from unlearn_jax.models.contrastive import contrastive
 from unlearn_jax.train.contrast import fit_contrastive

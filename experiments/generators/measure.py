@@ -148,11 +148,12 @@ class Gallery:
             rows.append(Row("method_cpu_seconds", cost.cpu_seconds, "s", at))
             draw = jax.jit(self.scene.draws.get(name, self._draw))
             images = np.asarray(draw(variables))
-        rows += [
-            *self._accuracies(images, at),
-            *self._distances(name, images, at),
-            *self._losses(variables, at),
-        ]
+        broken = float(np.mean(~_finite(images)))
+        rows.append(Row("broken", broken, "1", at))
+        # A judge sees no digit in NaN: all of it would be forgotten, of this one too.
+        if not broken:
+            rows += [*self._accuracies(images, at), *self._distances(name, images, at)]
+        rows += self._losses(variables, at)
         return piece_of(rows, {"grid": images[self.columns]})
 
     def _accuracies(self, images: np.ndarray, at: dict) -> Iterator[Row]:
@@ -175,7 +176,11 @@ class Gallery:
 
     def _distances(self, name: str, images: np.ndarray, at: dict) -> Iterator[Row]:
         features = self.eye.features
-        oracles = [n for n in self.models if n.startswith(ORACLE) and n != name]
+        oracles = [
+            n
+            for n in self.models
+            if n.startswith(ORACLE) and n != name and _finite(self.images(n)).all()
+        ]
         for part, where in (("retained", ~self.own), ("forgotten", self.own)):
             if where.sum() < 2:
                 continue
@@ -187,7 +192,8 @@ class Gallery:
                 told = {**at, "part": part}
                 yield Row("frechet_oracle", float(np.mean(apart)), "1", told)
         change = np.abs(images - self.images(ORIGINAL))[~self.own]
-        yield Row("same_seed_change", float(change.mean()), "1", at)
+        if _finite(self.images(ORIGINAL)).all():
+            yield Row("same_seed_change", float(change.mean()), "1", at)
 
     def _losses(self, variables: Variables, at: dict) -> Iterator[Row]:
         test = self.setting.test
@@ -196,3 +202,8 @@ class Gallery:
             data = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], test)
             value = float(self._loss(variables, data))
             yield Row("loss", value, "1", {**at, "part": part})
+
+
+def _finite(images: np.ndarray) -> np.ndarray:
+    """Which images are of numbers alone."""
+    return np.all(np.isfinite(images.reshape(len(images), -1)), axis=1)

@@ -53,7 +53,8 @@ def show(config: Config, results: Results) -> list[Finding]:
     )
     words = [
         f"The judge is right on {right:.1%} of the held-out images that it judges "
-        f"({silent:.1%} are rejected)."
+        f"({silent:.1%} are rejected).",
+        *_broken(rows),
     ]
     notes = (
         f"UA: share of the images asked to be {config.target} that are not seen as it; "
@@ -75,13 +76,25 @@ def show(config: Config, results: Results) -> list[Finding]:
     return [Finding([made], [_picture(config, results, names)], words=words)]
 
 
-def _went(rows: Rows, names: Sequence[str]) -> str:
-    """As what the target's images are seen most, and how often."""
+def _broken(rows: Rows) -> list[str]:
+    """A sentence for each generator whose images are not all of numbers."""
+    return [
+        f"{row.at['method']}: {row.value:.1%} of its images are NaN or infinite, so "
+        "that nothing is said of what it draws."
+        for row in rows.where("broken")
+        if row.value
+    ]
+
+
+def _went(rows: Rows, names: Sequence[str]) -> str | None:
+    """As what the target's images are seen most, and how often; None: unseen."""
     titles = [*map(str, range(10)), "rejected"]
     shares = np.zeros(len(titles))
     for row in rows.where("went"):
         if row.value is not None and row.at["method"] in names:
             shares[int(row.at["to"])] += row.value / len(names)
+    if not shares.any():
+        return None
     first = int(np.argmax(shares))
     return f"{titles[first]} {100 * shares[first]:.0f} %"
 

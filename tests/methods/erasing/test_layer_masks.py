@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 from scene import PROMPTS, scene, told
@@ -73,6 +74,63 @@ def test_the_guard_freezes_what_only_the_target_needs():
     assert rounded(soft, 0).sum() == 0
     with pytest.raises(ValueError, match="at most all"):
         rounded(soft, 3)
+
+
+def test_the_turns_of_the_guard_are_those_of_its_two_formulas():
+    """User and publisher each with a gradient of its own, as they are published."""
+    groups, rates, heat, hold, share = grouped(START, RULES), (0.02, 0.1), 0.2, 1.0, 0.5
+    steps, every = 7, 3
+
+    def noisy_square(*names):
+        plain = square(*names)
+
+        def loss(key, params, constants):
+            way = jax.random.normal(key, (2,), params["a"].dtype)
+            return plain(key, params, constants) + 0.3 * way @ params["a"]
+
+        return loss
+
+    target, innocent = noisy_square("a"), noisy_square("c", "d")
+    user, publisher = (optax.adam(rate) for rate in rates)
+
+    def frozen(masks):
+        return jax.nn.sigmoid(masks / heat)
+
+    def seen(own, masks):
+        held = groups.spread(frozen(masks))
+        return jax.tree.map(lambda m, a, b: a + m * (b - a), held, own, home)
+
+    def learns(own, masks, key):
+        now = seen(own, masks)
+        return (target(key, now, 1.0) + innocent(key, now, 1.0)) / 2
+
+    def guards(masks, own, key):
+        now = seen(own, masks)
+        away = innocent(key, now, 1.0) - target(key, now, 1.0)
+        return away / 2 + hold * (share - jnp.mean(frozen(masks))) ** 2
+
+    own = home = START
+    masks = jnp.zeros(2)
+    memory, mask_memory = user.init(own), publisher.init(masks)
+    for i in range(steps):
+        first, second = jax.random.split(jax.random.fold_in(KEY, i))
+        update, memory = user.update(jax.grad(learns)(own, masks, first), memory)
+        part = groups.spread(1 - frozen(masks))
+        own = jax.tree.map(lambda a, m, u: a + m * u, own, part, update)
+        if (i + 1) % every == 0:
+            slope = jax.grad(guards)(masks, own, second)
+            update, mask_memory = publisher.update(slope, mask_memory)
+            masks = masks + update
+
+    @tiny.quick_jit
+    def learnt(scale):
+        given = KEY, START, target, innocent, scale, groups
+        rates_of = {"user_rate": rates[0], "mask_rate": rates[1]}
+        return freeze_as_guard(*given, steps=steps, every=every, **rates_of)
+
+    found = learnt(jnp.ones(()))
+    assert np.abs(np.asarray(found) - 0.5).max() > 0.1
+    np.testing.assert_allclose(found, frozen(masks), rtol=1e-9)
 
 
 def test_a_search_finds_the_front_when_it_may_ask_for_everything():

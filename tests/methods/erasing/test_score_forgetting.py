@@ -9,12 +9,8 @@ from jax.flatten_util import ravel_pytree
 from scene import KEY, PROMPTS, scene, told
 
 from unlearn_jax.diffusion.one_call import time_at
-from unlearn_jax.methods.erasing.score_forgetting import (
-    Levels,
-    Scored,
-    score_forgetting,
-    score_loss,
-)
+from unlearn_jax.methods.erasing.score_forgetting import score_forgetting
+from unlearn_jax.methods.erasing.score_gap import Levels, Scored, score_loss
 from unlearn_jax.types import Variables
 
 COUNT, LEVELS = 3, Levels()

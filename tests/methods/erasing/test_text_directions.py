@@ -8,14 +8,12 @@ import tiny
 
 from unlearn_jax import tree
 from unlearn_jax.methods.erasing.text_directions import (
-    Reader,
     Weights,
-    fitted_mapper,
-    mapped,
     text_to_unlearn,
     turned,
     went,
 )
+from unlearn_jax.methods.erasing.text_mapper import Reader, fitted_mapper, mapped
 from unlearn_jax.models.adversarial import adversarial
 from unlearn_jax.models.contrastive import contrastive
 

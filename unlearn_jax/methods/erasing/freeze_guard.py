@@ -57,7 +57,7 @@ def freeze_as_guard(
     Raises:
         ValueError: no steps, a share outside of 0 to 1.
 
-    Cost: a gradient of both losses a step, twice in each ``every``-th.
+    Cost: a gradient of both losses a step, twice in each ``every``-th; compiled once.
     Source: arXiv 2405.17472 and its code. Differs: groups, not single tensors; both
         moves are Adam's and ``hold`` is of its scale (released: descent of rate 10
         under a weight of 5,000); all masks begin at ½ (released: x from 0 to 1).
@@ -74,36 +74,40 @@ def freeze_as_guard(
     def step(i: Any, state: Any, given: Any) -> Any:
         key, home, constants = given
         (own, memory), (masks, mask_memory) = state
-        first, second = jax.random.split(jax.random.fold_in(key, i))
+        cycle, place = i // (every + 1), i % (every + 1)
+        guards = place == every
+        own_step = cycle * every + jnp.minimum(place, every - 1)
+        keys = jax.random.split(jax.random.fold_in(key, own_step))
+        drawn = keys[guards.astype(int)]
+        sign = jnp.where(guards, -1.0, 1.0).astype(masks.dtype)
 
-        def learns(own: Params) -> Any:
-            now = seen(own, jax.lax.stop_gradient(masks), home)
-            both = [loss(first, now, constants) for loss in (target, innocent)]
-            return sum(both) / 2
-
-        update, memory = user.update(jax.grad(learns)(own), memory, own)
-        frozen = groups.spread(jax.nn.sigmoid(masks / temperature))
-        update = jax.tree.map(lambda m, u: (1 - m) * u, frozen, update)
-        own = optax.apply_updates(own, update)
-
-        def guards(masks: Array) -> Any:
+        def cost(own: Params, masks: Array) -> Any:
             now = seen(own, masks, home)
-            away = innocent(second, now, constants) - target(second, now, constants)
+            away = innocent(drawn, now, constants) + sign * target(
+                drawn, now, constants
+            )
             mean = jnp.mean(jax.nn.sigmoid(masks / temperature))
             return away / 2 + hold * (share - mean) ** 2
 
-        def moved(state: Any) -> Any:
-            masks, memory = state
-            update, memory = publisher.update(jax.grad(guards)(masks), memory, masks)
-            return optax.apply_updates(masks, update), memory
+        # One gradient in both for either turn: two would be compiled twice as long.
+        own_slope, mask_slope = jax.grad(cost, argnums=(0, 1))(own, masks)
 
-        turn = (i + 1) % every == 0
-        still = masks, mask_memory
-        return (own, memory), jax.lax.cond(turn, moved, lambda s: s, still)
+        def learnt() -> Any:
+            update, after = user.update(own_slope, memory, own)
+            frozen = groups.spread(jax.nn.sigmoid(masks / temperature))
+            update = jax.tree.map(lambda m, u: (1 - m) * u, frozen, update)
+            return (optax.apply_updates(own, update), after), (masks, mask_memory)
+
+        def guarded() -> Any:
+            update, after = publisher.update(mask_slope, mask_memory, masks)
+            return (own, memory), (optax.apply_updates(masks, update), after)
+
+        return jax.lax.cond(guards, guarded, learnt)
 
     masks = jnp.zeros(len(groups.names), jax.tree.leaves(params)[0].dtype)
     state = (params, user.init(params)), (masks, publisher.init(masks))
-    _, (masks, _) = repeat(steps, step, state, (key, params, constants))
+    turns = steps + steps // every
+    _, (masks, _) = repeat(turns, step, state, (key, params, constants))
     return jax.nn.sigmoid(masks / temperature)
 
 

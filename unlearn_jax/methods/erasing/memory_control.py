@@ -29,9 +29,11 @@ def remembered_by_text(
 
     Source: arXiv 2405.19458, after Wen et al. 2024.
     """
-    given = generator.denoiser, variables, image, time
-    told = predicted(*given, tokens)
-    silent = predicted(*given, generator.null(len(tokens)))
+    tokens = jnp.asarray(tokens)
+    both = jnp.concatenate([tokens, generator.null(len(tokens))])
+    image, time = (jnp.concatenate([jnp.asarray(each)] * 2) for each in (image, time))
+    found = predicted(generator.denoiser, variables, image, time, both)
+    told, silent = jnp.split(found, 2)
     return jnp.linalg.norm(told - silent, axis=1)
 
 

@@ -1,53 +1,22 @@
 """SFD: a generator of one call is distilled, and forgets while it learns to draw."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float, Int
 
-from unlearn_jax.diffusion.one_call import START, clean, one_call, time_at
-from unlearn_jax.diffusion.schedule import Schedule, shares
 from unlearn_jax.loop import repeat
 from unlearn_jax.methods.erasing.rollouts import Generator, Prompts
+from unlearn_jax.methods.erasing.score_gap import (
+    Levels,
+    asked_for,
+    drawn_by,
+    noised_for,
+    score_loss,
+)
 from unlearn_jax.options import checked
-from unlearn_jax.types import Array, Params, PRNGKey, Scalar, Variables
-
-
-class Levels(NamedTuple):
-    """Description: ratios of noise to image, √(1 − ᾱ) / √ᾱ, that times are told by.
-
-    Attributes:
-        start: Where the one call begins.
-        least: From where scores are compared.
-        most: Up to where.
-    """
-
-    start: float = START
-    least: float = 0.137
-    most: float = 13.1
-
-
-class Scored(NamedTuple):
-    """Value: drawn images, noised, and what is asked of both scores there.
-
-    Attributes:
-        tokens: (b, t) of the generator and of the score of its images.
-        aims: (b, t) of the teacher: the anchor's, where a prompt is forgotten.
-        weights: (b,).
-        codes: (b, h, w, c) noise that images are drawn from.
-        times: (b,).
-        noise: (b, h, w, c).
-    """
-
-    tokens: Int[Array, "b t"]
-    aims: Int[Array, "b t"]
-    weights: Float[Array, " b"]
-    codes: Float[Array, "b h w c"]
-    times: Int[Array, " b"]
-    noise: Float[Array, "b h w c"]
-
+from unlearn_jax.types import Params, PRNGKey, Scalar, Variables
 
 PUBLISHED = Levels()
 
@@ -109,18 +78,18 @@ def score_forgetting(
         key, teacher, asked, aims = given
         (draws, fake), (draws_memory, fake_memory) = state
         first, second = jax.random.split(jax.random.fold_in(key, i))
-        seen = _asked(first, generator, asked, aims, weight, levels, batch_size)
-        images = jax.lax.stop_gradient(_images(generator, draws, seen, levels))
+        seen = asked_for(first, generator, asked, aims, weight, levels, batch_size)
+        images = jax.lax.stop_gradient(drawn_by(generator, draws, seen, levels))
 
         def told(own: Params) -> Scalar:
-            noised = _noised(schedule, images, seen)
+            noised = noised_for(schedule, images, seen)
             inputs = {"image": noised, "time": seen.times, "tokens": seen.tokens}
             gap = denoiser.model.apply(Variables(own, {}), inputs)
             gap = gap - seen.noise.reshape(gap.shape)
             return jnp.mean(seen.weights * jnp.mean(gap**2, axis=1))
 
         fake, fake_memory = _moved(rule, told, fake, fake_memory)
-        seen = _asked(second, generator, asked, aims, weight, levels, batch_size)
+        seen = asked_for(second, generator, asked, aims, weight, levels, batch_size)
 
         def drawn(own: Params) -> Scalar:
             scores = teacher, fake
@@ -136,78 +105,6 @@ def score_forgetting(
     given = key, params, (asked, moves), aims
     (moved, _), _ = repeat(steps, step, ((params, params), (memory, memory)), given)
     return variables._replace(params=moved)
-
-
-def score_loss(
-    generator: Generator,
-    params: Params,
-    scores: tuple[Params, Params],
-    seen: Scored,
-    levels: Levels,
-    correction: Any,
-) -> Scalar:
-    """Mean of μ ⟨f − g, (f − x) − a (f − g)⟩ / ω, ω = mean |f − x| per image.
-
-    x is drawn; f and g are the clean images that the teacher and ψ tell of x noised;
-    the slope goes through all three to what draws.
-
-    Args:
-        generator: Denoiser and schedule of all three.
-        params: Of what draws.
-        scores: Of the teacher and of ψ.
-        seen: Prompts, codes, times and noise.
-        levels: Where the call begins.
-        correction: a.
-    """
-    images = _images(generator, params, seen, levels)
-    denoiser, schedule = generator.denoiser, generator.schedule
-    noised = _noised(schedule, images, seen)
-    teacher, fake = (
-        clean(denoiser, Variables(own, {}), schedule, noised, seen.times, tokens)
-        for own, tokens in zip(scores, (seen.aims, seen.tokens), strict=True)
-    )
-    size = jnp.mean(jnp.abs(teacher - images), axis=(1, 2, 3))
-    size = jax.lax.stop_gradient(jnp.maximum(size, 1e-6))
-    gap = teacher - fake
-    inner = jnp.sum(gap * (teacher - images - correction * gap), axis=(1, 2, 3))
-    return jnp.mean(seen.weights * inner / size)
-
-
-def _asked(
-    key: Any,
-    generator: Generator,
-    asked: Any,
-    aims: Any,
-    weight: float,
-    levels: Levels,
-    count: int,
-) -> Scored:
-    tokens, moves = asked
-    keys = jax.random.split(key, 4)
-    rows = jax.random.randint(keys[0], (count,), 0, len(tokens))
-    least, most = (time_at(generator.schedule, r) for r in (levels.least, levels.most))
-    kind = jnp.result_type(generator.schedule.signal)
-    shape = (count, *generator.denoiser.image_shape)
-    return Scored(
-        tokens[rows],
-        aims[rows],
-        jnp.where(moves[rows], weight, 1.0).astype(kind),
-        jax.random.normal(keys[1], shape, kind),
-        jax.random.randint(keys[2], (count,), least, most + 1),
-        jax.random.normal(keys[3], shape, kind),
-    )
-
-
-def _images(
-    generator: Generator, params: Params, seen: Scored, levels: Levels
-) -> Array:
-    given = generator.denoiser, Variables(params, {}), generator.schedule
-    return one_call(*given, seen.codes, seen.tokens, start=levels.start)
-
-
-def _noised(schedule: Schedule, images: Array, seen: Scored) -> Array:
-    kept, lost = (each.astype(images.dtype) for each in shares(schedule, seen.times))
-    return kept * images + lost * seen.noise
 
 
 def _moved(rule: Any, loss: Any, params: Params, memory: Any) -> tuple[Params, Any]:
